@@ -79,6 +79,7 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(subscriptions::requested))
         .routes(routes!(subscriptions::approve))
         .routes(routes!(subscriptions::restore))
+        .routes(routes!(subscriptions::revoke))
         .routes(routes!(documents::search))
         .routes(routes!(documents::trace))
         .routes(routes!(documents::erase))

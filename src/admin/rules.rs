@@ -92,7 +92,7 @@ const fn post(path: &'static str, needs: Needs, action: &'static str) -> Rule {
 }
 
 /// Every route that needs a right.
-const RULES: [Rule; 43] = [
+const RULES: [Rule; 44] = [
     get("/metrics", Metrics),
     get("/v1/status", Read),
     get("/v1/activity", Read),
@@ -119,6 +119,7 @@ const RULES: [Rule; 43] = [
         Operate,
         "subscriptions restore",
     ),
+    post("/v1/subscriptions/revoke", Operate, "subscriptions revoke"),
     get("/v1/documents/search", Read),
     get("/v1/documents/trace", Read),
     post("/v1/documents/erase", Admin, "documents erase"),

@@ -12,7 +12,7 @@ use super::question::ask;
 use super::server::Api;
 use super::{logging, table};
 use crate::config::{Config, is_loopback};
-use crate::domain::{Account, Event};
+use crate::domain::{Account, Event, counted};
 use crate::ivesk::{ApiError, Client, subscription_body};
 
 /// Arguments of `subscriptions`.
@@ -43,6 +43,14 @@ enum Action {
         /// Allow an unknown topic without asking
         #[arg(long)]
         yes: bool,
+    },
+    /// Take the approval of a topic back: its messages are refused from then on
+    ///
+    /// Its subscriptions leave the list. Whoever owns the topic can offer it again, which needs
+    /// another approval. Topics of `sns.topics` are allowed by that setting alone.
+    Revoke {
+        /// Number of a subscription to the topic, from `subscriptions list`, or the topic's ARN
+        subscription: String,
     },
     /// Restore a subscription that has ended, or could not be confirmed
     Restore {
@@ -87,6 +95,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Action::Create(args) => create(&args, &config).await,
         Action::List { json } => list(&config, json).await,
         Action::Approve { id, yes } => approve(&config, id, yes).await,
+        Action::Revoke { subscription } => revoke(&config, &subscription).await,
         Action::Restore { id } => confirm(&config, id, "restore").await,
     }
 }

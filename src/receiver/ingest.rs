@@ -314,13 +314,25 @@ impl Ingest {
             account: webhook.account.clone(),
             event: webhook.event,
             trigger: feed,
+            needs_approval: self.verifier.needs_approval(message.topic_arn()),
             message,
             received_at,
         };
+        let topic_arn = accepted.message.topic_arn().to_owned();
         let commit = self
             .metrics
             .timed(StoreStep::Accept, self.store.accept(accepted));
-        self.within_commit_timeout(commit).await
+        let commit = async {
+            match commit.await {
+                // A person has revoked its approval, perhaps on another replica.
+                Err(StoreError::TopicNotAllowed) => Ok(None),
+                other => other.map(Some),
+            }
+        };
+        self.within_commit_timeout(commit).await?.ok_or_else(|| {
+            self.topics.forget(&topic_arn);
+            VerifyError::TopicNotAllowed(topic_arn).into()
+        })
     }
 
     async fn within_commit_timeout<T>(

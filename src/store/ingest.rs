@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio::sync::oneshot;
 
+use super::allowed_topics::check_approvals;
 use super::columns::{event_code, message_key};
 use super::engine::{Fragment, NewNotification, Sql, Tx};
 use super::error::Result;
@@ -55,13 +56,16 @@ impl Group {
                     let _ = answer.send(Ok(outcome));
                 }
             }
-            Err(StoreError::Value(_)) if self.messages.len() > 1 => {
+            Err(StoreError::Value(_) | StoreError::TopicNotAllowed) if self.messages.len() > 1 => {
                 let pending = self.messages.into_iter().zip(self.answers);
                 let one = |(incoming, answer)| Self::new(vec![PendingMessage { incoming, answer }]);
                 return pending.rev().map(one).collect();
             }
             Err(error) => {
-                tracing::error!(%error, "failed to store a group of {} messages", self.answers.len());
+                // The refusal of a topic is logged as such.
+                if !matches!(error, StoreError::TopicNotAllowed) {
+                    tracing::error!(%error, "failed to store a group of {} messages", self.answers.len());
+                }
                 for answer in self.answers {
                     let _ = answer.send(Err(error.clone()));
                 }
@@ -107,6 +111,7 @@ pub(super) async fn store_group<T: Tx>(
     known: &RowIds,
     ask: bool,
 ) -> Result<StoredGroup> {
+    check_approvals(tx, messages).await?;
     let mut row_ids = RowIds::default();
     // In the order of names, as everywhere, which prevents deadlocks.
     let accounts: BTreeSet<&Account> = messages.iter().map(|one| &one.account).collect();

@@ -22,6 +22,8 @@ pub struct AcceptedMessage {
     pub received_at: Timestamp,
     /// The feed that it triggers, if any.
     pub trigger: Option<Feed>,
+    /// True if its topic is allowed only as long as a person approves it.
+    pub needs_approval: bool,
 }
 
 /// Lengths of a process's write queues.

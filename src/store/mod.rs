@@ -61,6 +61,7 @@ mod uploads;
 
 pub use activity::*;
 pub use alarms::*;
+pub use allowed_topics::AllowedTopic;
 pub use audit::*;
 pub use backup::*;
 pub use certificates::*;

@@ -194,11 +194,7 @@ impl Confirmations {
     /// # Errors
     ///
     /// If the store fails.
-    pub async fn approve(
-        &self,
-        id: i64,
-        by: &'static str,
-    ) -> Result<Option<ConfirmOutcome>, StoreError> {
+    pub async fn approve(&self, id: i64, by: String) -> Result<Option<ConfirmOutcome>, StoreError> {
         let valid_since = self.clock.now().before(TOKEN_LIFE);
         let change = SubscriptionChange::Approved { by, valid_since };
         self.change(id, change).await

@@ -79,8 +79,19 @@ async fn change_feeds(app: &App, form: &Form, paused: bool) -> Result<String, Pa
 }
 
 pub(super) async fn approve(context: PageContext, Extension(form): Extension<Form>) -> Response {
-    let done = change_subscription(&context.admin.app, &form, Decision::Approve("page")).await;
+    let decision = Decision::Approve(context.viewer.approver());
+    let done = change_subscription(&context.admin.app, &form, decision).await;
     context.redirect(done)
+}
+
+pub(super) async fn revoke(context: PageContext, Extension(form): Extension<Form>) -> Response {
+    let done = revoke_approval(&context.admin.app, &form).await;
+    context.redirect(done)
+}
+
+async fn revoke_approval(app: &App, form: &Form) -> Result<String, PageError> {
+    subscriptions::revoke_topic(app, form.required("topic_arn")?).await?;
+    Ok(with_notice("/subscriptions", Notice::Revoked))
 }
 
 pub(super) async fn restore(context: PageContext, Extension(form): Extension<Form>) -> Response {

@@ -21,6 +21,7 @@ pub(super) enum Notice {
     Resumed,
     Confirmed,
     NotConfirmed,
+    Revoked,
     Retried { accepted: u64, refused: u64 },
     DestinationChanged,
     WrongToken,
@@ -35,6 +36,7 @@ impl Notice {
             Self::Resumed => "resumed",
             Self::Confirmed => "confirmed",
             Self::NotConfirmed => "not_confirmed",
+            Self::Revoked => "revoked",
             Self::DestinationChanged => "destination_changed",
             Self::WrongToken => "wrong_token",
             Self::Retried { accepted, refused } => {
@@ -57,6 +59,7 @@ impl Notice {
             "resumed" => Self::Resumed,
             "confirmed" => Self::Confirmed,
             "not_confirmed" => Self::NotConfirmed,
+            "revoked" => Self::Revoked,
             "destination_changed" => Self::DestinationChanged,
             "wrong_token" => Self::WrongToken,
             "retried" => Self::Retried {
@@ -85,6 +88,10 @@ impl Notice {
             Self::NotConfirmed => (
                 "Not confirmed yet; the last error shows the reason.",
                 "Patvirtinti dar nepavyko; priežastį rodo paskutinė klaida.",
+            ),
+            Self::Revoked => (
+                "The topic is no longer allowed; its messages are refused.",
+                "Tema nebeleidžiama; jos pranešimai atmetami.",
             ),
             Self::DestinationChanged => ("Done.", "Atlikta."),
             Self::WrongToken => ("Unknown token.", "Nežinomas prieigos raktas."),

@@ -79,6 +79,9 @@ fn subscription(context: &PageContext, one: &Subscription, now: Timestamp) -> Ve
             @if !owner.is_empty() {
                 p { (language.pick("AWS account ", "AWS paskyra ")) (owner) }
             }
+            @if let Some(by) = &one.topic_approved_by {
+                p { (language.pick("Allowed by ", "Leido ")) (by) }
+            }
         },
         html! {
             @if viewer.may_operate() {
@@ -89,6 +92,9 @@ fn subscription(context: &PageContext, one: &Subscription, now: Timestamp) -> Ve
                     (button(viewer, "/do/approve", &fields, language.pick("Approve", "Patvirtinti"), Some(&name)))
                 } @else if may_restore(row) {
                     (button(viewer, "/do/restore", &fields, language.pick("Restore", "Atkurti"), Some(&name)))
+                }
+                @if one.topic_approved_by.is_some() && let Some(topic_arn) = &row.topic_arn {
+                    (button(viewer, "/do/revoke", &[("topic_arn", topic_arn)], language.pick("Refuse this topic again", "Temos nebeleisti"), Some(&name)))
                 }
             }
         },

@@ -136,6 +136,36 @@ async fn an_unknown_topic_is_shown_approved_and_heard() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_approval_is_revoked_by_number_and_by_arn() {
+    let scene = Scene::new().await;
+    let approve = ["subscriptions", "approve", "1", "--yes"];
+    let (code, _, errors) = scene.run(&approve).await;
+    assert_eq!(code, Some(0), "{errors}");
+    let user = format!("user:{}", rustix::process::geteuid().as_raw());
+    assert_eq!(scene.rows().await[0]["topic_approved_by"], user);
+
+    let (code, out, errors) = scene.run(&["subscriptions", "revoke", "1"]).await;
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(out.contains(TOPIC), "{out}");
+    assert!(scene.rows().await.is_empty());
+    assert_eq!(scene.notify().await, Some(403));
+    for unknown in ["1", TOPIC] {
+        let (code, _, errors) = scene.run(&["subscriptions", "revoke", unknown]).await;
+        assert_eq!(code, Some(1), "{errors}");
+    }
+
+    scene.create().await;
+    let id = scene.rows().await[0]["id"].to_string();
+    let approve = ["subscriptions", "approve", &id, "--yes"];
+    let (code, _, errors) = scene.run(&approve).await;
+    assert_eq!(code, Some(0), "{errors}");
+    let (code, _, errors) = scene.run(&["subscriptions", "revoke", TOPIC]).await;
+    assert_eq!(code, Some(0), "{errors}");
+    let (_, list, _) = scene.run(&["audit", "list"]).await;
+    assert_eq!(list.matches("subscriptions revoke").count(), 2, "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_notification_of_an_unknown_topic_is_named() {
     let scene = Scene::new().await;
     // Another topic of the same owner, which was never offered.

@@ -410,6 +410,64 @@ async fn an_approval_is_known_to_replicas_and_after_a_restart() {
     assert!(restarted.stop().await);
 }
 
+/// A replica that knows the approval is not told that it was revoked: the store says so.
+#[tokio::test]
+async fn a_revoked_topic_is_refused_at_once_by_every_replica() {
+    let app = TestApp::spawn().await;
+    let row = offer_unknown(&app).await;
+    let mut config = app.config();
+    config.public.listen.set_port(0);
+    config.admin.listen.set_port(0);
+    let approve = format!("/v1/subscriptions/{}/approve", row.id);
+    app.admin_post(&approve, &json!({})).await;
+    let replica = Service::start_with(config, app.store.clone(), app.clock.clone())
+        .await
+        .unwrap();
+    let path = app.webhook(Event::OnExported);
+    let deliver = async |message: Message| {
+        let url = format!("http://{}{path}", replica.public_address());
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answer = client.post(url).body(message.body()).send().await;
+        answer.unwrap().status().as_u16()
+    };
+    assert_eq!(deliver(notification_of(&app, FOREIGN_TOPIC)).await, 200);
+    let listed = app.admin("/v1/subscriptions").await;
+    let approver = listed["rows"][0]["topic_approved_by"].as_str().unwrap();
+    assert!(approver.starts_with("token"), "{approver}");
+
+    let topic = json!({ "topic_arn": FOREIGN_TOPIC });
+    let (status, revoked) = app.admin_post("/v1/subscriptions/revoke", &topic).await;
+    assert_eq!(
+        (status.as_u16(), revoked),
+        (200, json!({ "subscriptions": 1 }))
+    );
+
+    assert_eq!(deliver(notification_of(&app, FOREIGN_TOPIC)).await, 403);
+    let here = code(app.deliver(&notification_of(&app, FOREIGN_TOPIC)).await).await;
+    assert_eq!(here, (403, "topic_not_allowed".to_owned()));
+    // Its confirmations wait for a person again, and are not visited.
+    let visits = app.sns.visits();
+    let again = Message::confirmation(&app.sns)
+        .of_topic(FOREIGN_TOPIC)
+        .published_at(app.clock.now());
+    assert_eq!(deliver(again).await, 200);
+    assert_eq!(app.sns.visits(), visits);
+    assert_eq!(
+        app.subscription().await.state,
+        SubscriptionState::UnknownTopic
+    );
+    let audit = app.admin("/v1/audit").await;
+    let row = &audit["rows"][0];
+    assert_eq!(row["action"], "subscriptions revoke", "{audit}");
+    assert!(row["subject"].as_str().unwrap().contains(FOREIGN_TOPIC));
+
+    for (topic, expected) in [(FOREIGN_TOPIC, 404), (TOPIC, 409)] {
+        let topic = json!({ "topic_arn": topic });
+        let (status, _) = app.admin_post("/v1/subscriptions/revoke", &topic).await;
+        assert_eq!(status, expected);
+    }
+}
+
 #[tokio::test]
 async fn a_store_that_cannot_say_what_is_approved_is_503() {
     let app = TestApp::spawn().await;

@@ -478,6 +478,7 @@ async fn replicas_change_subscriptions_at_once_without_deadlock() {
                     message: verify(&verifier, &body).await.expect("genuine"),
                     received_at: START,
                     trigger: Some(feed("default", 1)),
+                    needs_approval: false,
                 };
                 accepts.push((Arc::clone(store), accepted));
             }

@@ -50,6 +50,7 @@ impl Messages {
             message: verified.expect("a genuine message"),
             received_at: START,
             trigger: None,
+            needs_approval: false,
         }
     }
 
