@@ -6,6 +6,7 @@ mod egress;
 mod erasing;
 mod files;
 mod metrics;
+mod postgres_faults;
 mod proxies;
 mod sbom;
 mod secrets;

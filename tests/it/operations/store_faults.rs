@@ -15,7 +15,7 @@ use crate::support::process::{Installation, Server, within, write_program};
 use crate::support::small_disk::SmallDisk;
 
 /// A server with a subscription, whose alarms are appended to a file.
-struct Scene {
+pub(super) struct Scene {
     control: Control,
     installation: Installation,
     server: Server,
@@ -30,8 +30,21 @@ impl Scene {
         scene.subscribed().await
     }
 
-    /// Starts a server on `database`, or in the installation's folder.
+    /// Starts a server on a SQLite file, or in the installation's folder.
     async fn prepare(database: Option<&Path>) -> Self {
+        let url = database.map(|path| format!("sqlite://{}", path.display()));
+        let scene = Self::on(url.as_deref()).await;
+        match database {
+            Some(database) => Self {
+                database: database.to_owned(),
+                ..scene
+            },
+            None => scene,
+        }
+    }
+
+    /// Starts a server on the store at `url`, or in the installation's folder.
+    pub(super) async fn on(url: Option<&str>) -> Self {
         let emulator = emulator("time_scale=0.01").await;
         let notices = tempfile::tempdir().expect("a folder");
         let (program, file) = (
@@ -42,7 +55,7 @@ impl Scene {
             &program,
             &format!("#!/bin/sh\ncat >>{0}\necho >>{0}\n", file.display()),
         );
-        let url = database.map(|path| format!("url = \"sqlite://{}\"\n", path.display()));
+        let url = url.map(|url| format!("url = \"{url}\"\n"));
         let sections = format!(
             "[alarms]\ncommand = [\"{}\"]\n[store]\nmin_free_bytes = 0\n{}",
             program.display(),
@@ -52,14 +65,14 @@ impl Scene {
         Self {
             control: emulator.control(),
             server: installation.start().await,
-            database: database.map_or_else(|| installation.database(), Path::to_owned),
+            database: installation.database(),
             installation,
             notices,
             _emulator: emulator,
         }
     }
 
-    async fn subscribed(self) -> Self {
+    pub(super) async fn subscribed(self) -> Self {
         let events = [Event::OnExported];
         self.installation.subscribe(&self.control, &events).await;
         self
@@ -129,7 +142,7 @@ impl Scene {
     }
 
     /// Asserts that the fault is seen everywhere, with `text` and the refusal's `code`.
-    async fn sees(&self, code: &str, text: &str) {
+    pub(super) async fn sees(&self, code: &str, text: &str) {
         self.message_is_answered_503().await;
         self.shows("/readyz", &[code]).await;
         self.logs(text).await;
@@ -143,7 +156,7 @@ impl Scene {
     }
 
     /// Asserts that everything is well again, and that the end of the alarm is told.
-    async fn recovers(&self) {
+    pub(super) async fn recovers(&self) {
         self.shows("/readyz", &["ready"]).await;
         self.notice(&["\"alarm\":\"store\"", "\"state\":\"ended\""])
             .await;
@@ -163,7 +176,7 @@ impl Scene {
         }
     }
 
-    async fn stored_notifications(&self) -> usize {
+    pub(super) async fn stored_notifications(&self) -> usize {
         let (_, text) = self.get("/v1/notifications?limit=500").await;
         let page: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let rows = page["rows"].as_array().expect("a list");
@@ -259,7 +272,7 @@ async fn a_truncated_database_is_seen() {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_seen_whatever_the_settings() {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount(2) else {
         eprintln!("skipped: this user may not mount");
         return;
     };

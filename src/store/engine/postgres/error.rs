@@ -72,6 +72,12 @@ fn explain(answer: &DbError) -> StoreError {
     match class {
         // Connection failures, exhausted resources, a shutdown by an operator, a crash.
         "08" | "53" | "58" => StoreError::Unreachable { detail: message },
+        // As long as it is being moved or restored, for example.
+        "55" if *code == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => StoreError::Unreachable {
+            detail: format!(
+                "{message}; let the database accept connections again (ALTER DATABASE … ALLOW_CONNECTIONS true)"
+            ),
+        },
         "57" if *code != SqlState::QUERY_CANCELED => StoreError::Unreachable { detail: message },
         "28" | "3D" => StoreError::Unreachable {
             detail: format!("{message}; check user, password and database of `store.url`"),
