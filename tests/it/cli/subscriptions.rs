@@ -142,7 +142,9 @@ async fn an_approval_is_revoked_by_number_and_by_arn() {
     let (code, _, errors) = scene.run(&approve).await;
     assert_eq!(code, Some(0), "{errors}");
     let user = format!("user:{}", rustix::process::geteuid().as_raw());
-    assert_eq!(scene.rows().await[0]["topic_approved_by"], user);
+    let row = scene.rows().await.remove(0);
+    assert_eq!(row["topic_approved_by"], user);
+    let arn = row["subscription_arn"].as_str().expect("an ARN").to_owned();
 
     let (code, out, errors) = scene.run(&["subscriptions", "revoke", "1"]).await;
     assert_eq!(code, Some(0), "{errors}");
@@ -154,6 +156,10 @@ async fn an_approval_is_revoked_by_number_and_by_arn() {
         assert_eq!(code, Some(1), "{errors}");
     }
 
+    // SNS asks again only for a subscription that it does not have.
+    let control = scene.emulator.control();
+    assert!(control.unsubscribe(&arn));
+    within("the announcement", control.idle()).await;
     scene.create().await;
     let id = scene.rows().await[0]["id"].to_string();
     let approve = ["subscriptions", "approve", &id, "--yes"];

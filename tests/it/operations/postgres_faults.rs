@@ -3,6 +3,9 @@
 
 use crate::operations::store_faults::Scene;
 use crate::support::databases::{Cluster, Database, run_sql, skip_postgres};
+use crate::support::doctor::Report;
+#[cfg(target_os = "linux")]
+use crate::support::process::within;
 #[cfg(target_os = "linux")]
 use crate::support::small_disk::SmallDisk;
 
@@ -78,9 +81,15 @@ async fn a_standby_is_seen_until_it_is_the_primary() {
     std::fs::write(&signal, "").expect("written");
     cluster.own(&signal).expect("it is the server's");
     cluster.resume().expect("it starts again");
+    // It began while the server was stopped.
     scene
-        .sees("store_unavailable", "this server is a standby")
+        .sees("store_unavailable", "PostgreSQL is unavailable")
         .await;
+    let reason = "this server is a standby";
+    scene.shows("/", &[reason]).await;
+    let report = Report::of(&scene.installation, &["--quick"]).await;
+    let words = report.words("server");
+    assert!(words.contains(reason), "{words}");
 
     run_sql(&cluster.url(), "SELECT pg_promote()").await;
     scene.recovers().await;
@@ -89,7 +98,7 @@ async fn a_standby_is_seen_until_it_is_the_primary() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_of_the_server_is_seen_until_there_is_room() {
+async fn messages_that_find_no_room_at_the_server_get_503() {
     let Some(disk) = SmallDisk::mount(64) else {
         eprintln!("skipped: this user may not mount");
         return;
@@ -112,11 +121,12 @@ async fn a_full_disk_of_the_server_is_seen_until_there_is_room() {
     let scene = Scene::on(Some(&format!("{server}/small"))).await;
     let scene = scene.subscribed().await;
     let ballast = disk.fill();
-    scene
-        .sees("disk_nearly_full", "is full; free some space")
-        .await;
+    // Pages that are there already have room for some.
+    let published = scene.publish_until_503().await;
+    scene.logs("is full; free some space").await;
 
     std::fs::remove_file(ballast).expect("removed");
-    scene.recovers().await;
-    assert_eq!(scene.stored_notifications().await, 1);
+    within("the retries", scene.control.idle()).await;
+    scene.shows("/readyz", &["ready"]).await;
+    assert_eq!(scene.stored_notifications().await, published);
 }

@@ -16,8 +16,8 @@ use crate::support::small_disk::SmallDisk;
 
 /// A server with a subscription, whose alarms are appended to a file.
 pub(super) struct Scene {
-    control: Control,
-    installation: Installation,
+    pub(super) control: Control,
+    pub(super) installation: Installation,
     server: Server,
     database: PathBuf,
     notices: tempfile::TempDir,
@@ -91,6 +91,29 @@ impl Scene {
         within("an answer of 503", refused).await;
     }
 
+    /// Publishes messages, one after another, until an attempt to deliver one was answered 503;
+    /// returns their number.
+    pub(super) async fn publish_until_503(&self) -> usize {
+        let before = self.control.attempts();
+        let mut published = 0;
+        within("an answer of 503", async {
+            while self.control.attempts().failed == before.failed {
+                published += 1;
+                let publication = Publication::exported(DEFAULT_COMPANIES[0]);
+                self.control
+                    .notify(&publication)
+                    .expect("the account exists");
+                let count = before.acknowledged + before.failed + published;
+                let answered = self
+                    .control
+                    .attempts_reached(move |totals| totals.acknowledged + totals.failed >= count);
+                answered.await;
+            }
+        })
+        .await;
+        usize::try_from(published).expect("few")
+    }
+
     async fn get(&self, path: &str) -> (u16, String) {
         let answer = self
             .installation
@@ -102,7 +125,7 @@ impl Scene {
     }
 
     /// Waits until `path` contains all of `parts`.
-    async fn shows(&self, path: &str, parts: &[&str]) {
+    pub(super) async fn shows(&self, path: &str, parts: &[&str]) {
         within(path, async {
             loop {
                 let (_, text) = self.get(path).await;
@@ -132,7 +155,7 @@ impl Scene {
         .await;
     }
 
-    async fn logs(&self, part: &str) {
+    pub(super) async fn logs(&self, part: &str) {
         within("a line of the log", async {
             while !self.server.log().contains(part) {
                 tokio::task::yield_now().await;
