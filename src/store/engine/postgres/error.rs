@@ -64,9 +64,17 @@ fn explain(answer: &DbError) -> StoreError {
             path: PathBuf::from("the PostgreSQL database"),
         };
     }
-    if *code == SqlState::READ_ONLY_SQL_TRANSACTION {
+    // A standby answers the first to a write, and the second to BEGIN READ WRITE.
+    if [
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+        SqlState::FEATURE_NOT_SUPPORTED,
+    ]
+    .contains(code)
+    {
         return StoreError::Unreachable {
-            detail: format!("{message}; this server is a standby: name the primary in `store.url`"),
+            detail: format!(
+                "{message}; if this server is a standby, name the primary in `store.url`"
+            ),
         };
     }
     match class {
