@@ -1,6 +1,9 @@
 //! Erasing versions: their contents, and what came of them.
 
+use std::time::Instant;
+
 use ivesk_webhook::domain::Cursor;
+use ivesk_webhook::erasure::{Subject, erase};
 use ivesk_webhook::store::{DocumentRow, PageEnd, UnreadableEntry};
 
 use super::*;
@@ -12,6 +15,7 @@ on_both_stores! {
     files_that_a_newer_version_took_over_are_kept,
     an_erased_unreadable_entry_stays_away,
     the_name_of_an_uploaded_file_goes_with_its_last_document,
+    others_write_between_the_steps_of_a_large_erasure,
 }
 
 const NOTE: &str = "1/planted-a.json\n2/planted-a.json";
@@ -277,6 +281,48 @@ async fn the_name_of_an_uploaded_file_goes_with_its_last_document(database: Data
     assert_eq!(file_name().await, "planted.pdf");
     scene.erase(&[2]).await;
     assert_eq!(file_name().await, "erased");
+}
+
+/// A person erases a large company: whatever else is written gets its turn.
+async fn others_write_between_the_steps_of_a_large_erasure(database: Database) {
+    let count = std::env::var("IVESK_WEBHOOK_TEST_ERASED").map_or(1_000, |count| {
+        count
+            .parse()
+            .expect("IVESK_WEBHOOK_TEST_ERASED is a number")
+    });
+    let scene = Scene::new(database).await;
+    let feed = company("1");
+    let ids: Vec<String> = (0..count)
+        .map(|number| format!("{number:x>40}"))
+        .collect();
+    for ids in ids.chunks(250) {
+        let day = at(1);
+        let page: Vec<(&str, &str)> = ids.iter().map(|id| (id.as_str(), day.as_str())).collect();
+        scene.pull(&feed, &page).await;
+    }
+    let config = crate::support::destinations::config("http://127.0.0.1:9/");
+    let subject = Subject::Company(feed.company.clone());
+    let erasing = erase(&scene.store, &config, &scene.clock, None, &subject, None);
+    let mut erasing = std::pin::pin!(erasing);
+    let (began, mut writes, mut longest) = (Instant::now(), 0, Duration::ZERO);
+    let erased = loop {
+        let asked = Instant::now();
+        let change = DestinationChange::Skip { sequence: i64::MAX };
+        tokio::select! {
+            erased = &mut erasing => break erased.expect("erased"),
+            _ = scene.change(change) => {
+                writes += 1;
+                longest = longest.max(asked.elapsed());
+            }
+        }
+    };
+    println!(
+        "{count} versions in {:?}; {writes} writes meanwhile, the longest {longest:?}",
+        began.elapsed()
+    );
+    assert_eq!((erased.versions, erased.next), (count, None));
+    // A step has a hundred versions.
+    assert!(writes >= count / 200, "{writes}");
 }
 
 /// What is deleted stays in a SQLite file until it is overwritten.
