@@ -326,7 +326,7 @@ async fn others_write_between_the_steps_of_a_large_erasure(database: Database) {
             }
         }
     };
-    println!(
+    eprintln!(
         "{count} versions in {:?}; {writes} writes meanwhile, the longest {longest:?}",
         began.elapsed()
     );
