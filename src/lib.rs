@@ -39,6 +39,7 @@
 //! - [`program`]: runs the programs that the settings name.
 //! - [`egress`]: creates the HTTP client of every request to another host.
 //! - [`backoff`]: the waits between retries.
+//! - [`working_hours`]: working time in Lithuania.
 //! - [`domain`]: the words of the project as types, and the clock. No I/O.
 //! - [`sns`]: verifies SNS messages and confirms subscriptions. A crate of its own, without
 //!   HTTP server and SQL.
@@ -59,7 +60,7 @@
 //! receiver      -> subscriptions
 //! alarms        -> subscriptions, receiver, pull, delivery
 //! every room    -> metrics, store, ivesk, config, refusal, unexpected, program, egress,
-//!                  backoff, domain, sns, file_names, private_files, visible
+//!                  backoff, working_hours, domain, sns, file_names, private_files, visible
 //! ```
 //!
 //! Of the rooms that every other may import, each imports only those to its right. The
@@ -96,6 +97,7 @@ pub mod tunnel;
 pub mod unexpected;
 pub mod uploads;
 pub mod visible;
+pub mod working_hours;
 
 pub use ivesk_emulator as emulator;
 pub use sns_messages as sns;

@@ -92,7 +92,7 @@ const fn post(path: &'static str, needs: Needs, action: &'static str) -> Rule {
 }
 
 /// Every route that needs a right.
-const RULES: [Rule; 42] = [
+const RULES: [Rule; 44] = [
     get("/metrics", Metrics),
     get("/v1/status", Read),
     get("/v1/activity", Read),
@@ -157,7 +157,9 @@ const RULES: [Rule; 42] = [
     get("/v1/notifications/{id}", Operate),
     get("/v1/uploads", Read),
     work("/v1/uploads", Operate),
+    work("/v1/uploads/{id}/location", Operate),
     work("/v1/uploads/{id}/end", Operate),
+    post("/v1/uploads/{id}/settle", Operate, "uploads settle"),
     get("/v1/alarms", Read),
     get("/v1/certificates", Read),
     get("/v1/audit", Read),

@@ -305,8 +305,9 @@ fn late_uploads(facts: &Facts) -> Option<Finding> {
     let count = facts.late_uploads;
     (count > 0).then(|| {
         let text = format!(
-            "{} uploaded more than 12 hours ago without a document since. Fix: list them with \
-             `ivesk-webhook uploads list --late`, then ask Įvesk.lt",
+            "{} uploaded longer than `upload.late_after` ago (working hours) without a document since. Fix: list \
+             them with `ivesk-webhook uploads list --late`, look for them in Įvesk.lt's upload window, and settle \
+             those that it rejected with `ivesk-webhook uploads settle ID --reason TEXT`",
             match count {
                 1 => "1 file was".to_owned(),
                 _ => format!("{count} files were"),

@@ -159,6 +159,11 @@ url = {url}
 #watch = "outbox"  # example
 # The account that uploads them; required if there are several.
 #account = "default"  # example
+# How long a file of the folder must not change before it is sent.
+#quiet_time = "10s"
+# Working time (Monday to Friday from 8 to 17 in Lithuania, except public holidays) after which a
+# sent file without a document is late.
+#late_after = "12h"
 # The parameter that carries correlation data: sourcedata, userdata or both.
 #correlation_key = "sourcedata"
 # Parameters of every upload: processlines, splitdocuments, checkduplicates, rejectnoninvoices,

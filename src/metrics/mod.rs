@@ -276,7 +276,7 @@ impl Metrics {
         );
         registry.register(
             "uploads_late",
-            "Uploads without a document for half a day",
+            "Uploads that are late: sent longer than upload.late_after ago, without a document",
             self.uploads_late.clone(),
         );
         registry.register(

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::app::App;
-use crate::store::{LATE_AFTER, Retention, RetentionOutcome, StoreError, UploadFilter};
+use crate::store::{Retention, RetentionOutcome, StoreError, UploadFilter};
 
 /// Interval between checks of the disk's free space.
 const DISK_INTERVAL: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 /// Interval between removals; [`DISK_INTERVAL`] while there is more to remove.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
-/// Retention of fresh links to files, longer than any link is valid.
+/// Retention of fresh links to files and of upload locations, longer than any is valid.
 const LINK_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Retention of alarms that are over.
@@ -92,7 +92,7 @@ pub async fn retain(app: &App) -> RetentionOutcome {
 pub async fn check_uploads(app: &App) {
     let filter = UploadFilter {
         after: 0,
-        missing_since: Some(app.clock.now().before(LATE_AFTER)),
+        missing_since: Some(app.config.upload.late_before(app.clock.now())),
         limit: MAX_LATE_UPLOADS,
     };
     match app.store.uploads(filter).await {

@@ -422,7 +422,8 @@ fn watcher(app: &App, stop: &CancellationToken) -> Result<Option<Watcher>, Start
     let journal = Arc::new(Arc::clone(&app.store));
     let uploader = Uploader::new(client, journal, settings, app.clock.clone(), stop.clone())
         .map_err(|error| StartError::Random(error.to_string()))?;
-    Ok(Some(Watcher::open(folder, uploader)?))
+    let quiet = app.config.upload.quiet_time;
+    Ok(Some(Watcher::open(folder, quiet, uploader)?))
 }
 
 /// Returns a worker for each configured destination.

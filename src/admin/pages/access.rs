@@ -196,6 +196,7 @@ fn action(path: &str, form: &Form) -> Option<Action> {
         "/do/approve" => "subscriptions approve",
         "/do/restore" => "subscriptions restore",
         "/do/retry" => "quarantine retry",
+        "/do/settle" => "uploads settle",
         "/do/destination" => match form.text("action") {
             Some("pause") => "destinations pause",
             Some("resume") => "destinations resume",

@@ -13,6 +13,7 @@ use crate::admin::feeds::{FeedSelection, PullRequest, set_paused, trigger_pull};
 use crate::admin::messages::retry_quarantined;
 use crate::admin::problem::AdminError;
 use crate::admin::subscriptions::{self, Decision};
+use crate::admin::uploads;
 use crate::app::App;
 use crate::delivery::worker::filter;
 use crate::domain::{DestinationName, Queue, Timestamp};
@@ -149,6 +150,19 @@ async fn retry_all(app: &App) -> Result<Notice, PageError> {
         }
     }
     Ok(Notice::Retried { accepted, refused })
+}
+
+pub(super) async fn settle_upload(
+    context: PageContext,
+    Extension(form): Extension<Form>,
+) -> Response {
+    let done = settle(&context.admin.app, &form).await;
+    context.redirect(done)
+}
+
+async fn settle(app: &App, form: &Form) -> Result<String, PageError> {
+    uploads::settle_upload(app, row_id(form)?, form.required("reason")?).await?;
+    Ok(with_notice("/uploads", Notice::Settled))
 }
 
 pub(super) async fn destination(

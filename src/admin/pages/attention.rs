@@ -17,9 +17,7 @@ use crate::admin::problem::AdminError;
 use crate::app::App;
 use crate::domain::Timestamp;
 use crate::pull::blocked_queues;
-use crate::store::{
-    AlarmKind, FeedRow, LATE_AFTER, SubscriptionRow, SubscriptionState, UploadFilter,
-};
+use crate::store::{AlarmKind, FeedRow, SubscriptionRow, SubscriptionState, UploadFilter};
 use crate::subscriptions::problems::{self, Problem, aws_account};
 
 /// Maximum number of items of one kind.
@@ -171,7 +169,7 @@ impl AttentionList {
     async fn uploads(&mut self, app: &App) -> Result<(), AdminError> {
         let late = app.store.uploads(UploadFilter {
             after: 0,
-            missing_since: Some(self.now.before(LATE_AFTER)),
+            missing_since: Some(app.config.upload.late_before(self.now)),
             limit: MAX_COUNTED,
         });
         let late = late.await?.len();
@@ -179,13 +177,13 @@ impl AttentionList {
             "/uploads",
             late,
             [
-                "upload has no document after 12 hours",
-                "uploads have no document after 12 hours",
+                "upload is late: it has no document",
+                "uploads are late: they have no documents",
             ],
             [
-                "įkeltas failas per 12 valandų netapo dokumentu",
-                "įkelti failai per 12 valandų netapo dokumentais",
-                "įkeltų failų per 12 valandų netapo dokumentais",
+                "įkeltas failas vėluoja: iš jo negauta dokumento",
+                "įkelti failai vėluoja: iš jų negauta dokumentų",
+                "įkeltų failų vėluoja: iš jų negauta dokumentų",
             ],
         );
         Ok(())

@@ -22,6 +22,7 @@ pub(super) enum Notice {
     Confirmed,
     NotConfirmed,
     Retried { accepted: u64, refused: u64 },
+    Settled,
     DestinationChanged,
     WrongToken,
 }
@@ -35,6 +36,7 @@ impl Notice {
             Self::Resumed => "resumed",
             Self::Confirmed => "confirmed",
             Self::NotConfirmed => "not_confirmed",
+            Self::Settled => "settled",
             Self::DestinationChanged => "destination_changed",
             Self::WrongToken => "wrong_token",
             Self::Retried { accepted, refused } => {
@@ -57,6 +59,7 @@ impl Notice {
             "resumed" => Self::Resumed,
             "confirmed" => Self::Confirmed,
             "not_confirmed" => Self::NotConfirmed,
+            "settled" => Self::Settled,
             "destination_changed" => Self::DestinationChanged,
             "wrong_token" => Self::WrongToken,
             "retried" => Self::Retried {
@@ -85,6 +88,10 @@ impl Notice {
             Self::NotConfirmed => (
                 "Not confirmed yet; the last error shows the reason.",
                 "Patvirtinti dar nepavyko; priežastį rodo paskutinė klaida.",
+            ),
+            Self::Settled => (
+                "Settled: no document of it is expected.",
+                "Užbaigta: dokumento iš šio failo nebelaukiama.",
             ),
             Self::DestinationChanged => ("Done.", "Atlikta."),
             Self::WrongToken => ("Unknown token.", "Nežinomas prieigos raktas."),
@@ -245,6 +252,7 @@ pub(super) fn upload(language: Language, state: &str) -> (Severity, &'static str
             Severity::Ok,
             language.pick("documents received", "dokumentai gauti"),
         ),
+        "settled" => (Severity::Ok, language.pick("settled", "užbaigta")),
         "late" => (Severity::Problem, language.pick("late", "vėluoja")),
         "sent" => (Severity::Pending, language.pick("sent", "išsiųsta")),
         "sending" => (Severity::Pending, language.pick("being sent", "siunčiama")),

@@ -240,7 +240,9 @@ CREATE INDEX quarantine_received ON quarantine (received_at);
 
 -- Files sent to the vendor. `correlation` is sent with the file and returned with the
 -- documents made of it. `owner` is the process that is sending it; no other process
--- sends it before `claimed_until`.
+-- sends it before `claimed_until`. `location` is where it is being sent, a secret that is
+-- removed once the file is there or refused: the same bytes are repeated at the same place.
+-- A person settles a sent file of which no document will come.
 CREATE TABLE upload (
     id {id},
     account_id {integer} NOT NULL REFERENCES account (id),
@@ -255,8 +257,14 @@ CREATE TABLE upload (
     created_at {integer} NOT NULL,
     changed_at {integer} NOT NULL,
     sent_at {integer},
-    last_error TEXT
+    last_error TEXT,
+    location TEXT,
+    settled_at {integer},
+    settled_reason TEXT
 ){strict};
+
+-- For removing locations that have expired.
+CREATE INDEX upload_located ON upload (changed_at) WHERE location IS NOT NULL;
 
 -- Not unique: `--force` sends the same content again.
 CREATE INDEX upload_content ON upload (account_id, sha256);

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ivesk_webhook::domain::{Event, Queue};
+use ivesk_webhook::emulator::faults::{Fault, FaultKind};
 use ivesk_webhook::emulator::{
     AccountSettings, Control, DEFAULT_COMPANIES, Emulator, EmulatorSettings, Endpoint, Publication,
     Switches, Tamper,
@@ -98,7 +99,7 @@ impl Scene {
         let sections = format!(
             "[store]\n{store}[log]\nlevel = \"trace\"\nformat = \"{format}\"\n\
              [alarms]\nurl = \"{}\"\n\
-             [upload]\nwatch = \"outbox\"\n\
+             [upload]\nwatch = \"outbox\"\nquiet_time = \"1s\"\n\
              [destinations.erp]\nkind = \"http\"\nurl = \"{}\"\nhistory = \"deliver\"\n\
              [destinations.files]\nkind = \"folder\"\npath = \"files\"\nhistory = \"deliver\"\n",
             alarms.url(ALARM_PATH),
@@ -445,6 +446,12 @@ async fn assert_no_secret_appears(format: &'static str, database: Option<Databas
     let folder = scene.installation.folder().to_owned();
     std::fs::write(folder.join("outbox/a.pdf"), FILE).expect("written");
     std::fs::write(folder.join("b.pdf"), format!("{FILE} too")).expect("written");
+    // Its location is kept until the second attempt.
+    control.fault(
+        Fault::new(FaultKind::LostAnswer)
+            .endpoint(Endpoint::Upload)
+            .times(1),
+    );
     scene.run(&["upload", "b.pdf"]).await;
     within("the upload from the folder", async {
         while control
