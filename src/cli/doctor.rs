@@ -9,7 +9,9 @@ use super::logging;
 use super::outcome::{Exit, Failure};
 use super::server::RunningServer;
 use crate::config::Config;
-use crate::doctor::{Check, CheckResult, destinations, inside, outside, probe, subscriptions};
+use crate::doctor::{
+    Check, CheckResult, destinations, inside, notifications, outside, probe, subscriptions,
+};
 use crate::domain::{Clock, Company};
 use crate::receiver::challenge::Challenge;
 use crate::service::open_store_for_reading;
@@ -186,10 +188,12 @@ async fn stored_state(config: &Config, clock: &Clock) -> Vec<Check> {
         return Vec::new();
     };
     let of_subscriptions = subscriptions::state(config, store.as_ref(), clock.now()).await;
+    let of_notifications = notifications::state(store.as_ref(), clock.now()).await;
     let of_destinations = destinations::state(config, store.as_ref()).await;
     // Opened read-only, so closing can't lose anything.
     let _ = store.close().await;
     let mut checks = of_subscriptions.unwrap_or_default();
+    checks.extend(of_notifications.unwrap_or_default());
     checks.extend(of_destinations.unwrap_or_default());
     checks
 }

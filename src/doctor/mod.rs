@@ -2,7 +2,8 @@
 //!
 //! [`inside`] checks the settings, the store and outgoing connections; [`outside`] sends
 //! requests through the public address as SNS does; [`probe`] finds the exported queue's
-//! path; [`destinations`] checks the configured destinations, [`subscriptions`] those at SNS;
+//! path; [`destinations`] checks the configured destinations, [`subscriptions`] those at SNS,
+//! [`notifications`] what they said;
 //! [`exposed`] finds secrets that everybody can read.
 
 use serde::Serialize;
@@ -10,6 +11,7 @@ use serde::Serialize;
 pub mod destinations;
 pub mod exposed;
 pub mod inside;
+pub mod notifications;
 pub mod outside;
 pub mod probe;
 mod stall;

@@ -22,7 +22,7 @@ use super::unreadable;
 use super::webhooks::{Webhook, Webhooks};
 use crate::config::Config;
 use crate::domain::{Clock, Event, Feed, Timestamp};
-use crate::ivesk::notification;
+use crate::ivesk::notification::Announcement;
 use crate::metrics::{Metrics, StoreStep};
 use crate::refusal::Refusal;
 use crate::sns::{
@@ -30,7 +30,7 @@ use crate::sns::{
     VerifyError,
 };
 use crate::store::{
-    AcceptedMessage, Insertion, Quarantined, QuarantinedMessage, SharedStore, StoreError,
+    AcceptedMessage, Insertion, Quarantined, QuarantinedMessage, SharedStore, StoreError, Triggers,
     UnknownTopicOffer,
 };
 use crate::subscriptions::topics::ApprovedTopics;
@@ -231,17 +231,20 @@ impl Ingest {
         let action = Action::of(&message);
         let ids = MessageIds {
             message_id: message.message_id().to_owned(),
-            feed: triggered_feed(webhook, &message),
+            triggers: triggers(webhook, &message),
             other_topic: (!webhook.event.fits_topic(message.topic_arn()))
                 .then(|| message.topic_arn().to_owned()),
         };
 
         // SNS may deliver a message twice, so a duplicate is a success.
-        let feed = ids.feed.clone();
+        let triggers = ids.triggers.clone();
         let insertion = self
-            .commit(webhook, message, feed, incoming.received_at)
+            .commit(webhook, message, triggers, incoming.received_at)
             .await?;
         self.metrics.accepted_at(self.clock.now());
+        if insertion == Insertion::New && ids.triggers == Triggers::AllFeeds {
+            self.metrics.unclear_notification();
+        }
         self.log
             .accepted(webhook, insertion, &ids, incoming.request_id.as_ref());
         self.perform(webhook, action, insertion).await?;
@@ -309,13 +312,13 @@ impl Ingest {
         &self,
         webhook: &Webhook,
         message: VerifiedMessage,
-        feed: Option<Feed>,
+        triggers: Triggers,
         received_at: Timestamp,
     ) -> Result<Insertion, Refusal> {
         let accepted = AcceptedMessage {
             account: webhook.account.clone(),
             event: webhook.event,
-            trigger: feed,
+            triggers,
             message,
             received_at,
         };
@@ -485,18 +488,23 @@ impl Action {
     }
 }
 
-/// Returns the feed that a notification triggers.
+/// Returns the feeds that a message triggers.
 ///
 /// Account and event are the webhook's, since the path's token proves them; only the
-/// company is taken from the signed message.
-fn triggered_feed(webhook: &Webhook, message: &VerifiedMessage) -> Option<Feed> {
+/// company is taken from the signed message. What `on_digitized` says is not known (vendor-api
+/// U9), and it has one feed.
+fn triggers(webhook: &Webhook, message: &VerifiedMessage) -> Triggers {
     if message.message_type() != MessageType::Notification {
-        return None;
+        return Triggers::Nothing;
     }
+    let account = webhook.account.clone();
     match webhook.event {
-        Event::OnExported => notification::company(message.message())
-            .map(|company| Feed::exported(webhook.account.clone(), company)),
-        Event::OnDigitized => Some(Feed::digitized(webhook.account.clone())),
+        Event::OnExported => match Announcement::read(message.message()) {
+            Announcement::Company(company) => Triggers::Feed(Feed::exported(account, company)),
+            Announcement::Unclear => Triggers::AllFeeds,
+            Announcement::Nothing => Triggers::Nothing,
+        },
+        Event::OnDigitized => Triggers::Feed(Feed::digitized(account)),
     }
 }
 

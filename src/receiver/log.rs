@@ -12,10 +12,10 @@ use tracing::{Span, debug, debug_span, error, info, warn};
 use super::caller::{Caller, RequestId};
 use super::incoming::IncomingMessage;
 use super::webhooks::{ROUTE_TEMPLATE, Webhook};
-use crate::domain::{Account, Event, Feed};
+use crate::domain::{Account, Event};
 use crate::refusal::Refusal;
 use crate::sns::UnknownTopicConfirmation;
-use crate::store::{Insertion, StoreError};
+use crate::store::{Insertion, StoreError, Triggers};
 use crate::unexpected::UnexpectedRequest;
 
 /// Lines about refused messages within one second, and as many about accepted ones;
@@ -29,11 +29,15 @@ const EXPLAIN_EVERY: Duration = Duration::from_secs(10 * 60);
 pub const SWAPPED_TARGETS_FIX: &str = "subscribe each event with its own target, as `ivesk-webhook subscriptions create \
     --print` shows it, and ask Įvesk.lt to remove the wrong subscriptions";
 
+/// What to do about notifications whose shape is not understood.
+pub const UNCLEAR_FIX: &str = "name all companies in `accounts.NAME.companies`, since a new one is not found by such a \
+    notification, and report the shape with a message of `ivesk-webhook notifications export`";
+
 /// Identifiers by which a message can be followed to the documents that it announced.
 pub(super) struct MessageIds {
     pub(super) message_id: String,
-    /// The feed that it triggers.
-    pub(super) feed: Option<Feed>,
+    /// The feeds that it triggers.
+    pub(super) triggers: Triggers,
     /// Its topic, if that is the other event's.
     pub(super) other_topic: Option<String>,
 }
@@ -72,6 +76,8 @@ enum Problem {
     Unexpected(UnexpectedRequest, bool),
     /// The message's topic is that of the other event.
     OtherTopic(Account, Event),
+    /// The shape of the account's notifications is not understood.
+    Unclear(Account),
 }
 
 /// The last explanation of a problem.
@@ -130,7 +136,7 @@ impl MessageLog {
         recent.fetch_add(1, Ordering::Relaxed);
         let (account, event, id) = (&webhook.account, webhook.event, &ids.message_id);
         let request = request.map(RequestId::as_str);
-        let feed = ids.feed.as_ref().map(display);
+        let feed = ids.triggers.feed().map(display);
         let outcome = match insertion {
             Insertion::New => "new",
             Insertion::Duplicate => "duplicate",
@@ -147,6 +153,20 @@ impl MessageLog {
                 .is_some()
         {
             other_topic(account, event, topic_arn);
+        }
+        if insertion == Insertion::New
+            && ids.triggers == Triggers::AllFeeds
+            && let Some(more) = self.explains(Problem::Unclear(account.clone()))
+        {
+            warn!(
+                %account,
+                %event,
+                request.id = request,
+                sns.message_id = %id,
+                more,
+                "the notification `{id}` of {account}/{event} names no company in a shape that is understood, so all known \
+                 feeds of the account are pulled ({more} more since the last such line). Fix: {UNCLEAR_FIX}"
+            );
         }
         if self.accepted.allows() {
             info!(%account, %event, request.id = request, sns.message_id = %id, feed, outcome, "accepted message `{id}` of {account}/{event}");

@@ -139,6 +139,15 @@ CREATE TABLE notification (
 
 CREATE UNIQUE INDEX notification_identity ON notification (message_id, account_id, event);
 
+-- `on_exported` notifications of an account whose shape is not understood. `triggered_at` is when
+-- one last triggered all feeds of the account's exported queue, which happens once in a while.
+CREATE TABLE unclear_notification (
+    account_id {integer} PRIMARY KEY REFERENCES account (id),
+    total {integer} NOT NULL,
+    last_at {integer} NOT NULL,
+    triggered_at {integer}
+){strict};
+
 -- One row: the newest notification that retention has processed. Rows arrive in the order
 -- of time, so the next step continues from there and never reads the table twice.
 CREATE TABLE retention (

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ivesk_webhook::config::{Config, default_account};
 use ivesk_webhook::domain::{Clock, Feed, Queue};
 use ivesk_webhook::emulator::{Control, Emulator, EmulatorSettings, Endpoint};
-use ivesk_webhook::ivesk;
+use ivesk_webhook::ivesk::notification::Announcement;
 use ivesk_webhook::pull::{Puller, configured_feeds};
 use ivesk_webhook::service::open_store;
 use ivesk_webhook::store::{DocumentRow, SharedStore, Trigger, TriggerKind};
@@ -264,8 +264,10 @@ impl Run {
             "number" => format!(r#"{{"companyCode":{code}}}"#),
             _ => format!(r#"{{"companyCode":"{code}"}}"#),
         };
-        let named = ivesk::notification::company(&message).expect("a company");
-        exported(named.as_str())
+        match Announcement::read(&message) {
+            Announcement::Company(named) => exported(named.as_str()),
+            other => panic!("{message}: {other:?}"),
+        }
     }
 
     fn switch(&self, text: &str) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ivesk_webhook::domain::{Cursor, Event, Timestamp};
 use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Fault, FaultKind, Publication};
-use ivesk_webhook::ivesk;
+use ivesk_webhook::ivesk::notification::Announcement;
 use ivesk_webhook::pull::PullOutcome;
 use ivesk_webhook::store::{FeedPauseReason, TriggerKind};
 use serde_json::{Value, json};
@@ -437,8 +437,8 @@ fn u17_a_company_code_is_read_in_every_form() {
         json!({ "companyCode": 302_320_404 }),
         json!({ "COMPANYCODE": format!(" {COMPANY} "), "more": Value::Null }),
     ] {
-        let read = ivesk::notification::company(&message.to_string());
-        assert_eq!(read, Some(company(COMPANY)), "{message}");
+        let read = Announcement::read(&message.to_string());
+        assert_eq!(read, Announcement::Company(company(COMPANY)), "{message}");
     }
     let event = Publication::exported(COMPANY).event;
     assert_eq!(Event::from(event), Event::OnExported);

@@ -13,7 +13,7 @@ use ivesk_webhook::sns::MessageType;
 use ivesk_webhook::store::{
     AcceptedMessage, BackupFile, DocumentFilter, LeaseRequest, PageEnd, PageFailure, PageLease,
     PageOutcome, PageToCommit, PullPlan, SharedStore, Store, StoreError, SubscriptionChange,
-    Trigger, TriggerKind,
+    Trigger, TriggerKind, Triggers,
 };
 
 use crate::support::databases::{Cluster, Database, Options, query_sql, run_sql, skip_postgres};
@@ -477,7 +477,7 @@ async fn replicas_change_subscriptions_at_once_without_deadlock() {
                     event: Event::OnExported,
                     message: verify(&verifier, &body).await.expect("genuine"),
                     received_at: START,
-                    trigger: Some(feed("default", 1)),
+                    triggers: Triggers::Feed(feed("default", 1)),
                 };
                 accepts.push((Arc::clone(store), accepted));
             }

@@ -8,7 +8,7 @@ use ivesk_webhook::emulator::signer::Unsigned;
 use ivesk_webhook::sns::{Genuine, MessageType, Verifier};
 use ivesk_webhook::store::{
     AcceptedMessage, MAX_UNKNOWN_TOPICS, SubscriptionChange, SubscriptionRow, SubscriptionState,
-    UnknownTopicOffer,
+    Triggers, UnknownTopicOffer,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -136,7 +136,7 @@ impl Scene {
             event: Event::OnExported,
             message: verified,
             received_at,
-            trigger: None,
+            triggers: Triggers::Nothing,
         }
     }
 
