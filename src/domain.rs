@@ -5,6 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 pub use sns_messages::time::{Clock, Correction, Timestamp};
 
+mod company_code;
+
+pub use company_code::CodeDoubt;
+
 /// The event that a subscription announces.
 #[derive(
     Clone,

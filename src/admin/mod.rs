@@ -74,6 +74,8 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(feeds::list))
         .routes(routes!(feeds::pause))
         .routes(routes!(feeds::resume))
+        .routes(routes!(feeds::remove))
+        .routes(routes!(feeds::start_at))
         .routes(routes!(feeds::pull))
         .routes(routes!(subscriptions::list))
         .routes(routes!(subscriptions::requested))

@@ -119,6 +119,13 @@ async fn find_exported_path(
     checks: &mut Vec<Check>,
 ) -> Result<(), Failure> {
     let company = Company::parse(code).map_err(Failure::usage)?;
+    if let Some(doubt) = company.doubt() {
+        checks.push(
+            Check::note("company_code", doubt.to_string())
+                .because("Įvesk.lt has no documents of a company that it does not know")
+                .fix("run this again with the right code"),
+        );
+    }
     let account = chosen_account(args.account.as_deref(), config)?;
     if let Some(key) = &config.accounts[&account].api_key {
         let probed = probe::exported_path(&config.api, key, &company).await;

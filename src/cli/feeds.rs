@@ -32,8 +32,22 @@ enum Action {
     },
     /// Stop pulling all feeds of an account, or one feed, until resumed
     Pause(Selection),
-    /// Resume all feeds that are paused or waiting, or only those of an account, or one feed
+    /// Resume all feeds that are paused or waiting, or only those of an account, or one feed, also a removed one
     Resume(Selection),
+    /// Stop pulling a feed that is not needed, such as one of a mistyped company. Its documents stay, and
+    /// `feeds resume` brings it back
+    Remove(Selection),
+    /// Continue a feed at the cursor where another program has stopped
+    StartAt {
+        /// The other program's cursor: the last `next` of Įvesk.lt, or the time of the last document
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        cursor: String,
+        #[command(flatten)]
+        selection: Selection,
+        /// Add the company's feed, which no notification or document has named yet
+        #[arg(long, requires = "company")]
+        new: bool,
+    },
 }
 
 /// All feeds of an account, or one.
@@ -63,13 +77,33 @@ impl Selection {
             _ => Ok(()),
         }
     }
+
+    /// Returns an error if queue and company do not name one feed.
+    fn check_one(&self) -> Result<(), Failure> {
+        self.check()?;
+        match (self.queue, &self.company) {
+            (None, None) => Err(Failure::usage(anyhow!(
+                "name the feed: add --company, or --queue digitized"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Prints what the server says is probably wrong.
+pub(super) fn print_warnings(answer: &Value) {
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        eprintln!("warning: {}", table::cell(warning));
+    }
 }
 
 /// Runs `feeds`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    if let Action::Pause(selection) | Action::Resume(selection) = &args.action {
-        selection.check()?;
+    match &args.action {
+        Action::List { .. } => {}
+        Action::Pause(selection) | Action::Resume(selection) => selection.check()?,
+        Action::Remove(selection) | Action::StartAt { selection, .. } => selection.check_one()?,
     }
     logging::start(&config.log)?;
     let api = Api::open(&config).await?;
@@ -77,6 +111,12 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Action::List { json } => list(&api, json).await,
         Action::Pause(selection) => pause(&api, &config, &selection).await,
         Action::Resume(selection) => resume(&api, &config, &selection).await,
+        Action::Remove(selection) => remove(&api, &config, &selection).await,
+        Action::StartAt {
+            cursor,
+            selection,
+            new,
+        } => start_at(&api, &config, &selection, &cursor, new).await,
     };
     api.close().await?;
     outcome
@@ -116,7 +156,12 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
             table::cell(&feed["documents"]),
             table::cell(&feed["missed_notifications"]),
             table::cell(&feed["gaps"]),
-            triggers.join(" "),
+            match feed["pending_notifications"].as_u64() {
+                Some(count) if feed["state"] == "removed" && count > 0 => {
+                    counted(count, "notification")
+                }
+                _ => triggers.join(" "),
+            },
             table::cell(&feed["last_error"]),
         ]);
     }
@@ -178,6 +223,54 @@ async fn resume(api: &Api, config: &Config, selection: &Selection) -> Result<Exi
         println!("No such feed was paused or waiting.");
     }
     Ok(exit)
+}
+
+async fn remove(api: &Api, config: &Config, selection: &Selection) -> Result<Exit, Failure> {
+    let account = chosen_account(selection.account.as_deref(), config)?;
+    if change(api, &account, selection, "remove").await? == 0 {
+        println!("No such feed, or it is removed already; `feeds list` shows all.");
+        return Ok(Exit::Failed);
+    }
+    println!("Removed the feed. Its documents stay; `feeds resume` with its name brings it back.");
+    let is_configured = selection.company.as_ref().is_some_and(|code| {
+        let companies = &config.accounts[&account].companies;
+        companies
+            .iter()
+            .any(|company| company.as_str() == code.trim())
+    });
+    if is_configured {
+        println!("It stays removed although `accounts.{account}.companies` names it.");
+    }
+    Ok(Exit::Done)
+}
+
+async fn start_at(
+    api: &Api,
+    config: &Config,
+    selection: &Selection,
+    cursor: &str,
+    new: bool,
+) -> Result<Exit, Failure> {
+    let account = chosen_account(selection.account.as_deref(), config)?;
+    let Selection { queue, company, .. } = selection;
+    let body = json!({
+        "account": account, "queue": queue, "company": company, "cursor": cursor, "new": new,
+    });
+    let started = api.post("/v1/feeds/start-at", &body).await?;
+    print_warnings(&started);
+    let feed = name(&started["feed"]);
+    let cursor = table::cell(&Value::from(cursor));
+    println!("{feed} continues at {cursor}.");
+    if started["gap"] == true {
+        let from = match &started["previous"] {
+            Value::Null => "the beginning".to_owned(),
+            previous => table::cell(previous),
+        };
+        println!(
+            "What lies before, from {from} on, is recorded as a gap: the other program has it."
+        );
+    }
+    Ok(Exit::Done)
 }
 
 /// Posts the change and returns how many feeds changed.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::json;
 
 use super::account::no_api_key;
+use super::feeds::print_warnings;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
@@ -15,7 +16,7 @@ use crate::ivesk::{self, ApiError, Client};
 use crate::pull::paging::next_step;
 use crate::pull::{PullOutcome, Puller, blocked_queues, configured_feeds};
 use crate::service::open_store_for_reading;
-use crate::store::{FeedPauseReason, PageEnd, Position, SharedStore, Store, StoreError};
+use crate::store::{FeedPauseReason, FeedRow, PageEnd, Position, SharedStore, Store, StoreError};
 
 /// Arguments of `pull`.
 #[derive(Debug, clap::Args)]
@@ -31,9 +32,12 @@ pub struct Args {
     /// Only feeds of this queue
     #[arg(long, value_enum)]
     queue: Option<Queue>,
-    /// Only the feed of this company, which is added if it is new
+    /// Only the feed of this company
     #[arg(long, value_name = "CODE")]
     company: Option<String>,
+    /// Add the company's feed, which no notification or document has named yet
+    #[arg(long, requires = "company")]
+    new: bool,
     /// Read again from this cursor: an earlier `next`, or the time of a document. The feed's own
     /// cursor does not change. Refused while one of the feeds still reads an earlier stretch
     #[arg(long, value_name = "CURSOR")]
@@ -52,9 +56,11 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     }
     let api = Api::open(&config).await?;
     let request = json!({
-        "account": args.account, "queue": args.queue, "company": args.company, "from": args.from,
+        "account": args.account, "queue": args.queue, "company": args.company, "new": args.new,
+        "from": args.from,
     });
     let triggered = api.post("/v1/pull", &request).await?;
+    print_warnings(&triggered);
     let outcome = match api.own_store() {
         None => {
             let feeds = triggered["feeds"].as_array().map_or(0, Vec::len);
@@ -156,7 +162,7 @@ async fn skipped(
         }
     }
     for row in store.feeds().await? {
-        if !pulled.contains_key(&row.feed) {
+        if !pulled.contains_key(&row.feed) && row.is_known() {
             let name = format!("Feed {}", row.feed);
             lines.extend(skip_reason(
                 &name,
@@ -276,6 +282,9 @@ async fn chosen_feeds(
         .map(Company::parse)
         .transpose()
         .map_err(Failure::usage)?;
+    if let Some(doubt) = company.as_ref().and_then(Company::doubt) {
+        eprintln!("warning: {doubt}");
+    }
     let mut feeds: BTreeMap<Feed, Option<Cursor>> = configured_feeds(config)
         .into_iter()
         .map(|feed| (feed, None))
@@ -292,6 +301,7 @@ async fn chosen_feeds(
                 .feeds()
                 .await?
                 .into_iter()
+                .filter(FeedRow::is_known)
                 .map(|row| (row.feed, row.cursor)),
         );
     }

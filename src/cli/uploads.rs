@@ -32,9 +32,16 @@ enum Action {
         /// Number of the upload, from `uploads list`
         id: i64,
         /// Why no document will come, such as "duplicate"
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
         reason: String,
     },
+}
+
+fn parse_reason(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("write a reason"),
+        reason => Ok(reason.to_owned()),
+    }
 }
 
 /// Runs `uploads`.

@@ -168,16 +168,9 @@ fn is_temporary(code: Option<&str>) -> bool {
 }
 
 impl UploadError {
-    /// Returns true if a new location may help: the old one may have expired (vendor-api U6), or
-    /// be wrong.
+    /// Returns true if a new location may help: the old one may have expired (vendor-api U6).
     pub fn asks_for_new_location(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused {
-                status: 300..=399 | 403,
-                ..
-            }
-        )
+        matches!(self, Self::Refused { status: 403, .. })
     }
 
     /// Returns true if the file may be at its location all the same, or be sent there once more:
@@ -185,8 +178,8 @@ impl UploadError {
     pub fn leaves_location_usable(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,
-            Self::Refused { .. } => {
-                !self.asks_for_new_location()
+            Self::Refused { status, .. } => {
+                !matches!(status, 300..=399 | 403)
                     && matches!(self.kind(), UploadErrorKind::Temporary { .. })
             }
             Self::FileName | Self::Api(_) | Self::ForbiddenLocation(_) => false,

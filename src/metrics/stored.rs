@@ -37,7 +37,7 @@ const ACTIVE_ALARMS: AlarmFilter = AlarmFilter {
 pub struct StoreSnapshot {
     /// The moment.
     pub now: Timestamp,
-    /// Every feed.
+    /// Every feed that is not removed.
     pub feeds: Vec<FeedRow>,
     /// Every account.
     pub accounts: Vec<AccountRow>,
@@ -53,6 +53,13 @@ pub struct StoreSnapshot {
     pub waiting: QueueLengths,
 }
 
+/// Returns all feeds but removed ones.
+async fn known_feeds(store: &Store) -> Result<Vec<FeedRow>, StoreError> {
+    let mut feeds = store.feeds().await?;
+    feeds.retain(FeedRow::is_known);
+    Ok(feeds)
+}
+
 impl StoreSnapshot {
     /// Reads the state of the store.
     ///
@@ -62,7 +69,7 @@ impl StoreSnapshot {
     pub async fn read(store: &Store, now: Timestamp) -> Result<Self, StoreError> {
         Ok(Self {
             now,
-            feeds: store.feeds().await?,
+            feeds: known_feeds(store).await?,
             accounts: store.accounts().await?,
             subscriptions: store.subscriptions().await?,
             certificates: certificate_expiry(&store.certificates().await?),

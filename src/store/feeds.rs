@@ -225,6 +225,17 @@ pub struct FeedRow {
     pub last_error: Option<String>,
     /// Kinds of triggers that are pending or being pulled.
     pub triggers: Vec<TriggerKind>,
+    /// When a person removed it.
+    pub removed_at: Option<Timestamp>,
+    /// Notifications that no pull has taken up yet.
+    pub pending_notifications: u64,
+}
+
+impl FeedRow {
+    /// Returns true unless a person removed it.
+    pub fn is_known(&self) -> bool {
+        self.removed_at.is_none()
+    }
 }
 
 /// The state of an account.
@@ -256,7 +267,7 @@ pub struct PullPlan {
 }
 
 operations! {
-    /// Lists all feeds.
+    /// Lists all feeds, also removed ones.
     pub read feeds() -> Vec<FeedRow>;
 
     /// Lists all accounts.
@@ -267,7 +278,7 @@ rows! {
     FeedRow {
         feed, cursor, last_page_at, up_to_date_at, first_complete_at, documents,
         missed_notifications, gaps, unreadable, paused, waits_until, failures, last_error,
-        triggers,
+        triggers, removed_at, pending_notifications,
     }
     AccountRow { account, paused, waits_until, failures, last_error }
 }
@@ -280,7 +291,11 @@ async fn feeds<T: Tx>(tx: &mut T) -> Result<Vec<FeedRow>> {
                 f.paused, f.waits_until, f.failures, f.last_error,
                 (SELECT string_agg(CAST(d.kind AS TEXT), ',') FROM feed_trigger d
                  LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
-                 WHERE d.feed_id = f.id AND d.raised > coalesce(r.completed, 0))
+                 WHERE d.feed_id = f.id AND d.raised > coalesce(r.completed, 0)),
+                f.removed_at,
+                coalesce((SELECT d.raised - coalesce(r.completed, 0) FROM feed_trigger d
+                 LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
+                 WHERE d.feed_id = f.id AND d.kind = 0), 0)
          FROM feed f JOIN account a ON a.id = f.account_id
          ORDER BY a.name{bytewise}, f.queue{bytewise}, f.company{bytewise}",
     );

@@ -18,6 +18,7 @@ const PENDING: Fragment = Fragment::Same(
          JOIN account a ON a.id = f.account_id
          LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
          WHERE d.raised > coalesce(r.completed, 0)
+           AND f.removed_at IS NULL
            AND coalesce(f.paused, '') NOT IN ('by_hand', 'company_filter_ignored')
            AND coalesce(a.paused, '') <> 'by_hand'
            AND a.name || '/' || f.queue IN ({elements}($1))",

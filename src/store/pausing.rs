@@ -20,7 +20,8 @@ operations! {
     pub write release_page(lease: PageLease) -> ();
 
     /// Pauses by hand, or resumes what was paused or waiting: one feed, or all feeds of the
-    /// account if `feed` is none; returns the number of feeds that changed.
+    /// account if `feed` is none; returns the number of feeds that changed. A removed feed is
+    /// brought back if it is the one to be resumed, and otherwise stays as it is.
     pub write set_paused(account: Account, feed: Option<Feed>, paused: bool) -> usize,
         then wake_pullers;
 }
@@ -90,8 +91,9 @@ async fn set_paused<T: Tx>(
         "WITH chosen AS (
              SELECT id FROM feed
              WHERE account_id = $1 AND ($2 OR (queue = $3 AND company = $4))
-               AND ($5 IS NOT NULL OR paused IS NOT NULL OR waits_until IS NOT NULL){lock_in_order})
-         UPDATE feed AS f SET paused = $5, waits_until = NULL, failures = 0,
+               AND ($5 IS NOT NULL OR paused IS NOT NULL OR waits_until IS NOT NULL OR removed_at IS NOT NULL)
+               AND (removed_at IS NULL OR ($5 IS NULL AND NOT $2)){lock_in_order})
+         UPDATE feed AS f SET paused = $5, removed_at = NULL, waits_until = NULL, failures = 0,
              last_error = CASE WHEN $5 IS NULL THEN NULL ELSE last_error END
          FROM chosen WHERE f.id = chosen.id",
     );

@@ -26,6 +26,11 @@ pub enum RunState {
         /// The reason's name.
         reason: &'static str,
     },
+    /// A person removed it.
+    Removed {
+        /// When.
+        since: Timestamp,
+    },
 }
 
 impl AccountRow {
@@ -51,6 +56,9 @@ impl FeedRow {
 
     /// Returns the feed's state at `now`: a feed can't run while its `account` is paused or waits.
     pub fn state(&self, account: Option<&AccountRow>, now: Timestamp) -> RunState {
+        if let Some(since) = self.removed_at {
+            return RunState::Removed { since };
+        }
         let of_account = account.map_or(RunState::Active, |row| row.state(now));
         match (self.paused, of_account, self.waits_until) {
             (Some(reason), _, _) => RunState::Paused {

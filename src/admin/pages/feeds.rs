@@ -125,6 +125,16 @@ fn state(
             RunState::Paused { .. } => {
                 (badge(Severity::Problem, reason.map(|reason| labels::feed_pause_reason(language, reason)).unwrap_or_default()))
             }
+            RunState::Removed { .. } => {
+                (badge(Severity::Pending, language.pick("removed", "pašalintas")))
+                @if row.pending_notifications > 0 {
+                    p { (language.count(
+                        row.pending_notifications,
+                        ["notification since its last pull", "notifications since its last pull"],
+                        ["pranešimas nuo paskutinio skaitymo", "pranešimai nuo paskutinio skaitymo", "pranešimų nuo paskutinio skaitymo"],
+                    )) }
+                }
+            }
             RunState::Waiting { until } => {
                 (badge(Severity::Pending, language.pick("waiting", "laukia"))) " " (language.moment(until, now))
             }
@@ -149,8 +159,10 @@ fn actions(context: &PageContext, row: &FeedRow) -> Markup {
     html! {
         @if viewer.may_operate() {
             div.buttons {
-                (button(viewer, "/do/pull", &fields, language.pick("Pull now", "Gauti dabar"), Some(&name)))
-                @if row.paused.is_some() {
+                @if row.is_known() {
+                    (button(viewer, "/do/pull", &fields, language.pick("Pull now", "Gauti dabar"), Some(&name)))
+                }
+                @if row.paused.is_some() || !row.is_known() {
                     (button(viewer, "/do/resume", &fields, language.pick("Resume", "Tęsti"), Some(&name)))
                 } @else {
                     (button(viewer, "/do/pause-feed", &fields, language.pick("Pause", "Sustabdyti"), Some(&name)))
@@ -185,6 +197,8 @@ mod tests {
             failures: 0,
             last_error: None,
             triggers: Vec::new(),
+            removed_at: None,
+            pending_notifications: 0,
         };
         let mut account = AccountRow {
             account,

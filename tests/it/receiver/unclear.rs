@@ -100,9 +100,7 @@ async fn an_unclear_notification_is_warned_about_and_in_doctor() {
     let installation = Installation::beside(&emulator, "", "");
     let server = installation.start().await;
     let control = emulator.control();
-    installation
-        .subscribe(&control, &[Event::OnExported])
-        .await;
+    installation.subscribe(&control, &[Event::OnExported]).await;
     for _ in 0..3 {
         let message = r#"{"company":"302320404"}"#;
         let published = Publication::new(Event::OnExported, message.to_owned());
@@ -112,9 +110,14 @@ async fn an_unclear_notification_is_warned_about_and_in_doctor() {
     let report = Report::of(&installation, &["--quick"]).await;
     assert_eq!(report.results("notification_shape"), ["note"]);
     let words = report.words("notification_shape");
-    assert!(words.contains("3 notifications of account `default`"), "{words}");
+    assert!(
+        words.contains("3 notifications of account `default`"),
+        "{words}"
+    );
     server.terminate();
     let (_, log) = server.exited().await;
-    let warned = log.lines().filter(|line| line.contains("in a shape that is understood"));
+    let warned = log
+        .lines()
+        .filter(|line| line.contains("in a shape that is understood"));
     assert_eq!(warned.count(), 1, "{log}");
 }

@@ -54,7 +54,7 @@ impl Messages {
         }
     }
 
-    async fn notification(&self, number: u32) -> AcceptedMessage {
+    pub(super) async fn notification(&self, number: u32) -> AcceptedMessage {
         self.message(number, MessageType::Notification, START).await
     }
 }
@@ -327,7 +327,8 @@ async fn an_unclear_notification_triggers_all_feeds_once_in_a_while(database: Da
     // A restart does not forget it.
     test = test.reopen().await;
     assert_eq!(pulled(&test, 3).await, 0);
-    let later = |by: &str| format!("UPDATE unclear_notification SET triggered_at = triggered_at {by}");
+    let later =
+        |by: &str| format!("UPDATE unclear_notification SET triggered_at = triggered_at {by}");
     test.database.run(&later("- 299000")).await;
     assert_eq!(pulled(&test, 4).await, 0);
     test.database.run(&later("- 1001")).await;

@@ -4,6 +4,7 @@ mod access;
 mod alarms;
 mod copy;
 mod deliveries;
+mod feed_changes;
 mod kill;
 mod messages;
 mod pages;

@@ -29,6 +29,8 @@ fn feed() -> FeedRow {
         failures: 0,
         last_error: None,
         triggers: Vec::new(),
+        removed_at: None,
+        pending_notifications: 0,
     }
 }
 
@@ -50,4 +52,7 @@ fn a_feed_fails_until_it_succeeds_and_waits_for_its_account() {
     let reason = "unauthorized";
     let paused = RunState::Paused { reason };
     assert_eq!(feed.state(Some(&account), now), paused);
+    feed.removed_at = Some(now);
+    let removed = RunState::Removed { since: now };
+    assert_eq!(feed.state(Some(&account), now), removed);
 }

@@ -231,7 +231,8 @@ impl TestApp {
 
     /// Stores documents as one page of company 1's exported feed.
     pub(crate) async fn store_documents(&self, documents: &[Value]) {
-        self.admin_post("/v1/pull", &json!({"company": "1"})).await;
+        self.admin_post("/v1/pull", &json!({"company": "1", "new": true}))
+            .await;
         let hour = std::time::Duration::from_secs(3600);
         let account = default_account();
         let lease = self

@@ -213,7 +213,7 @@ async fn a_transient_failure_is_retried_until_the_file_is_sent() {
     };
     for (endpoint, kind, requested) in [
         (Endpoint::Upload, status(503), 1),
-        // S3's answer for an expired link: the one that was kept, then a new one, both refused.
+        // S3's answer for an expired link.
         (Endpoint::Upload, status(403), 3),
         (Endpoint::UploadLocation, status(500), 3),
         (Endpoint::UploadLocation, FaultKind::HtmlPage, 3),
@@ -963,7 +963,7 @@ async fn a_failed_file_waits_and_a_wrong_key_pauses_the_folder() {
     };
     office
         .control
-        .fault(fault(Endpoint::Upload, status(500), 4));
+        .fault(fault(Endpoint::UploadLocation, status(500), 4));
     watcher.scan().await.expect("a scan");
     assert_eq!(watcher.scan().await.expect("a scan").len(), 1);
     assert!(watcher.scan().await.expect("a scan").is_empty());
