@@ -5,6 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 pub use sns_messages::time::{Clock, Correction, Timestamp};
 
+pub mod moment;
+
+pub use self::moment::Moment;
+
 /// The event that a subscription announces.
 #[derive(
     Clone,
@@ -266,6 +270,11 @@ impl Company {
         }
     }
 
+    /// Returns a code that nobody has: Lithuanian codes have seven or nine digits.
+    pub fn nobody() -> Self {
+        Self("990000000000099".to_owned())
+    }
+
     /// Returns the empty code, used for the digitized queue, which mixes companies.
     pub const fn mixed() -> Self {
         Self(String::new())
@@ -327,7 +336,7 @@ impl fmt::Display for Feed {
 
 /// A position in a feed, as the vendor wrote it: stored and sent back byte for byte, never
 /// parsed and never computed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Cursor(String);
 
 impl Cursor {
@@ -387,8 +396,15 @@ impl fmt::Debug for DocumentVersion {
 
 impl DocumentVersion {
     /// Returns [`DocumentVersion::version`] as a moment, or `None` if it is not one.
-    pub fn version_time(&self) -> Option<Timestamp> {
-        Timestamp::parse(&self.version)
+    pub fn moment(&self) -> Option<Moment> {
+        Moment::read(&self.version)
+    }
+
+    /// Returns the version that identifies the row: the moment's canonical text, or the text as
+    /// written if it is no moment.
+    pub fn version_key(&self) -> String {
+        self.moment()
+            .map_or_else(|| self.version.clone(), |moment| moment.to_string())
     }
 }
 

@@ -12,7 +12,7 @@ use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, Params};
 use crate::app::App;
 use crate::domain::{Account, Company, Cursor, Feed, Queue};
-use crate::store::{FeedRow, RunState, Trigger, TriggerKind};
+use crate::store::{FeedRow, PauseChange, RunState, Trigger, TriggerKind};
 
 /// A feed and its state.
 #[derive(Serialize, ToSchema)]
@@ -222,24 +222,57 @@ pub(super) async fn pause(
     State(app): State<Arc<App>>,
     Input(request): Input<FeedSelection>,
 ) -> ApiResult<Changed> {
-    set_paused(&app, request, true).await.map(Json)
+    set_paused(&app, request, PauseChange::Pause)
+        .await
+        .map(Json)
+}
+
+/// The feeds to resume.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Resume {
+    /// The account.
+    #[schema(pattern = "^[a-z0-9_-]{1,40}$", examples("default"))]
+    account: String,
+    /// The queue.
+    queue: Option<Queue>,
+    /// The company; absent for the digitized queue.
+    #[schema(max_length = 64)]
+    company: Option<String>,
+    /// True if the documents are the company's own, although they are another company's too: the
+    /// feed is not paused for that again.
+    #[serde(default)]
+    accept: bool,
 }
 
 /// Resumes a feed, or all feeds of an account
-#[utoipa::path(post, path = "/v1/feeds/resume", tag = "feeds", request_body = FeedSelection,
+#[utoipa::path(post, path = "/v1/feeds/resume", tag = "feeds", request_body = Resume,
     responses((status = OK, description = "The number of changes", body = Changed)))]
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
-    Input(request): Input<FeedSelection>,
+    Input(request): Input<Resume>,
 ) -> ApiResult<Changed> {
-    set_paused(&app, request, false).await.map(Json)
+    let Resume {
+        account,
+        queue,
+        company,
+        accept,
+    } = request;
+    let selection = FeedSelection {
+        account,
+        queue,
+        company,
+    };
+    set_paused(&app, selection, PauseChange::Resume { accept })
+        .await
+        .map(Json)
 }
 
 /// Pauses or resumes the feeds that `request` selects.
 pub(super) async fn set_paused(
     app: &App,
     request: FeedSelection,
-    paused: bool,
+    change: PauseChange,
 ) -> Result<Changed, AdminError> {
     let account = known_account(app, &request.account)?;
     let company = request.company.as_deref().map(parse_company).transpose()?;
@@ -260,7 +293,7 @@ pub(super) async fn set_paused(
             ));
         }
     };
-    let changed = app.store.set_paused(account, feed, paused).await?;
+    let changed = app.store.set_paused(account, feed, change).await?;
     Ok(Changed { changed })
 }
 

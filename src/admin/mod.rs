@@ -21,6 +21,7 @@ mod certificates;
 mod destinations;
 mod documents;
 mod feeds;
+mod gaps;
 mod guard;
 mod identity;
 mod import_errors;
@@ -74,6 +75,8 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(feeds::list))
         .routes(routes!(feeds::pause))
         .routes(routes!(feeds::resume))
+        .routes(routes!(gaps::list))
+        .routes(routes!(gaps::dismiss))
         .routes(routes!(feeds::pull))
         .routes(routes!(subscriptions::list))
         .routes(routes!(subscriptions::requested))

@@ -92,7 +92,7 @@ const fn post(path: &'static str, needs: Needs, action: &'static str) -> Rule {
 }
 
 /// Every route that needs a right.
-const RULES: [Rule; 42] = [
+const RULES: [Rule; 44] = [
     get("/metrics", Metrics),
     get("/v1/status", Read),
     get("/v1/activity", Read),
@@ -102,6 +102,12 @@ const RULES: [Rule; 42] = [
     get("/v1/feeds", Read),
     post("/v1/feeds/pause", Operate, "feeds pause"),
     post("/v1/feeds/resume", Operate, "feeds resume"),
+    get("/v1/feeds/gaps", Read),
+    post(
+        "/v1/feeds/gaps/{id}/dismiss",
+        Operate,
+        "feeds gaps --dismiss",
+    ),
     post("/v1/pull", Operate, "pull"),
     get("/v1/subscriptions", Read),
     post(

@@ -8,7 +8,7 @@ use super::account::chosen_account;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{logging, table};
+use super::{feed_gaps, logging, table};
 use crate::config::Config;
 use crate::domain::{Account, Queue, counted};
 
@@ -33,7 +33,20 @@ enum Action {
     /// Stop pulling all feeds of an account, or one feed, until resumed
     Pause(Selection),
     /// Resume all feeds that are paused or waiting, or only those of an account, or one feed
-    Resume(Selection),
+    Resume(Resume),
+    /// Show the stretches in which document versions may be missing, or dismiss one
+    Gaps(feed_gaps::Args),
+}
+
+/// The feeds to resume.
+#[derive(Debug, clap::Args)]
+struct Resume {
+    #[command(flatten)]
+    selection: Selection,
+    /// Accept the documents of feeds that are paused as `company_filter_ignored`: they are the
+    /// company's own
+    #[arg(long)]
+    accept: bool,
 }
 
 /// All feeds of an account, or one.
@@ -68,7 +81,7 @@ impl Selection {
 /// Runs `feeds`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    if let Action::Pause(selection) | Action::Resume(selection) = &args.action {
+    if let Action::Pause(selection) | Action::Resume(Resume { selection, .. }) = &args.action {
         selection.check()?;
     }
     logging::start(&config.log)?;
@@ -76,7 +89,8 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let outcome = match args.action {
         Action::List { json } => list(&api, json).await,
         Action::Pause(selection) => pause(&api, &config, &selection).await,
-        Action::Resume(selection) => resume(&api, &config, &selection).await,
+        Action::Resume(args) => resume(&api, &config, &args).await,
+        Action::Gaps(args) => feed_gaps::run(&api, args).await,
     };
     api.close().await?;
     outcome
@@ -99,6 +113,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         "documents",
         "missed notifications",
         "gaps",
+        "incomplete",
         "triggers",
         "last error",
     ]);
@@ -110,12 +125,13 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
             .filter_map(Value::as_str)
             .collect();
         table.add_row([
-            name(feed),
+            table::feed(feed),
             table::state(feed),
             table::cell(&feed["up_to_date_at"]),
             table::cell(&feed["documents"]),
             table::cell(&feed["missed_notifications"]),
             table::cell(&feed["gaps"]),
+            table::cell(&feed["incomplete"]),
             triggers.join(" "),
             table::cell(&feed["last_error"]),
         ]);
@@ -136,15 +152,9 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Returns the feed's name, such as `default/exported/302320404`.
-fn name(feed: &Value) -> String {
-    let parts = ["account", "queue", "company"].map(|part| table::cell(&feed[part]));
-    parts.join("/").trim_end_matches('/').to_owned()
-}
-
 async fn pause(api: &Api, config: &Config, selection: &Selection) -> Result<Exit, Failure> {
     let account = chosen_account(selection.account.as_deref(), config)?;
-    let paused = change(api, &account, selection, "pause").await?;
+    let paused = change(api, &account, selection, "pause", &json!({})).await?;
     if paused == 0 {
         println!("Account `{account}` has no such feed.");
         return Ok(Exit::Failed);
@@ -153,7 +163,9 @@ async fn pause(api: &Api, config: &Config, selection: &Selection) -> Result<Exit
     Ok(Exit::Done)
 }
 
-async fn resume(api: &Api, config: &Config, selection: &Selection) -> Result<Exit, Failure> {
+async fn resume(api: &Api, config: &Config, args: &Resume) -> Result<Exit, Failure> {
+    let Resume { selection, accept } = args;
+    let accept = json!({ "accept": accept });
     let accounts: Vec<Account> = match selection.account.as_deref() {
         Some(name) => vec![chosen_account(Some(name), config)?],
         None => config.accounts.keys().cloned().collect(),
@@ -161,7 +173,7 @@ async fn resume(api: &Api, config: &Config, selection: &Selection) -> Result<Exi
     let whole_account = selection.queue.is_none() && selection.company.is_none();
     let mut exit = Exit::Failed;
     for account in accounts {
-        let resumed = change(api, &account, selection, "resume").await?;
+        let resumed = change(api, &account, selection, "resume", &accept).await?;
         if whole_account {
             println!("Resumed account `{account}`.");
         } else if resumed > 0 {
@@ -186,9 +198,13 @@ async fn change(
     account: &Account,
     selection: &Selection,
     action: &str,
+    more: &Value,
 ) -> Result<u64, Failure> {
     let Selection { queue, company, .. } = selection;
-    let body = json!({ "account": account, "queue": queue, "company": company });
+    let mut body = json!({ "account": account, "queue": queue, "company": company });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        body[name] = value.clone();
+    }
     let answer = api.post(&format!("/v1/feeds/{action}"), &body).await?;
     Ok(answer["changed"].as_u64().unwrap_or(0))
 }

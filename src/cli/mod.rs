@@ -23,6 +23,7 @@ pub mod destinations;
 pub mod doctor;
 pub mod documents;
 pub mod emulator;
+mod feed_gaps;
 pub mod feeds;
 pub mod globals;
 pub mod import_errors;

@@ -341,7 +341,7 @@ async fn count(
             .collect();
         let versions: Vec<_> = documents
             .iter()
-            .map(|document| (document.id.clone(), document.version.clone()))
+            .map(|document| (document.id.clone(), document.version_key()))
             .collect();
         let known = match store {
             Some(store) => store.known_versions(feed.clone(), versions.clone()).await?,
@@ -357,14 +357,14 @@ async fn count(
             result.new += usize::from(!known);
         }
         last_page = versions.into_iter().collect();
-        let step = next_step(&position, entries, &documents, page.next);
+        let step = next_step(&position, 0, entries, &documents, page.next);
         if step.end != PageEnd::More {
             return Ok(Ok(()));
         }
         position = Position {
             from: step.next_from,
-            previous_next: step.cursor,
-            previous_entries: entries,
+            previous_next: step.cursor.or(position.previous_next),
+            progress: step.progress,
         };
     }
 }

@@ -20,7 +20,7 @@ use tracing::warn;
 use super::destination::{Destination, DestinationResponse};
 use super::files::{Fetched, Files, hex};
 use crate::config::{Config, DestinationConfig, DestinationKind, FileMode, FolderLayout};
-use crate::domain::{Clock, Company, DestinationName, Queue, Timestamp};
+use crate::domain::{Clock, Company, DestinationName, Moment, Queue};
 use crate::file_names::{self, component, identity};
 use crate::ivesk::document::{self, Side};
 use crate::ivesk::view::View;
@@ -287,10 +287,7 @@ fn month(delivery: &Delivery, view: &View) -> String {
     };
     let of = |text: &str| text.get(..7).filter(is_month).map(str::to_owned);
     let own = view.date.as_deref().and_then(of);
-    let version = || {
-        let moment = Timestamp::parse(&delivery.version)?;
-        of(&moment.to_string())
-    };
+    let version = || of(Moment::read(&delivery.version)?.as_str());
     let stored = || of(&delivery.stored_at.to_string());
     own.or_else(version)
         .or_else(stored)

@@ -85,6 +85,8 @@ mod tests {
             fence: 1,
             position: Position::default(),
             first_pull: false,
+            first_read: false,
+            largest_page: 0,
             feed_failures,
             account_failures,
             key_at_fault: true,

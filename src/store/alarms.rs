@@ -27,6 +27,8 @@ named! {
         Blocked = "blocked",
         /// A feed has not been up to date for long.
         Behind = "behind",
+        /// Documents of a feed may be missing.
+        Incomplete = "incomplete",
         /// Many messages were refused within a short time.
         RefusedStorm = "refused_storm",
         /// SNS sent requests that reached no webhook.
@@ -65,6 +67,7 @@ impl AlarmKind {
             | Self::Unconfirmed
             | Self::Paused
             | Self::Behind
+            | Self::Incomplete
             | Self::Certificate
             | Self::Store
             | Self::Damaged

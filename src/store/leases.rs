@@ -2,9 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
+use super::columns::UnknownValue;
+use super::engine::{Column, Columns, Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
-use super::feeds::{LeaseRequest, PageLease, Position};
+use super::feeds::{LeaseRequest, PageLease, Position, PullProgress};
+use super::gaps::{earlier, provable_start};
 use super::pulls::{SavedCursor, overlap_start, position_kind};
 use super::trigger_kind::TriggerKind;
 use super::{Store, StoreError};
@@ -103,9 +105,11 @@ async fn try_lease<T: Tx>(
     // and the lock.
     static CHECK: Sql = Sql::with(
         "SELECT a.name, f.queue, f.company, d.kind, d.raised, r.target IS NOT NULL, f.cursor,
-                f.first_complete_at IS NULL, f.failures, a.failures,
+                f.first_complete_at IS NULL, f.pulled_at IS NULL, f.failures, a.failures,
                 (f.last_page_at IS NOT NULL OR NOT EXISTS
-                     (SELECT 1 FROM feed w WHERE w.account_id = a.id AND w.last_page_at IS NOT NULL))
+                     (SELECT 1 FROM feed w WHERE w.account_id = a.id AND w.last_page_at IS NOT NULL)),
+                coalesce((SELECT q.largest_page FROM account_queue q
+                          WHERE q.account_id = a.id AND q.queue = f.queue), 0)
          {pending} AND {due} AND f.id = $4 ORDER BY d.kind LIMIT 1",
         &[("pending", PENDING), ("due", DUE)],
     );
@@ -136,6 +140,8 @@ async fn try_lease<T: Tx>(
         fence,
         position,
         first_pull: candidate.first_pull,
+        first_read: candidate.first_read,
+        largest_page: candidate.largest_page,
         feed_failures: candidate.feed_failures,
         account_failures: candidate.account_failures,
         key_at_fault: candidate.key_at_fault,
@@ -150,18 +156,39 @@ struct Candidate {
     in_progress: bool,
     cursor: Option<Cursor>,
     first_pull: bool,
+    first_read: bool,
     feed_failures: u32,
     account_failures: u32,
     key_at_fault: bool,
+    largest_page: usize,
 }
 
 rows! {
     Candidate {
-        feed, kind, raised, in_progress, cursor, first_pull, feed_failures, account_failures,
-        key_at_fault,
+        feed, kind, raised, in_progress, cursor, first_pull, first_read, feed_failures,
+        account_failures, key_at_fault, largest_page,
     }
-    Position { from, previous_next, previous_entries }
+    Position { from, previous_next, progress }
     SavedCursor { saved_at, cursor }
+}
+
+impl PullProgress {
+    /// Returns the text of its column.
+    fn to_json(&self) -> Option<String> {
+        // It has nothing that JSON can't hold.
+        (*self != Self::default()).then(|| serde_json::to_string(self).ok())?
+    }
+}
+
+impl Column for PullProgress {
+    /// NULL is the progress of a pull that has not begun.
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
+        let Some(json) = columns.get::<Option<String>>()? else {
+            return Ok(Self::default());
+        };
+        let read = serde_json::from_str(&json);
+        Ok(read.map_err(|_| UnknownValue("progress of a pull"))?)
+    }
 }
 
 /// Returns the position of the pull; a new pull is recorded first.
@@ -173,14 +200,14 @@ async fn start_or_resume<T: Tx>(
     now: Timestamp,
 ) -> Result<Position> {
     static POSITION: Sql = Sql::new(
-        "SELECT position, previous_next, previous_entries FROM feed_pull WHERE feed_id = $1 AND kind = $2",
+        "SELECT position, previous_next, progress FROM feed_pull WHERE feed_id = $1 AND kind = $2",
     );
     static START: Sql = Sql::new(
         "INSERT INTO feed_pull (feed_id, kind, target, started_at) VALUES ($1, $2, $3, $4)
          ON CONFLICT (feed_id, kind) DO UPDATE SET target = excluded.target, started_at = excluded.started_at",
     );
-    let (kind, first_pull) = (candidate.kind, candidate.first_pull);
-    let position_kind = position_kind(kind, first_pull);
+    let (kind, first_read) = (candidate.kind, candidate.first_read);
+    let position_kind = position_kind(kind, first_read);
     let stored: Option<Position> = tx.first(&POSITION, &[&feed_id, &position_kind]).await?;
     let stored = stored.unwrap_or_default();
     if candidate.in_progress {
@@ -190,11 +217,15 @@ async fn start_or_resume<T: Tx>(
         // Set when it was requested.
         TriggerKind::Backfill => stored.from,
         // Another kind may have begun the first pull.
-        _ if first_pull => stored.from.or_else(|| candidate.cursor.clone()),
+        _ if first_read => stored.from.or_else(|| candidate.cursor.clone()),
         kind if kind.overlaps() => {
             let saved = saved_cursors(tx, feed_id).await?;
             let last = last_overlap_read(tx, feed_id, now).await?;
-            overlap_start(saved, last.before(request.lookback))
+            let start = overlap_start(saved, last.before(request.lookback));
+            match provable_start(tx, feed_id, candidate.largest_page).await? {
+                Some(gap) => earlier(start.as_ref(), gap.as_ref()).cloned(),
+                None => start,
+            }
         }
         _ => candidate.cursor.clone(),
     };
@@ -216,12 +247,17 @@ pub(super) async fn save_position<T: Tx>(
     position: &Position,
 ) -> Result<()> {
     static SQL: Sql = Sql::new(
-        "INSERT INTO feed_pull (feed_id, kind, position, previous_next, previous_entries) VALUES ($1, $2, $3, $4, $5)
+        "INSERT INTO feed_pull (feed_id, kind, position, previous_next, progress) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (feed_id, kind) DO UPDATE SET position = excluded.position,
-             previous_next = excluded.previous_next, previous_entries = excluded.previous_entries",
+             previous_next = excluded.previous_next, progress = excluded.progress",
     );
-    let (previous, entries) = (&position.previous_next, position.previous_entries);
-    tx.run(&SQL, &[&feed, &kind, &position.from, previous, &entries])
+    let Position {
+        from,
+        previous_next,
+        progress,
+    } = position;
+    let progress = progress.to_json();
+    tx.run(&SQL, &[&feed, &kind, from, previous_next, &progress])
         .await
 }
 

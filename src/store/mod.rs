@@ -33,6 +33,7 @@ mod documents;
 mod engine;
 mod error;
 mod feeds;
+mod gaps;
 mod hooks;
 mod import_errors;
 mod ingest;
@@ -69,10 +70,16 @@ pub use documents::*;
 pub use engine::{Copied, Progress, copy_from_sqlite};
 pub use error::*;
 pub use feeds::*;
+pub use gaps::{FoundGap, GapFilter, GapRow, IncompleteReason, PAGE_SIZE_NOTICE};
+#[cfg(test)]
+pub(crate) use gaps::{RecordPlan, StoredGap, earlier, earliest_provable, is_proven, plan_record};
 pub use hooks::*;
 pub use import_errors::*;
 pub use messages::*;
 pub use options::*;
+pub use pausing::PauseChange;
+#[cfg(test)]
+pub(crate) use pulls::{SavedCursor, advance, overlap_start, plan_cursor_save};
 pub use quarantine::*;
 pub use retention::*;
 pub use rights::*;

@@ -7,6 +7,19 @@ use super::leases::lock_as_owner;
 use super::row_ids::account_id;
 use crate::domain::{Account, Feed, Timestamp};
 
+/// A change that a person makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PauseChange {
+    /// Pauses by hand.
+    Pause,
+    /// Resumes what was paused or waiting.
+    Resume {
+        /// True if the person vouches that the vendor obeyed the company in requests for the
+        /// feeds that are paused because it seemed not to.
+        accept: bool,
+    },
+}
+
 operations! {
     /// Records a failed request and releases the lease.
     ///
@@ -21,7 +34,7 @@ operations! {
 
     /// Pauses by hand, or resumes what was paused or waiting: one feed, or all feeds of the
     /// account if `feed` is none; returns the number of feeds that changed.
-    pub write set_paused(account: Account, feed: Option<Feed>, paused: bool) -> usize,
+    pub write set_paused(account: Account, feed: Option<Feed>, change: PauseChange) -> usize,
         then wake_pullers;
 }
 
@@ -84,7 +97,7 @@ async fn set_paused<T: Tx>(
     tx: &mut T,
     account: Account,
     feed: Option<Feed>,
-    paused: bool,
+    change: PauseChange,
 ) -> Result<usize> {
     static FEEDS: Sql = Sql::new(
         "WITH chosen AS (
@@ -92,6 +105,7 @@ async fn set_paused<T: Tx>(
              WHERE account_id = $1 AND ($2 OR (queue = $3 AND company = $4))
                AND ($5 IS NOT NULL OR paused IS NOT NULL OR waits_until IS NOT NULL){lock_in_order})
          UPDATE feed AS f SET paused = $5, waits_until = NULL, failures = 0,
+             company_vouched = company_vouched OR ($6 AND coalesce(paused, '') = 'company_filter_ignored'),
              last_error = CASE WHEN $5 IS NULL THEN NULL ELSE last_error END
          FROM chosen WHERE f.id = chosen.id",
     );
@@ -99,10 +113,12 @@ async fn set_paused<T: Tx>(
         "UPDATE account SET paused = NULL, waits_until = NULL, failures = 0, last_error = NULL WHERE id = $1",
     );
     let account = account_id(tx, &account).await?;
+    let paused = change == PauseChange::Pause;
+    let accept = change == (PauseChange::Resume { accept: true });
     let reason = paused.then_some(FeedPauseReason::ByHand);
     let all = feed.is_none();
     let (queue, company) = feed.map(|feed| (feed.queue, feed.company)).unzip();
-    let params: [&dyn Param; 5] = [&account, &all, &queue, &company, &reason];
+    let params: [&dyn Param; 6] = [&account, &all, &queue, &company, &reason, &accept];
     let changed = tx.execute(&FEEDS, &params).await?;
     if all && !paused {
         tx.run(&RESUME_ACCOUNT, &[&account]).await?;

@@ -78,7 +78,8 @@ async fn start_backfill<T: Tx>(tx: &mut T, feed: i64, from: Option<Cursor>) -> R
         Sql::new("UPDATE feed SET fence = fence + 1, leased_until = NULL WHERE id = $1");
     static SET_POSITION: Sql = Sql::new(
         "INSERT INTO feed_pull (feed_id, kind, position) VALUES ($1, $2, $3)
-         ON CONFLICT (feed_id, kind) DO UPDATE SET target = NULL, position = excluded.position",
+         ON CONFLICT (feed_id, kind) DO UPDATE SET target = NULL, position = excluded.position,
+             previous_next = NULL, progress = NULL",
     );
     tx.run(&TAKE_LEASE, &[&feed]).await?;
     tx.run(&SET_POSITION, &[&feed, &TriggerKind::Backfill, &from])

@@ -16,7 +16,7 @@ use crate::admin::subscriptions::{self, Decision};
 use crate::app::App;
 use crate::delivery::worker::filter;
 use crate::domain::{DestinationName, Queue, Timestamp};
-use crate::store::{DestinationChange, StartFrom};
+use crate::store::{DestinationChange, PauseChange, StartFrom};
 
 /// Time for one retry of the whole quarantine; the remaining messages need another one.
 const RETRY_ALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -54,26 +54,26 @@ async fn request_pull(app: &App, form: &Form) -> Result<String, PageError> {
 }
 
 pub(super) async fn pause_feed(context: PageContext, Extension(form): Extension<Form>) -> Response {
-    let done = change_feeds(&context.admin.app, &form, true).await;
+    let done = change_feeds(&context.admin.app, &form, PauseChange::Pause).await;
     context.redirect(done)
 }
 
 pub(super) async fn resume(context: PageContext, Extension(form): Extension<Form>) -> Response {
-    let done = change_feeds(&context.admin.app, &form, false).await;
+    let change = PauseChange::Resume { accept: false };
+    let done = change_feeds(&context.admin.app, &form, change).await;
     context.redirect(done)
 }
 
-async fn change_feeds(app: &App, form: &Form, paused: bool) -> Result<String, PageError> {
+async fn change_feeds(app: &App, form: &Form, change: PauseChange) -> Result<String, PageError> {
     let request = FeedSelection {
         account: form.required("account")?.to_owned(),
         queue: queue(form)?,
         company: form.text("company").map(str::to_owned),
     };
-    set_paused(app, request, paused).await?;
-    let notice = if paused {
-        Notice::Paused
-    } else {
-        Notice::Resumed
+    set_paused(app, request, change).await?;
+    let notice = match change {
+        PauseChange::Pause => Notice::Paused,
+        PauseChange::Resume { .. } => Notice::Resumed,
     };
     Ok(with_notice("/feeds", notice))
 }

@@ -50,6 +50,7 @@ pub(super) async fn all(
     attention.alarms(app).await?;
     attention.blocked(app);
     attention.paused(app, feeds).await?;
+    attention.incomplete(feeds);
     attention.stale(feeds);
     attention.subscriptions(problems.iter().filter(|problem| !unknown(problem)));
     attention.uploads(app).await?;
@@ -140,10 +141,34 @@ impl AttentionList {
         Ok(())
     }
 
+    fn incomplete(&mut self, feeds: &[FeedRow]) {
+        let incomplete: Vec<_> = feeds
+            .iter()
+            .filter_map(|row| Some((&row.feed, row.incomplete?)))
+            .collect();
+        let label = self
+            .language
+            .pick("documents may be missing", "gali trūkti dokumentų");
+        for (feed, reason) in incomplete.iter().take(MAX_LISTED) {
+            let reason = with_code(labels::incomplete_reason(self.language, *reason));
+            self.add("/feeds", html! { (feed) ": " (label) " (" (reason) ")." });
+        }
+        self.count(
+            "/feeds",
+            incomplete.len().saturating_sub(MAX_LISTED),
+            ["more feed is incomplete", "more feeds are incomplete"],
+            [
+                "kitas srautas nepilnas",
+                "kiti srautai nepilni",
+                "kitų srautų nepilni",
+            ],
+        );
+    }
+
     fn stale(&mut self, feeds: &[FeedRow]) {
         let stale = feeds.iter().filter(|row| {
             let old = |at| self.now.since(at) > STALE_AFTER;
-            row.paused.is_none() && row.up_to_date_at.is_some_and(old)
+            row.paused.is_none() && row.pulled_at.max(row.up_to_date_at).is_some_and(old)
         });
         let stale = stale.count();
         self.count(

@@ -129,10 +129,14 @@ fn state(
                 (badge(Severity::Pending, language.pick("waiting", "laukia"))) " " (language.moment(until, now))
             }
             RunState::Failing { .. } => (badge(Severity::Problem, language.pick("failing", "nepavyksta"))),
-            RunState::Active if row.up_to_date_at.is_none() => {
+            RunState::Active if row.pulled_at.is_none() => {
                 (badge(Severity::Pending, language.pick("first pull", "pirmas skaitymas")))
             }
             RunState::Active => (badge(Severity::Ok, language.pick("active", "veikia"))),
+        }
+        @if let Some(reason) = row.incomplete {
+            p { (badge(Severity::Problem, language.pick("incomplete", "nepilnas")))
+                " " (with_code(labels::incomplete_reason(language, reason))) }
         }
         @if let Some(error) = &row.last_error { p.error lang="en" { (error) } }
     }
@@ -174,8 +178,11 @@ mod tests {
             feed: Feed::digitized(account.clone()),
             cursor: None,
             last_page_at: Some(now),
+            pulled_at: Some(now),
             up_to_date_at: Some(now),
             first_complete_at: Some(now),
+            incomplete: None,
+            incomplete_since: None,
             documents: 1,
             missed_notifications: 0,
             gaps: 0,

@@ -2,7 +2,9 @@
 
 use super::language::Language;
 use crate::domain::{Event, Queue};
-use crate::store::{AlarmKind, DestinationPauseReason, FeedPauseReason, SubscriptionState};
+use crate::store::{
+    AlarmKind, DestinationPauseReason, FeedPauseReason, IncompleteReason, SubscriptionState,
+};
 use crate::trace::Step;
 
 /// Severity of a state, for its badge.
@@ -168,6 +170,44 @@ pub(super) fn feed_pause_reason(language: Language, reason: FeedPauseReason) -> 
     }
 }
 
+/// Returns why documents of a feed may be missing.
+pub(super) fn incomplete_reason(language: Language, reason: IncompleteReason) -> &'static str {
+    match reason {
+        IncompleteReason::GroupCut => language.pick(
+            "a group of documents with the same moment is as large as a page",
+            "to paties laiko dokumentų grupė yra puslapio dydžio",
+        ),
+        IncompleteReason::NextStuck => language.pick(
+            "Įvesk.lt's `next` does not move although documents follow",
+            "Įvesk.lt „next“ nejuda, nors dokumentų yra daugiau",
+        ),
+        IncompleteReason::NextBack => language.pick(
+            "Įvesk.lt's `next` moves back",
+            "Įvesk.lt „next“ grįžta atgal",
+        ),
+        IncompleteReason::CursorCycle => language.pick(
+            "Įvesk.lt's `next` comes round in a circle",
+            "Įvesk.lt „next“ sukasi ratu",
+        ),
+        IncompleteReason::EmptyPages => language.pick(
+            "Įvesk.lt returned many empty pages in a row",
+            "Įvesk.lt pateikė daug tuščių puslapių iš eilės",
+        ),
+        IncompleteReason::UnreadableEntry => language.pick(
+            "an entry of Įvesk.lt's list could not be read",
+            "nepavyko perskaityti vieno Įvesk.lt sąrašo įrašo",
+        ),
+        IncompleteReason::StartAt => language.pick(
+            "the feed was set to start at a later place",
+            "nustatyta skaityti srautą nuo vėlesnės vietos",
+        ),
+        IncompleteReason::PageSizeUnknown => language.pick(
+            "a page ended with documents of one moment, and it is not known how many documents a page holds",
+            "puslapis baigėsi to paties laiko dokumentais, o kiek dokumentų telpa puslapyje, nežinoma",
+        ),
+    }
+}
+
 /// Returns the problem and the fix for a missing setting.
 pub(super) fn missing_setting(language: Language, setting: &str) -> &'static str {
     match setting {
@@ -310,6 +350,7 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
         AlarmKind::Paused => language.pick("paused", "sustabdyta"),
         AlarmKind::Blocked => language.pick("a setting is missing", "trūksta nustatymo"),
         AlarmKind::Behind => language.pick("not up to date", "neatnaujinta laiku"),
+        AlarmKind::Incomplete => language.pick("documents may be missing", "gali trūkti dokumentų"),
         AlarmKind::RefusedStorm => {
             language.pick("many messages were refused", "atmesta daug pranešimų")
         }

@@ -37,7 +37,8 @@ CREATE TABLE account_queue (
 -- One (account, queue, company) with one cursor. `fence` rises with every lease, so that
 -- a stale owner can't write; `last_leased_at` keeps turns fair between companies.
 -- `begins_at` is the moment in the vendor's time from which its versions are no history,
--- NULL until it is known. `incomplete` is why the last pull ended without proof.
+-- NULL until it is known. `pulled_at` is when a pull last ended, complete or not. A person
+-- who knows that the vendor obeys the company in requests has `company_vouched`.
 CREATE TABLE feed (
     id {id},
     account_id {integer} NOT NULL REFERENCES account (id),
@@ -46,17 +47,16 @@ CREATE TABLE feed (
     begins_at TEXT,
     removed_at {integer},
     cursor TEXT,
-    incomplete TEXT,
-    incomplete_since {integer},
     fence {integer} NOT NULL DEFAULT 0,
     leased_until {integer},
     last_leased_at {integer},
     last_page_at {integer},
+    pulled_at {integer},
     up_to_date_at {integer},
     first_complete_at {integer},
     documents {integer} NOT NULL DEFAULT 0,
     missed_notifications {integer} NOT NULL DEFAULT 0,
-    gaps {integer} NOT NULL DEFAULT 0,
+    company_vouched {boolean} NOT NULL DEFAULT FALSE,
     paused TEXT,
     waits_until {integer},
     failures {integer} NOT NULL DEFAULT 0,
@@ -76,19 +76,24 @@ CREATE TABLE feed_cursor (
 ){by_key};
 
 -- Stretches of feeds in which versions may be missing: after `from_cursor` (NULL: from the
--- beginning) up to `to_cursor` (NULL: not known). `dismissed_by` is the person who closed it;
--- NULL if a pull proved that nothing is missing.
+-- beginning) up to `to_cursor` (NULL: not known). A feed is incomplete while it has an open
+-- one. `entries` are those of the page that may have been cut, `seen_fence` is the feed's
+-- fence when the gap was last found: a pull that began later, and did not find it again,
+-- closes it. `dismissed_by` is the person who closed it, NULL if a pull did.
 CREATE TABLE gap (
     id {id},
     feed_id {integer} NOT NULL REFERENCES feed (id),
     from_cursor TEXT,
     to_cursor TEXT,
     reason TEXT NOT NULL,
+    entries {integer} NOT NULL DEFAULT 0,
+    seen_fence {integer} NOT NULL,
     found_at {integer} NOT NULL,
     closed_at {integer},
     dismissed_by TEXT
 ){strict};
 
+CREATE INDEX gap_feed ON gap (feed_id, id);
 CREATE INDEX gap_open ON gap (feed_id) WHERE closed_at IS NULL;
 
 -- Triggers, apart from feeds and pulls, so that ingest, which writes them, never waits
@@ -111,7 +116,8 @@ CREATE TABLE feed_trigger (
 
 -- The pull for a kind of trigger: it will have completed the triggers up to `target`,
 -- which is NULL while no pull is in progress. `position` is the `from` of its next
--- request; the other two describe its previous page.
+-- request, `previous_next` the newest `next` of the vendor, and `progress` the JSON of what
+-- its pages have shown so far.
 CREATE TABLE feed_pull (
     feed_id {integer} NOT NULL REFERENCES feed (id),
     kind {integer} NOT NULL,
@@ -120,7 +126,7 @@ CREATE TABLE feed_pull (
     started_at {integer},
     position TEXT,
     previous_next TEXT,
-    previous_entries {integer} NOT NULL DEFAULT 0,
+    progress TEXT,
     PRIMARY KEY (feed_id, kind)
 ){by_key};
 
@@ -148,8 +154,9 @@ CREATE TABLE retention (
 
 INSERT INTO retention (id, notification_id) VALUES (1, 0);
 
--- Versions of documents, numbered without gaps. `version_ms` is `version` as a moment,
--- NULL if it is not one. Retention removes `body`, never the row.
+-- Versions of documents, numbered without gaps. `version` is the canonical text of the
+-- moment, which orders by its bytes, and `version_ms` its milliseconds; a version that is no
+-- moment is kept as written, with NULL. Retention removes `body`, never the row.
 CREATE TABLE document (
     sequence {integer} PRIMARY KEY,
     feed_id {integer} NOT NULL REFERENCES feed (id),

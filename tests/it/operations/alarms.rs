@@ -152,7 +152,7 @@ impl Scene {
             let page = PageToCommit {
                 documents: documents.iter().map(version).collect(),
                 uploads: uploads.iter().map(returned).collect(),
-                end: PageEnd::UpToDate,
+                end: PageEnd::EndOfQueue,
                 ..PageToCommit::default()
             };
             let plan = PullPlan {
@@ -232,7 +232,13 @@ async fn paused_feeds_and_accounts_alarm_unless_a_person_did_it() {
     assert_eq!(alarm.subject, "default/exported/302320404");
     assert!(alarm.text.contains("feeds resume"), "{}", alarm.text);
 
-    let paused = |paused| scene.store.set_paused(default_account(), None, paused);
+    let paused = |paused| {
+        let change = match paused {
+            true => PauseChange::Pause,
+            false => PauseChange::Resume { accept: false },
+        };
+        scene.store.set_paused(default_account(), None, change)
+    };
     paused(true).await.expect("paused by hand");
     scene.assert_ended(AlarmKind::Paused).await;
 
@@ -666,7 +672,14 @@ async fn an_unreachable_address_is_notified_in_order_afterwards() {
     assert_eq!(error, "`alarms.url` answered 302");
 
     // It ends before its beginning could be notified.
-    let resumed = scene.store.set_paused(default_account(), None, false).await;
+    let resumed = scene
+        .store
+        .set_paused(
+            default_account(),
+            None,
+            PauseChange::Resume { accept: false },
+        )
+        .await;
     resumed.expect("resumed");
     scene.assert_ended(AlarmKind::Paused).await;
     scene.clock.advance(minutes(20));

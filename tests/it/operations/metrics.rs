@@ -8,7 +8,7 @@ use std::time::Duration;
 use ivesk_webhook::config::default_account;
 use ivesk_webhook::domain::{DestinationName, Queue};
 use ivesk_webhook::emulator::signer::Signer;
-use ivesk_webhook::store::{CertificateRow, DestinationFilter};
+use ivesk_webhook::store::{CertificateRow, DestinationFilter, PauseChange};
 use serde_json::Value;
 
 use crate::support::app::TestApp;
@@ -290,7 +290,10 @@ async fn every_metric_of_rules_and_dashboard_is_exposed() {
         .register_feeds(vec![exported("1")], start_time())
         .await
         .expect("registered");
-    let paused = app.store.set_paused(default_account(), None, true).await;
+    let paused = app
+        .store
+        .set_paused(default_account(), None, PauseChange::Pause)
+        .await;
     paused.expect("paused");
     exposed_names.extend(exposed(&app.metrics().await));
 

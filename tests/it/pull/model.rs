@@ -20,7 +20,7 @@ use crate::pull::random_operations::{
 };
 use crate::support::databases::Database;
 use crate::support::puller::{
-    check_numbering, company, digitized, documents, exported, folder, hours, run_for,
+    canonical, check_numbering, company, digitized, documents, exported, folder, hours, run_for,
     set_exported_path, settings, settle, signer, start_time, stored,
 };
 
@@ -305,6 +305,8 @@ impl Run {
 
     fn compare(&self, feed: &Feed, rows: &[DocumentRow]) -> Result<(), String> {
         let stored: Vec<_> = stored(rows, feed);
+        let key = |(id, version): &(String, String)| (id.clone(), canonical(version));
+        let ever_listed: BTreeSet<_> = self.ever_listed.iter().map(key).collect();
         let mut listed: Vec<_> = match feed.queue {
             Queue::Exported => self
                 .control
@@ -315,10 +317,11 @@ impl Run {
                 .flat_map(|code| self.control.documents(Queue::Digitized, code))
                 .collect(),
         };
+        listed = listed.iter().map(key).collect();
         listed.sort();
         let lost: Vec<_> = listed.iter().filter(|at| !stored.contains(at)).collect();
         let moved_away = |at: &&(String, String)| {
-            self.positions.of("re_export") == "moves" && self.ever_listed.contains(*at)
+            self.positions.of("re_export") == "moves" && ever_listed.contains(*at)
         };
         let invented: Vec<_> = stored
             .iter()

@@ -156,7 +156,7 @@ async fn a_reader_beside_writers_sees_sequences_without_gaps() {
             {
                 number += 1;
                 let end = match lease.position.previous_next.as_ref() {
-                    Some(next) if next.as_str().len() >= PAGES => PageEnd::UpToDate,
+                    Some(next) if next.as_str().len() >= PAGES => PageEnd::EndOfQueue,
                     _ => PageEnd::More,
                 };
                 let mut page = page(&lease.feed, worker * 1000 + number, 1 + number % 5, end);
@@ -213,7 +213,7 @@ async fn all_replicas_together_respect_an_accounts_limit() {
             assert_eq!(feeds.len(), leased.len(), "one pull for a feed");
         }
         for lease in leases {
-            let page = page(&lease.feed, 1, 0, PageEnd::UpToDate);
+            let page = page(&lease.feed, 1, 0, PageEnd::EndOfQueue);
             let stored = pair.stores[1].commit_page(lease, page, pair.plan()).await;
             stored.expect("any replica may store it");
         }

@@ -192,7 +192,7 @@ pub(super) fn last_page(versions: &[(&str, &str)], cursor: Option<&str>) -> Page
     PageToCommit {
         documents: documents(versions),
         cursor: cursor.map(Cursor::new),
-        end: PageEnd::UpToDate,
+        end: PageEnd::EndOfQueue,
         ..PageToCommit::default()
     }
 }

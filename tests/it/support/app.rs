@@ -253,7 +253,7 @@ impl TestApp {
                     body: document.to_string().into_bytes(),
                 })
                 .collect(),
-            end: PageEnd::UpToDate,
+            end: PageEnd::EndOfQueue,
             ..PageToCommit::default()
         };
         let plan = PullPlan {
