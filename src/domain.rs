@@ -372,6 +372,13 @@ impl fmt::Debug for Redacted<'_> {
     }
 }
 
+/// Returns the text that identifies a version: the moment's canonical text, or the vendor's text if
+/// it is no moment.
+pub fn version_key(version: &str) -> String {
+    let moment = Moment::read(version);
+    moment.map_or_else(|| version.to_owned(), |moment| moment.to_string())
+}
+
 /// One version of one document, as the vendor listed it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DocumentVersion {
@@ -400,11 +407,9 @@ impl DocumentVersion {
         Moment::read(&self.version)
     }
 
-    /// Returns the version that identifies the row: the moment's canonical text, or the text as
-    /// written if it is no moment.
+    /// Returns [`version_key`] of its version.
     pub fn version_key(&self) -> String {
-        self.moment()
-            .map_or_else(|| self.version.clone(), |moment| moment.to_string())
+        version_key(&self.version)
     }
 }
 

@@ -67,7 +67,7 @@ impl Moment {
     }
 
     /// Writes it in a form; a finer moment is cut off.
-    fn written_as(&self, form: MomentForm) -> Option<String> {
+    pub fn written_as(&self, form: MomentForm) -> Option<String> {
         Some(match form {
             MomentForm::DateTime => format!("{}Z", self.0),
             MomentForm::Seconds => self.parts()?.0.to_string(),

@@ -443,7 +443,7 @@ impl History {
         let mut random = Random(seed);
         let vendor = Vendor::random(&mut random);
         let mut history = Self {
-            benign: vendor.edge != Edge::Cut,
+            benign: vendor.edge != Edge::Cut && vendor.page_size > 1,
             log: vec![format!("{vendor:?}")],
             random,
             vendor,

@@ -471,7 +471,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
                 }));
                 links.extend(ivesk::document::link(&document.body).map(|url| FreshLink {
                     document_id: document.id.clone(),
-                    version: document.version_key(),
+                    version: document.version.clone(),
                     url,
                 }));
                 documents.push(document);

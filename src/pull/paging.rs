@@ -9,6 +9,8 @@
 //! before the group, then from `next` itself. If neither shows it, the page may have been cut
 //! in the group if it was as large as others were.
 
+use std::borrow::Cow;
+
 use crate::domain::moment::{self, Moment};
 use crate::domain::{Cursor, DocumentVersion};
 use crate::store::{
@@ -96,6 +98,18 @@ impl<'a> Page<'a> {
         newest.map(|(moment, version)| (moment, *version))
     }
 
+    /// Returns the moments, at the precision of `like`, and their versions.
+    fn moments_like(&self, like: &Cursor) -> impl Iterator<Item = (Cow<'_, Moment>, &'a str)> {
+        let form = moment::form(like.as_str());
+        self.moments.iter().filter_map(move |(moment, version)| {
+            if moment::form(version) == form {
+                return Some((Cow::Borrowed(moment), *version));
+            }
+            let moment = Moment::read(&moment.written_as(form?)?)?;
+            Some((Cow::Owned(moment), *version))
+        })
+    }
+
     /// Returns true if a page with this many entries may have been cut.
     fn may_be_cut(&self, entries: usize) -> bool {
         entries >= MIN_CUT_PAGE && entries >= self.largest_ever
@@ -135,20 +149,19 @@ impl<'a> Page<'a> {
             if self.entries == 0 {
                 return Some(group);
             }
-            // The page before the step would have listed these too, had it not been cut.
+            // The page before the step ended at the group although these follow.
             self.progress.stepped = false;
-            let to = self.position.from.clone();
-            self.found_of(IncompleteReason::GroupCut, group.before, to, group.entries);
+            if self.was_cut(group.entries) {
+                let to = self.position.from.clone();
+                self.found_of(IncompleteReason::GroupCut, group.before, to, group.entries);
+            }
             return None;
         }
         let at = Moment::read(group.at.as_str())?;
-        let moments: Vec<Moment> = self
-            .moments
-            .iter()
-            .filter_map(|(_, version)| in_form(version, &group.at))
-            .collect();
-        let has_group = moments.contains(&at);
-        if !moments.iter().any(|moment| *moment > at) {
+        let has_group = self
+            .moments_like(&group.at)
+            .any(|(moment, _)| *moment == at);
+        if !self.moments_like(&group.at).any(|(moment, _)| *moment > at) {
             return Some(Group {
                 entries: if has_group {
                     self.entries
@@ -241,12 +254,9 @@ impl<'a> Page<'a> {
         if self.position.from.as_ref() != Some(&next) {
             return self.request(next.clone(), Some(next));
         }
-        let entries = self.entries;
-        if entries >= self.largest_ever || self.was_cut(entries) {
-            self.found(IncompleteReason::NextStuck, Some(next), None);
-            return self.end(PageEnd::Stopped { failing: true }, None);
-        }
-        self.end(PageEnd::EndOfQueue, Some(next))
+        // Entries were listed after it, so it should have moved.
+        self.found(IncompleteReason::NextStuck, Some(next), None);
+        self.end(PageEnd::Stopped { failing: true }, None)
     }
 
     /// The step after a page whose `next` names the moment `at`; `newest` is the newest version.
@@ -317,14 +327,11 @@ impl<'a> Page<'a> {
             before: self.position.from.clone(),
             entries: self.entries,
         });
-        if !self.was_cut(group.entries) {
-            return self.end(PageEnd::EndOfQueue, Some(target));
-        }
         let Some(step) = moment::step_after(target.as_str()) else {
             self.found(IncompleteReason::NextStuck, Some(target), None);
             return self.end(PageEnd::Stopped { failing: true }, None);
         };
-        // If something follows, the page was cut in the group.
+        // Only a request from after it shows whether the queue ends here.
         self.progress.group = Some(group);
         self.progress.stepped = true;
         self.request(Cursor::new(step), Some(target))
@@ -334,13 +341,11 @@ impl<'a> Page<'a> {
     /// the moment that the page was requested from: a request from there lists the whole group.
     fn boundary(&self, target: &Cursor, from: Option<&Moment>) -> Option<Cursor> {
         let at = read(target)?;
-        let in_forms = self.moments.iter().filter_map(|(_, version)| {
-            let text = moment::in_form_of(version, target.as_str())?;
-            Some((Moment::read(&text)?, text))
-        });
-        let before =
-            in_forms.filter(|(moment, _)| *moment < at && from.is_none_or(|from| moment > from));
-        before.max().map(|(_, text)| Cursor::new(text))
+        let is_between = |moment: &Moment| *moment < at && from.is_none_or(|from| moment > from);
+        let moments = self.moments_like(target);
+        let before = moments.filter(|(moment, _)| is_between(moment));
+        let (_, version) = before.max_by(|(a, _), (b, _)| a.cmp(b))?;
+        moment::in_form_of(version, target.as_str()).map(Cursor::new)
     }
 
     /// Requests the group's moment itself.
@@ -419,11 +424,6 @@ impl<'a> Page<'a> {
 
 fn read(cursor: &Cursor) -> Option<Moment> {
     Moment::read(cursor.as_str())
-}
-
-/// Returns the moment of a version at the precision of `like`.
-fn in_form(version: &str, like: &Cursor) -> Option<Moment> {
-    Moment::read(&moment::in_form_of(version, like.as_str())?)
 }
 
 /// Returns true if both name moments, in this order.
@@ -593,6 +593,7 @@ mod tests {
         assert_eq!(pull.page(&group, Some(T2)).as_deref(), Some(STEPPED));
         assert_eq!(pull.page(&[T3], Some(T3)).as_deref(), Some(T3));
         pull.page(&[T3], Some(T3));
+        pull.page(&[], None);
         pull.ended(Some(T3), &[GroupCut]);
         assert_eq!(pull.gaps[0].to, Some(Cursor::new(STEPPED)));
     }
@@ -604,8 +605,14 @@ mod tests {
         pull.page(&[], Some(STEPPED));
         pull.ended(Some(T2), &[PageSizeUnknown]);
         let mut pull = Pull::from(Some(T2));
-        pull.page(&[T2; 3], Some(T2));
+        assert_eq!(pull.page(&[T2; 3], Some(T2)).as_deref(), Some(STEPPED));
+        pull.page(&[], None);
         pull.ended(Some(T2), &[]);
+        // Pages that end before a group that does not fit in.
+        let mut pull = Pull::from(Some(T2));
+        assert_eq!(pull.page(&[T2; 3], Some(T2)).as_deref(), Some(STEPPED));
+        assert_eq!(pull.page(&[T3; 4], Some(T3)).as_deref(), Some(T3));
+        assert!(pull.gaps.is_empty());
     }
 
     #[test]
@@ -621,7 +628,8 @@ mod tests {
     #[test]
     fn next_that_goes_back_is_a_gap_and_the_cursor_stays() {
         let mut pull = Pull::from(Some(T3));
-        assert_eq!(pull.page(&[T3], Some(T2)), None);
+        assert!(pull.page(&[T3], Some(T2)).is_some());
+        pull.page(&[], None);
         pull.ended(Some(T3), &[NextBack]);
         let mut pull = Pull::from(Some(T3));
         assert_eq!(pull.page(&[T4], Some(T2)).as_deref(), Some(T4));
@@ -648,7 +656,8 @@ mod tests {
         let mut pull = Pull::from(None);
         assert_eq!(pull.page(&[T1, T2, T3], Some(T3)).as_deref(), Some(T2));
         assert_eq!(pull.page(&[T2, T2], Some(T2)).as_deref(), Some(T3));
-        assert_eq!(pull.page(&[T3], Some(T3)), None);
+        assert!(pull.page(&[T3], Some(T3)).is_some());
+        pull.page(&[], None);
         pull.ended(Some(T3), &[]);
         let mut pull = Pull::from(None);
         pull.page(&[T1, T3], Some(T3));
@@ -674,7 +683,7 @@ mod tests {
         assert_eq!(pull.end, PageEnd::Stopped { failing: true });
         assert_eq!(pull.gaps[0].reason, NextStuck);
         let mut pull = Pull::from(Some("b2s="));
-        pull.page(&[T1], Some("b2s="));
+        pull.page(&[], Some("b2s="));
         pull.ended(Some("b2s="), &[]);
     }
 

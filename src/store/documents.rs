@@ -6,7 +6,7 @@ use super::debug::redacted;
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::trigger_kind::TriggerKind;
-use crate::domain::{Account, Company, Feed, Moment, Queue, Timestamp};
+use crate::domain::{Account, Company, Feed, Queue, Timestamp, version_key};
 
 /// Selects documents to list.
 #[derive(Clone, Debug, Default)]
@@ -251,11 +251,9 @@ async fn known_versions<T: Tx>(
         &[("versions", VERSIONS)],
     );
     // As they identify rows.
-    let key = |version: String| match Moment::read(&version) {
-        Some(moment) => moment.to_string(),
-        None => version,
-    };
-    let versions = versions.into_iter().map(|(id, version)| (id, key(version)));
+    let versions = versions
+        .into_iter()
+        .map(|(id, version)| (id, version_key(&version)));
     let (ids, versions): (Vec<String>, Vec<String>) = versions.unzip();
     let params = params! { ids, versions, feed.account, feed.queue, feed.company };
     tx.all(&SQL, params).await

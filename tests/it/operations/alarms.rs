@@ -311,6 +311,91 @@ async fn a_feed_that_stays_behind_alarms_unless_nothing_ran() {
 }
 
 #[tokio::test]
+async fn an_incomplete_feed_alarms_an_unknown_page_size_after_a_day() {
+    use IncompleteReason::{GroupCut, PageSizeUnknown};
+    for reason in [GroupCut, PageSizeUnknown] {
+        let scene = Scene::new().await;
+        scene.notify(exported(COMPANY)).await;
+        let lease = scene.lease().await.expect("due");
+        let gap = FoundGap {
+            from: None,
+            to: None,
+            reason,
+            entries: 30,
+        };
+        let page = PageToCommit {
+            gaps: vec![gap],
+            end: PageEnd::EndOfQueue,
+            ..PageToCommit::default()
+        };
+        let plan = PullPlan {
+            now: scene.clock.now(),
+            follow_ups: [hours(1_000), hours(2_000)],
+            reconcile_every: hours(1_000),
+            lookback: hours(24),
+        };
+        let stored = scene.store.commit_page(lease, page, plan).await;
+        stored.expect("stored");
+        if reason == PageSizeUnknown {
+            assert_eq!(scene.check().await, (vec![], vec![]), "it is a notice");
+            scene.clock.advance(hours(24));
+            let raised = scene.check().await.0;
+            assert_eq!(
+                raised,
+                [AlarmKind::Incomplete, AlarmKind::Behind]
+                    .into_iter()
+                    .filter(|kind| raised.contains(kind))
+                    .collect::<Vec<_>>()
+            );
+            assert!(raised.contains(&AlarmKind::Incomplete));
+        } else {
+            let alarm = scene.assert_raised(AlarmKind::Incomplete).await;
+            assert_eq!(alarm.subject, "default/exported/302320404");
+            assert!(alarm.text.contains("feeds gaps"), "{}", alarm.text);
+        }
+        // A pull that finds it no more closes it.
+        scene.notify(exported(COMPANY)).await;
+        scene.pull(&[], &[]).await;
+        let ended = scene.check().await.1;
+        assert!(ended.contains(&AlarmKind::Incomplete), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_alarm_ends_because_others_began() {
+    let scene = Scene::new().await;
+    let pause = async |code: String| {
+        let feed = exported(&code);
+        scene.notify(feed.clone()).await;
+        let failure = PageFailure::FeedPaused {
+            reason: FeedPauseReason::NotFound,
+            retry_at: scene.clock.now().after(hours(1_000)),
+        };
+        let lease = scene.lease().await.expect("due");
+        let failed = scene
+            .store
+            .fail_page(lease, failure, "404".to_owned())
+            .await;
+        failed.expect("stored");
+    };
+    for number in 0..100 {
+        pause(format!("5{number:08}")).await;
+    }
+    assert_eq!(scene.check().await.0.len(), 100);
+    // Feeds that are listed before them.
+    for number in 0..50 {
+        pause(format!("1{number:08}")).await;
+    }
+    assert_eq!(scene.check().await, (vec![], vec![]));
+    let active = scene.active().await;
+    assert_eq!(active.len(), 100);
+    assert!(
+        active.iter().all(|alarm| alarm.subject.contains("/5")),
+        "{active:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_storm_of_refusals_alarms_until_it_has_been_calm() {
     let scene = Scene::new().await;
     let refuse = |count: usize| {

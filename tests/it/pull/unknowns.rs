@@ -7,7 +7,7 @@ use ivesk_webhook::domain::{Cursor, Event, Timestamp};
 use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Fault, FaultKind, Publication};
 use ivesk_webhook::ivesk;
 use ivesk_webhook::pull::PullOutcome;
-use ivesk_webhook::store::{FeedPauseReason, TriggerKind};
+use ivesk_webhook::store::{FeedPauseReason, PauseChange, TriggerKind};
 use serde_json::{Value, json};
 
 use crate::support::puller::{
@@ -383,6 +383,88 @@ async fn a_vendor_that_ignores_the_company_pauses_the_feed() {
         .iter()
         .filter(|record| record.path.ends_with(NEIGHBOR));
     assert_eq!(requests.count(), 0);
+}
+
+#[tokio::test]
+async fn a_document_between_two_companies_is_stored_for_both() {
+    for preset in ["path", "prefix", "query"] {
+        let bench = Bench::with(&format!("company_in={preset}"), |config| {
+            set_exported_path(config, preset);
+        })
+        .await;
+        let of_both = [COMPANY, NEIGHBOR].map(|code| {
+            let exported = bench.control.export(code, 1).expect("exported");
+            let both = json!({ "id": "both", "exportedat": "2026-11-23T08:00:00Z" });
+            bench.amend(&exported[0].0, both);
+            code
+        });
+        for code in of_both {
+            bench.notify(code).await;
+            bench.settle().await;
+            let row = bench.feed(&exported(code)).await;
+            assert_eq!((row.documents, row.paused), (1, None), "{preset}: {row:?}");
+        }
+        assert_eq!(bench.documents().await.len(), 2, "{preset}");
+    }
+}
+
+#[tokio::test]
+async fn a_person_can_vouch_for_a_company_s_documents() {
+    let bench = Bench::caught_up("company_filter=ignored").await;
+    bench.export(COMPANY, 3).await;
+    bench.settle().await;
+    bench.notify(NEIGHBOR).await;
+    bench.settle().await;
+    let feed = exported(NEIGHBOR);
+    assert!(bench.feed(&feed).await.paused.is_some());
+    let account = feed.account.clone();
+    let change = PauseChange::Resume { accept: true };
+    let resumed = bench
+        .store()
+        .set_paused(account, Some(feed.clone()), change);
+    assert_eq!(resumed.await.expect("resumed"), 1);
+    bench.run_for(hours(2)).await;
+    let row = bench.feed(&feed).await;
+    assert_eq!((row.documents, row.paused), (3, None));
+}
+
+#[tokio::test]
+async fn one_moment_in_other_digits_or_zones_is_one_version() {
+    let bench = Bench::caught_up("").await;
+    let exports = bench.control.export(COMPANY, 1).expect("exported");
+    let id = exports[0].0.as_str();
+    for version in [
+        "2026-11-01T00:00:01.12Z",
+        "2026-11-01T00:00:01.120Z",
+        "2026-11-01 02:00:01.12 +0200",
+        "2026-11-01T00:00:01.12",
+    ] {
+        bench.amend(id, json!({ "exportedat": version }));
+        bench.notify(COMPANY).await;
+        bench.settle().await;
+        bench.run_for(minutes(10)).await;
+    }
+    let rows = bench.documents().await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(rows[0].version, "2026-11-01T00:00:01.12");
+    let body = rows[0].body.as_deref().expect("a body");
+    let body: Value = serde_json::from_slice(body).expect("JSON");
+    assert_eq!(body["exportedat"], "2026-11-01T00:00:01.12Z", "as written");
+    // A finer moment is another version, and the newer one.
+    bench.amend(id, json!({ "exportedat": "2026-11-01T00:00:01.1200001Z" }));
+    bench.run_for(hours(2)).await;
+    bench.amend(id, json!({ "exportedat": "2026-11-01T00:00:01.12000009Z" }));
+    bench.run_for(hours(2)).await;
+    let rows = bench.documents().await;
+    let current: Vec<_> = rows
+        .iter()
+        .filter(|row| !row.superseded)
+        .map(|row| &*row.version)
+        .collect();
+    assert_eq!(
+        (rows.len(), current),
+        (3, vec!["2026-11-01T00:00:01.1200001"])
+    );
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ivesk_webhook::config::{AccountConfig, Config, ExportedPath, Loopback, default_account};
-use ivesk_webhook::domain::{Clock, Company, Cursor, Feed, Moment, Queue, Timestamp};
+use ivesk_webhook::domain::{Clock, Company, Cursor, Feed, Queue, Timestamp, version_key};
 use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::emulator::{
     Control, DEFAULT_KEY, Emulator, EmulatorSettings, Endpoint, Fault, Switches,
@@ -403,8 +403,7 @@ pub(crate) fn truth(control: &Control, feed: &Feed) -> Vec<(String, String)> {
 
 /// Returns a version of the vendor as the store identifies it.
 pub(crate) fn canonical(version: &str) -> String {
-    let moment = Moment::read(version);
-    moment.map_or_else(|| version.to_owned(), |moment| moment.to_string())
+    version_key(version)
 }
 
 /// Checks that sequences run from 1 without a gap, and that the newest version of each

@@ -287,7 +287,7 @@ fn names(deliveries: &[Delivery]) -> Vec<String> {
 
 /// Returns noon of a day in January.
 fn at(day: u32) -> String {
-    format!("2026-01-{day:02}T12:00:00.000Z")
+    format!("2026-01-{day:02}T12:00:00")
 }
 
 fn page(documents: &[(&str, &str)], links: &[(&str, &str, &str)]) -> PageToCommit {
