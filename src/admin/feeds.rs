@@ -178,18 +178,24 @@ async fn select_feeds(app: &App, request: &PullRequest) -> Result<Vec<Feed>, Adm
         if app.config.accounts[account].digitized || request.queue == Some(Queue::Digitized) {
             feeds.insert(Feed::digitized(account.clone()));
         }
+        if app.config.api.has_one_exported_feed() {
+            feeds.insert(Feed::exported(account.clone(), Company::mixed()));
+        }
         let configured = app.config.accounts[account].companies.iter();
         for company in configured.chain(&company) {
-            feeds.insert(Feed::exported(account.clone(), company.clone()));
+            let api = &app.config.api;
+            feeds.insert(api.exported_feed(account.clone(), company.clone()));
         }
     }
     // A company alone means its exported queue: the digitized queue mixes companies.
     let queue = request.queue.or(company.as_ref().map(|_| Queue::Exported));
     feeds.retain(|feed| {
         queue.is_none_or(|queue| feed.queue == queue)
-            && company
-                .as_ref()
-                .is_none_or(|company| feed.queue == Queue::Digitized || feed.company == *company)
+            && company.as_ref().is_none_or(|company| {
+                feed.queue == Queue::Digitized
+                    || feed.company == *company
+                    || feed.company == Company::mixed()
+            })
     });
     Ok(feeds.into_iter().collect())
 }
@@ -280,7 +286,10 @@ pub(super) async fn set_paused(
         (None, None) => None,
         (Some(Queue::Digitized), None) => Some(Feed::digitized(account.clone())),
         (None | Some(Queue::Exported), Some(company)) => {
-            Some(Feed::exported(account.clone(), company))
+            Some(app.config.api.exported_feed(account.clone(), company))
+        }
+        (Some(Queue::Exported), None) if app.config.api.has_one_exported_feed() => {
+            Some(Feed::exported(account.clone(), Company::mixed()))
         }
         (Some(Queue::Exported), None) => {
             return Err(AdminError::BadRequest(

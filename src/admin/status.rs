@@ -50,6 +50,8 @@ pub(super) struct Status {
     feeds: usize,
     /// The number of paused feeds.
     paused_feeds: usize,
+    /// The number of feeds of which document versions may be missing.
+    incomplete_feeds: usize,
     /// The number of subscriptions.
     subscriptions: usize,
     /// What a person should know of or decide about subscriptions, the most urgent first.
@@ -132,6 +134,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
         blocked: blocked_queues(&app.config),
         feeds: feeds.len(),
         paused_feeds: feeds.iter().filter(|row| row.paused.is_some()).count(),
+        incomplete_feeds: feeds.iter().filter(|row| row.incomplete.is_some()).count(),
         subscriptions: subscriptions.len(),
         subscription_problems: problems.iter().map(SubscriptionProblem::of).collect(),
         unexpected_requests: app.metrics.unexpected_requests(now),

@@ -9,7 +9,9 @@ use super::logging;
 use super::outcome::{Exit, Failure};
 use super::server::RunningServer;
 use crate::config::Config;
-use crate::doctor::{Check, CheckResult, destinations, inside, outside, probe, subscriptions};
+use crate::doctor::{
+    Check, CheckResult, destinations, feeds, inside, outside, probe, subscriptions,
+};
 use crate::domain::{Clock, Company};
 use crate::receiver::challenge::Challenge;
 use crate::service::open_store_for_reading;
@@ -187,9 +189,11 @@ async fn stored_state(config: &Config, clock: &Clock) -> Vec<Check> {
     };
     let of_subscriptions = subscriptions::state(config, store.as_ref(), clock.now()).await;
     let of_destinations = destinations::state(config, store.as_ref()).await;
+    let of_feeds = feeds::state(store.as_ref(), clock.now()).await;
     // Opened read-only, so closing can't lose anything.
     let _ = store.close().await;
     let mut checks = of_subscriptions.unwrap_or_default();
+    checks.extend(of_feeds.unwrap_or_default());
     checks.extend(of_destinations.unwrap_or_default());
     checks
 }

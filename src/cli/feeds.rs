@@ -65,11 +65,13 @@ struct Selection {
 
 impl Selection {
     /// Returns an error if queue and company name no feed.
-    fn check(&self) -> Result<(), Failure> {
+    fn check(&self, config: &Config) -> Result<(), Failure> {
         match (self.queue, &self.company) {
-            (Some(Queue::Exported), None) => Err(Failure::usage(anyhow!(
-                "the exported queue has one feed for each company; add --company"
-            ))),
+            (Some(Queue::Exported), None) if !config.api.has_one_exported_feed() => {
+                Err(Failure::usage(anyhow!(
+                    "the exported queue has one feed for each company; add --company"
+                )))
+            }
             (Some(Queue::Digitized), Some(_)) => Err(Failure::usage(anyhow!(
                 "the digitized queue has one feed for all companies; leave out --company"
             ))),
@@ -82,7 +84,7 @@ impl Selection {
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
     if let Action::Pause(selection) | Action::Resume(Resume { selection, .. }) = &args.action {
-        selection.check()?;
+        selection.check(&config)?;
     }
     logging::start(&config.log)?;
     let api = Api::open(&config).await?;

@@ -282,9 +282,12 @@ async fn chosen_feeds(
         .collect();
     if let Some(company) = &company {
         let accounts = config.accounts.keys();
-        feeds.extend(
-            accounts.map(|account| (Feed::exported(account.clone(), company.clone()), None)),
-        );
+        feeds.extend(accounts.map(|account| {
+            (
+                config.api.exported_feed(account.clone(), company.clone()),
+                None,
+            )
+        }));
     }
     if let Some(store) = store {
         feeds.extend(

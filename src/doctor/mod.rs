@@ -9,6 +9,7 @@ use serde::Serialize;
 
 pub mod destinations;
 pub mod exposed;
+pub mod feeds;
 pub mod inside;
 pub mod outside;
 pub mod probe;

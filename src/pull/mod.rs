@@ -17,7 +17,7 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
 use crate::backoff;
-use crate::config::{AccountConfig, Config, PullConfig};
+use crate::config::{AccountConfig, ApiConfig, Config, PullConfig};
 use crate::domain::{Account, Clock, Company, DocumentVersion, Feed, Queue, Timestamp};
 use crate::ivesk::{self, ApiError, Client, Page};
 use crate::metrics::{Metrics, PageResult, StoreStep};
@@ -112,9 +112,11 @@ pub fn configured_feeds(config: &Config) -> Vec<Feed> {
         let exported = settings
             .companies
             .iter()
-            .map(|company| Feed::exported(account.clone(), company.clone()));
+            .map(|company| config.api.exported_feed(account.clone(), company.clone()));
         let digitized = settings.digitized.then(|| Feed::digitized(account.clone()));
-        exported.chain(digitized).collect::<Vec<_>>()
+        let only = (config.api.has_one_exported_feed())
+            .then(|| Feed::exported(account.clone(), Company::mixed()));
+        exported.chain(only).chain(digitized).collect::<Vec<_>>()
     };
     config.accounts.iter().flat_map(feeds_of).collect()
 }
@@ -125,6 +127,7 @@ pub struct Puller {
     clients: BTreeMap<Account, Client>,
     config: PullConfig,
     lease: Duration,
+    api: ApiConfig,
     min_free_bytes: u64,
     /// True while the disk has too little room for more documents.
     disk_nearly_full: AtomicBool,
@@ -167,6 +170,7 @@ impl Puller {
             clients,
             config: config.pull.clone(),
             lease: config.pull.lease,
+            api: config.api.clone(),
             min_free_bytes: config.store.min_free_bytes,
             disk_nearly_full: AtomicBool::new(false),
             askable,
@@ -309,7 +313,13 @@ impl Puller {
     }
 
     async fn store_page(&self, lease: PageLease, page: Page) -> Result<PullOutcome, StoreError> {
-        let page = read_page(&lease, page);
+        let mut page = read_page(&lease, page);
+        for company in &mut page.companies {
+            let feed = self
+                .api
+                .exported_feed(lease.feed.account.clone(), company.clone());
+            *company = feed.company;
+        }
         match self.commit(lease.clone(), page).await {
             Ok(PageOutcome::Committed(committed)) => Ok(stored(&lease, committed)),
             Ok(PageOutcome::CompanyDoubted(page)) => self.check_company(lease, *page).await,

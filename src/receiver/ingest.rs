@@ -20,7 +20,7 @@ use super::incoming::IncomingMessage;
 use super::log::{self, MessageIds, MessageLog};
 use super::unreadable;
 use super::webhooks::{Webhook, Webhooks};
-use crate::config::Config;
+use crate::config::{ApiConfig, Config};
 use crate::domain::{Clock, Event, Feed, Timestamp};
 use crate::ivesk::notification;
 use crate::metrics::{Metrics, StoreStep};
@@ -46,6 +46,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Accepts SNS messages, from the first byte to the commit.
 pub struct Ingest {
     webhooks: Webhooks,
+    api: ApiConfig,
     body: BodyReader,
     verifier: Arc<Verifier>,
     store: SharedStore,
@@ -83,6 +84,7 @@ impl Ingest {
     pub fn new(config: &Config, parts: Parts) -> Self {
         Self {
             webhooks: Webhooks::new(config, &parts.metrics),
+            api: config.api.clone(),
             body: BodyReader::new(config.public.body_timeout),
             verifier: parts.verifier,
             store: parts.store,
@@ -231,7 +233,7 @@ impl Ingest {
         let action = Action::of(&message);
         let ids = MessageIds {
             message_id: message.message_id().to_owned(),
-            feed: triggered_feed(webhook, &message),
+            feed: triggered_feed(&self.api, webhook, &message),
             other_topic: (!webhook.event.fits_topic(message.topic_arn()))
                 .then(|| message.topic_arn().to_owned()),
         };
@@ -489,13 +491,13 @@ impl Action {
 ///
 /// Account and event are the webhook's, since the path's token proves them; only the
 /// company is taken from the signed message.
-fn triggered_feed(webhook: &Webhook, message: &VerifiedMessage) -> Option<Feed> {
+fn triggered_feed(api: &ApiConfig, webhook: &Webhook, message: &VerifiedMessage) -> Option<Feed> {
     if message.message_type() != MessageType::Notification {
         return None;
     }
     match webhook.event {
         Event::OnExported => notification::company(message.message())
-            .map(|company| Feed::exported(webhook.account.clone(), company)),
+            .map(|company| api.exported_feed(webhook.account.clone(), company)),
         Event::OnDigitized => Some(Feed::digitized(webhook.account.clone())),
     }
 }
