@@ -29,6 +29,7 @@ mod deliveries;
 mod delivery_leases;
 mod delivery_lists;
 mod destinations;
+mod dismissals;
 mod documents;
 mod engine;
 mod error;

@@ -258,6 +258,52 @@ async fn feeds_are_listed_with_their_state_paused_and_resumed() {
 }
 
 #[tokio::test]
+async fn feeds_gaps_shows_stretches_and_dismisses_them() {
+    let scene = Scene::new("from=exclusive,page_edge=split,page_size=20,ties=30").await;
+    scene.succeed(&["pull"]).await;
+    let none = scene.succeed(&["feeds", "gaps"]).await;
+    assert!(none.starts_with("No gaps"), "{none}");
+    scene.export(30);
+    scene.run(&["pull"]).await;
+    let shown = scene.succeed(&["feeds", "gaps"]).await;
+    let line = shown.lines().nth(1).expect("a row");
+    for part in [
+        "1",
+        "default/exported/302320404",
+        "page_size_unknown",
+        "the beginning",
+    ] {
+        assert!(line.contains(part), "{part}: {shown}");
+    }
+    let listed = scene.succeed(&["feeds", "list"]).await;
+    assert!(listed.contains("page_size_unknown"), "{listed}");
+    let doctor = scene.run(&["doctor", "--quick"]).await;
+    assert!(
+        doctor.out.contains("note      incomplete: "),
+        "{}",
+        doctor.out
+    );
+
+    let dismissed = scene.succeed(&["feeds", "gaps", "--dismiss", "1"]).await;
+    assert!(dismissed.starts_with("Dismissed gap 1"), "{dismissed}");
+    let again = scene.run(&["feeds", "gaps", "--dismiss", "1"]).await;
+    assert_ne!(again.code, 0, "{}", again.out);
+    assert!(again.errors.contains("closed already"), "{}", again.errors);
+    scene.succeed(&["pull"]).await;
+    let json = scene.succeed(&["feeds", "list", "--json"]).await;
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(
+        (&json[0]["incomplete"], &json[0]["gaps"]),
+        (&Value::Null, &Value::from(0))
+    );
+    let closed = scene
+        .succeed(&["feeds", "gaps", "--closed", "--json"])
+        .await;
+    let closed: Value = serde_json::from_str(&closed).expect("JSON");
+    assert!(closed[0]["dismissed_by"].is_string(), "{closed}");
+}
+
+#[tokio::test]
 async fn a_dry_run_shows_new_documents_and_stores_nothing() {
     let scene = Scene::new("page_size=10").await;
     scene.export(25);

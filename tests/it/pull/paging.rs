@@ -133,7 +133,7 @@ async fn u14_a_group_larger_than_a_page_is_a_gap_and_later_ones_arrive() {
                 "{case}"
             );
             assert!(row.pulled_at.is_some(), "{case}");
-            assert!(bench.requests() <= 10, "{case}: {}", bench.requests());
+            assert!(bench.requests() <= 14, "{case}: {}", bench.requests());
             assert_later_ones_arrive(&bench).await;
             let row = bench.feed(&exported(COMPANY)).await;
             assert_eq!(row.incomplete, Some(IncompleteReason::GroupCut), "{case}");

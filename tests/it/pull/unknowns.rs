@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use ivesk_webhook::domain::{Cursor, Event, Timestamp};
+use ivesk_webhook::config::default_account;
+use ivesk_webhook::domain::{Company, Cursor, Event, Feed, Queue, Timestamp};
 use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Fault, FaultKind, Publication};
 use ivesk_webhook::ivesk;
 use ivesk_webhook::pull::PullOutcome;
@@ -406,6 +407,29 @@ async fn a_document_between_two_companies_is_stored_for_both() {
         }
         assert_eq!(bench.documents().await.len(), 2, "{preset}");
     }
+}
+
+#[tokio::test]
+async fn a_path_without_a_company_is_one_feed_for_each_key() {
+    let bench = Bench::with("company_in=none", |config| {
+        set_exported_path(config, "none");
+        let account = account_settings(config);
+        account.companies = vec![company(COMPANY), company(NEIGHBOR)];
+        account.digitized = true;
+    })
+    .await;
+    bench.settle().await;
+    let only = Feed::exported(default_account(), Company::mixed());
+    assert_eq!(only.to_string(), "default/exported");
+    bench.export_unannounced(COMPANY, 3);
+    bench.export_unannounced(NEIGHBOR, 2);
+    // Companies of the digitized queue are in the same feed.
+    bench.run_for(hours(2)).await;
+    let mut feeds: Vec<_> = bench.store().feeds().await.expect("feeds");
+    feeds.retain(|row| row.feed.queue == Queue::Exported);
+    let names: Vec<_> = feeds.iter().map(|row| row.feed.to_string()).collect();
+    assert_eq!(names, ["default/exported"]);
+    assert_eq!((feeds[0].documents, feeds[0].paused), (5, None));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod access;
 mod alarms;
 mod copy;
 mod deliveries;
+mod gaps;
 mod kill;
 mod messages;
 mod pages;
