@@ -331,7 +331,7 @@ fn disk(facts: &Facts, config: &Config) -> Option<Finding> {
     (free < config.store.alarm_free_bytes()).then(|| {
         let text = format!(
             "the store's disk has {free} bytes free; below {minimum} (`store.min_free_bytes`) \
-             messages are answered 503. Fix: free some space"
+             messages are answered 503 and nothing is pulled. Fix: free some space"
         );
         finding(AlarmKind::Disk, "store", text)
     })

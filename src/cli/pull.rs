@@ -15,7 +15,9 @@ use crate::ivesk::{self, ApiError, Client};
 use crate::pull::paging::next_step;
 use crate::pull::{PullOutcome, Puller, blocked_queues, configured_feeds};
 use crate::service::open_store_for_reading;
-use crate::store::{FeedPauseReason, PageEnd, Position, SharedStore, Store, StoreError};
+use crate::store::{
+    FeedPauseReason, IncompleteReason, PageEnd, Position, SharedStore, Store, StoreError,
+};
 
 /// Arguments of `pull`.
 #[derive(Debug, clap::Args)]
@@ -119,6 +121,19 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
     for line in skipped(store.as_ref(), &results).await? {
         println!("{line}");
         if exit == Exit::Done {
+            exit = Exit::Failed;
+        }
+    }
+    for row in store.feeds().await? {
+        let Some(reason) = row.incomplete else {
+            continue;
+        };
+        let (cause, fix) = reason.cause_and_fix();
+        println!(
+            "Documents of {} may be missing: {cause}. List the gaps with `ivesk-webhook feeds gaps`; {fix}.",
+            row.feed
+        );
+        if exit == Exit::Done && reason != IncompleteReason::PageSizeUnknown {
             exit = Exit::Failed;
         }
     }

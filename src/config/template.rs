@@ -92,8 +92,8 @@ url = {url}
 #password_file = "store-password.txt"  # example
 # The folder that `ivesk-webhook store backup` writes to, beside a SQLite file by default.
 #backup_dir = "backups"
-# With less free disk space messages are answered 503, and SNS sends them again. The alarm `disk` is
-# on below twice this. 256 MiB.
+# With less free disk space messages are answered 503, SNS sends them again, and nothing is pulled.
+# The alarm `disk` is on below twice this. 256 MiB.
 #min_free_bytes = 268435456
 
 [sns]

@@ -35,7 +35,7 @@ pub struct DocumentRow {
     pub feed: Feed,
     /// The vendor's id.
     pub document_id: String,
-    /// The vendor's version text.
+    /// Its version: the moment in UTC, without a zone; the vendor's text if it is no moment.
     pub version: String,
     /// True if a newer version of the document is stored.
     pub superseded: bool,
