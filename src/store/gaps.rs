@@ -179,7 +179,7 @@ async fn gaps<T: Tx>(tx: &mut T, filter: GapFilter) -> Result<Vec<GapRow>> {
         .await
 }
 
-/// Records a gap from one cursor to another, for other reasons than a page's.
+/// Records a gap from one cursor to another, for reasons other than a group.
 pub(super) async fn record_gap<T: Tx>(
     tx: &mut T,
     feed: i64,
@@ -187,14 +187,14 @@ pub(super) async fn record_gap<T: Tx>(
     to: Option<&Cursor>,
     reason: IncompleteReason,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<Recorded> {
     let gap = FoundGap {
         from: from.cloned(),
         to: to.cloned(),
         reason,
         entries: 0,
     };
-    record(tx, feed, &gap, now).await.map(drop)
+    record(tx, feed, &gap, now).await
 }
 
 /// Records a gap that a pull found; one that overlaps an open one of the same reason extends it.

@@ -16,7 +16,7 @@ use super::feeds::{
     COMPANY_FILTER_IGNORED, CURSOR_LEADS_NOWHERE, FeedPauseReason, PageCommitted, PageEnd,
     PageLease, PageOutcome, PageToCommit, PullPlan, PullStart, UnreadableEntry,
 };
-use super::gaps::{self, FoundGap, IncompleteReason, Recorded};
+use super::gaps::{self, IncompleteReason, Recorded};
 use super::leases::{last_overlap_read, lock_as_owner, save_position, saved_cursors};
 use super::links::store_links;
 use super::pausing::pause_feed;
@@ -241,22 +241,18 @@ async fn record_gaps<T: Tx>(
     for entry in &page.unreadable {
         new_entries += store_unreadable(tx, feed, entry, now).await?;
     }
-    let unreadable = FoundGap {
-        from: lease.position.from.clone(),
-        to: page.cursor.clone(),
-        reason: IncompleteReason::UnreadableEntry,
-        entries: 0,
-    };
-    let mut found: Vec<&FoundGap> = page.gaps.iter().collect();
+    let mut recorded = Vec::new();
+    for gap in &page.gaps {
+        recorded.push(gaps::record(tx, feed, gap, now).await?);
+    }
     if new_entries > 0 {
-        found.push(&unreadable);
+        let (from, to) = (lease.position.from.as_ref(), page.cursor.as_ref());
+        let reason = IncompleteReason::UnreadableEntry;
+        recorded.push(gaps::record_gap(tx, feed, from, to, reason, now).await?);
     } else if !page.unreadable.is_empty() {
         gaps::see_unreadable_again(tx, feed).await?;
     }
-    let mut new = 0;
-    for gap in found {
-        new += usize::from(gaps::record(tx, feed, gap, now).await? == Recorded::New);
-    }
+    let new = recorded.iter().filter(|one| **one == Recorded::New).count();
     Ok(new)
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ivesk_webhook::config::{Config, default_account};
-use ivesk_webhook::domain::{Clock, Feed, Queue};
+use ivesk_webhook::domain::{Clock, Company, Feed, Queue};
 use ivesk_webhook::emulator::{Control, Emulator, EmulatorSettings, Endpoint};
 use ivesk_webhook::ivesk;
 use ivesk_webhook::pull::{Puller, configured_feeds};
@@ -20,7 +20,7 @@ use crate::pull::random_operations::{
 };
 use crate::support::databases::Database;
 use crate::support::puller::{
-    canonical, check_numbering, company, digitized, documents, exported, folder, hours, run_for,
+    canonical, check_numbering, company, digitized, documents, folder, hours, run_for,
     set_exported_path, settings, settle, signer, start_time, stored,
 };
 
@@ -265,7 +265,7 @@ impl Run {
             _ => format!(r#"{{"companyCode":"{code}"}}"#),
         };
         let named = ivesk::notification::company(&message).expect("a company");
-        exported(named.as_str())
+        self.config.api.exported_feed(default_account(), named)
     }
 
     fn switch(&self, text: &str) {
@@ -308,6 +308,11 @@ impl Run {
         let key = |(id, version): &(String, String)| (id.clone(), canonical(version));
         let ever_listed: BTreeSet<_> = self.ever_listed.iter().map(key).collect();
         let mut listed: Vec<_> = match feed.queue {
+            Queue::Exported if feed.company == Company::mixed() => self
+                .codes
+                .iter()
+                .flat_map(|code| self.control.documents(Queue::Exported, code))
+                .collect(),
             Queue::Exported => self
                 .control
                 .documents(Queue::Exported, feed.company.as_str()),

@@ -279,7 +279,12 @@ async fn u1_each_request_has_one_from_and_its_presets_query() {
             .map(|record| record.path)
             .collect();
         assert_eq!(paths, [path.clone(), path], "{company_in}");
-        bench.assert_complete(&exported(COMPANY)).await;
+        let of_company = company(COMPANY);
+        let feed = bench
+            .config
+            .api
+            .exported_feed(default_account(), of_company);
+        bench.assert_complete(&feed).await;
     }
 }
 
