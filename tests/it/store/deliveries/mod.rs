@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ivesk_webhook::delivery::Delivery;
-use ivesk_webhook::domain::{Account, Clock, Company, DestinationName, Feed, Queue, Timestamp};
+use ivesk_webhook::domain::{
+    Account, Clock, Company, DestinationName, Feed, Queue, Timestamp, version_key,
+};
 use ivesk_webhook::store::{
     Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
     DeliveryState, DestinationChange, DestinationFilter, DestinationPauseReason, DestinationRow,
