@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 pub use sns_messages::time::{Clock, Correction, Timestamp};
 
@@ -370,8 +371,8 @@ pub struct DocumentVersion {
     pub id: String,
     /// The vendor's `exportedat` or `digitizedat`, as written; empty if absent.
     pub version: String,
-    /// The whole JSON object, byte for byte.
-    pub body: Vec<u8>,
+    /// The whole JSON object, byte for byte; a part of its page.
+    pub body: Bytes,
 }
 
 impl fmt::Debug for DocumentVersion {

@@ -12,7 +12,8 @@ use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Params};
 use crate::app::App;
 use crate::domain::Queue;
-use crate::ivesk::view::{self, View};
+use crate::ivesk::Entry;
+use crate::ivesk::view::View;
 use crate::store::{DocumentRow, DocumentSearch, Store};
 use crate::trace::{Trace, find as find_traces};
 
@@ -127,7 +128,8 @@ pub(super) async fn find(
                     || row
                         .body
                         .as_deref()
-                        .is_some_and(|body| view::mentions(body, &text))
+                        .and_then(Entry::parse)
+                        .is_some_and(|entry| entry.mentions(&text))
             };
             scan(&app.store, search, limit, mentions).await?
         } else {

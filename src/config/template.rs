@@ -148,6 +148,8 @@ url = {url}
 #lookback = "24h"
 # How often every feed is read without a notification.
 #reconcile_every = "1h"
+# Shortest time from the beginning of a feed's pull to that of its next one.
+#min_interval = "1s"
 # Requests in flight at once, at most 16.
 #requests_per_account = 1
 # How long the work of a replica that died waits for another one; longer than `api.timeout`.

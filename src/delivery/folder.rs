@@ -22,7 +22,8 @@ use super::files::{Fetched, Files, hex};
 use crate::config::{Config, DestinationConfig, DestinationKind, FileMode, FolderLayout};
 use crate::domain::{Clock, Company, DestinationName, Queue, Timestamp};
 use crate::file_names::{self, component, identity};
-use crate::ivesk::document::{self, Side};
+use crate::ivesk::Entry;
+use crate::ivesk::document::Side;
 use crate::ivesk::view::View;
 use crate::private_files::{Dir, FOLDER_MODE, create_dir_all};
 use crate::store::Delivery;
@@ -143,7 +144,7 @@ impl Folder {
         let Some(files) = &self.files else {
             return Ok(Attachment::Disabled);
         };
-        let own = document::link(&delivery.body);
+        let own = Entry::parse(&delivery.body).and_then(|entry| entry.link());
         let link = delivery.link.as_ref().or(own.as_ref());
         let disk = Arc::clone(&self.disk);
         let created = tokio::task::spawn_blocking(move || disk.temporary()).await;
@@ -224,21 +225,30 @@ impl Plan {
     /// Returns the paths of a document, relative to the folder and without an ending: one for
     /// each of our companies that it names.
     fn paths(&self, delivery: &Delivery) -> Vec<String> {
+        let entry = Entry::parse(&delivery.body);
+        let entry = entry.as_ref();
         let companies = match delivery.feed.queue {
             Queue::Exported => vec![delivery.feed.company.clone()],
-            Queue::Digitized => document::companies(&delivery.body),
+            Queue::Digitized => entry.map(Entry::companies).unwrap_or_default(),
         };
-        let view = View::read(&delivery.body);
+        let view = entry.map(Entry::view).unwrap_or_default();
+        let path = |company: &Company| {
+            let side = entry.and_then(|entry| entry.side(company));
+            self.path(delivery, &view, side, company)
+        };
         if companies.is_empty() {
-            return vec![self.path(delivery, &view, &Company::mixed())];
+            return vec![path(&Company::mixed())];
         }
-        let companies = companies.iter();
-        companies
-            .map(|company| self.path(delivery, &view, company))
-            .collect()
+        companies.iter().map(path).collect()
     }
 
-    fn path(&self, delivery: &Delivery, view: &View, company: &Company) -> String {
+    fn path(
+        &self,
+        delivery: &Delivery,
+        view: &View,
+        side: Option<Side>,
+        company: &Company,
+    ) -> String {
         let id = identity(&delivery.document_id);
         let part = |text: &Option<String>, max_bytes| {
             let text = text.as_deref().filter(|text| !text.trim().is_empty());
@@ -256,7 +266,6 @@ impl Plan {
         let (parts, separator) = match self.layout {
             FolderLayout::Company => (vec![number], "-"),
             FolderLayout::Archiver => {
-                let side = document::side(&delivery.body, company);
                 folders.push(month(delivery, view));
                 let (folder, other) = match side {
                     Some(Side::Buyer) => ("Pirkimai", &view.seller),

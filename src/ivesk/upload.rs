@@ -171,7 +171,9 @@ impl UploadError {
             Self::Api(error) => match error {
                 ApiError::NotConfigured { .. } => UploadErrorKind::NeedsPerson,
                 ApiError::Unreachable(_) => temporary,
-                ApiError::TooLarge { .. } | ApiError::Malformed(_) => temporary,
+                ApiError::TooLarge { .. } | ApiError::Compressed(_) | ApiError::Malformed(_) => {
+                    temporary
+                }
                 ApiError::Status {
                     status,
                     retry_after,
@@ -221,10 +223,10 @@ impl Client {
         let path = format!("/uploadlocation/{}{mark}{query}", encoded(filename));
         let request = self.request(Method::GET, &path)?;
         let endpoint = Endpoint::UploadLocation;
-        let body = self
+        let (_, body) = self
             .answer(endpoint, request, MAX_SMALL_BODY_BYTES, &[])
             .await?;
-        Ok(UploadLocation::read(&body)?)
+        Ok(UploadLocation::read(&body.bytes)?)
     }
 
     /// Sends a file to its location: with the location's two headers and a Content-Length, and

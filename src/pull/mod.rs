@@ -17,8 +17,9 @@ use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
 use crate::backoff;
 use crate::config::{AccountConfig, Config, PullConfig};
-use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
-use crate::ivesk::{self, ApiError, Client, Page};
+use crate::domain::{Account, Clock, DocumentVersion, Feed, Queue, Timestamp};
+use crate::ivesk::document::{Identity, Unreadable};
+use crate::ivesk::{ApiError, Client, Entry, Page};
 use crate::metrics::{Metrics, PageResult, StoreStep};
 use crate::store::{
     COMPANY_FILTER_IGNORED, FreshLink, LeaseRequest, PageCommitted, PageLease, PageOutcome,
@@ -260,6 +261,8 @@ impl Puller {
             lease: self.lease,
             requests_per_account: self.config.requests_per_account,
             lookback: self.config.lookback,
+            min_interval: self.config.min_interval,
+            reconcile_every: self.config.reconcile_every,
             queues: self.askable.clone(),
         }
     }
@@ -311,10 +314,12 @@ impl Puller {
     ) -> Result<PullOutcome, StoreError> {
         let feed = lease.feed.clone();
         let unreachable = matches!(error, ApiError::Unreachable(_));
-        let failure = failures::classify(error, &lease, self.clock.now(), backoff::jitter());
+        let now = self.clock.now();
+        let failure = failures::classify(error, &lease, now, backoff::jitter());
         let text = error.to_string();
         warn!(%feed, ?failure, "failed to fetch a page of `{feed}`: {text}");
-        match self.store.fail_page(lease, failure, text.clone()).await {
+        let failed = self.store.fail_page(lease, failure, text.clone(), now);
+        match failed.await {
             Ok(()) => Ok(PullOutcome::Failed {
                 feed,
                 error: text,
@@ -334,7 +339,8 @@ impl Puller {
         let now = self.clock.now();
         let pause = match self.next_due().await {
             // Due but not leased: all of the account's requests are in flight.
-            Ok(Some(due_at)) => due_at.since(now).max(BUSY_ACCOUNT_DELAY).min(MAX_IDLE),
+            Ok(Some(due_at)) if due_at <= now => BUSY_ACCOUNT_DELAY,
+            Ok(Some(due_at)) => due_at.since(now).min(MAX_IDLE),
             Ok(None) => MAX_IDLE,
             Err(_) => STORE_ERROR_DELAY,
         };
@@ -348,35 +354,44 @@ impl Puller {
 
 /// Turns the vendor's page into rows, and determines the next step of the pull.
 fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
-    let queue = lease.feed.queue;
+    let feed = &lease.feed;
+    let queue = feed.queue;
     let entries = page.documents.len();
+    let mut repaired = page.repaired.iter().peekable();
     let mut documents = Vec::with_capacity(entries);
     let mut unreadable = Vec::new();
     let mut companies = Vec::new();
     let mut uploads = Vec::new();
     let mut links = Vec::new();
-    for body in page.documents {
-        if queue == Queue::Digitized {
-            companies.extend(ivesk::document::companies(&body));
+    for (index, body) in page.documents.into_iter().enumerate() {
+        let repaired = repaired.next_if(|repaired| repaired.entry == index);
+        let number = index + 1;
+        if let Some(repaired) = repaired {
+            warn!(%feed, "repaired entry {number} of {entries} on a page of `{feed}`: byte {} of it was not UTF-8, or a control character in a text", repaired.byte);
         }
-        match ivesk::document::read(queue, &body) {
-            Ok(document) => {
-                let correlation = ivesk::document::upload(&document.body);
+        let entry = Entry::parse(&body);
+        if let (Queue::Digitized, Some(entry)) = (queue, &entry) {
+            companies.extend(entry.companies());
+        }
+        match identity(entry.as_ref(), queue, repaired.is_some()) {
+            Ok(Identity { id, version }) => {
+                let entry = entry.as_ref();
+                let correlation = entry.and_then(Entry::upload);
                 uploads.extend(correlation.map(|correlation| UploadReturn {
                     correlation,
-                    document_id: document.id.clone(),
+                    document_id: id.clone(),
                 }));
-                links.extend(ivesk::document::link(&document.body).map(|url| FreshLink {
-                    document_id: document.id.clone(),
-                    version: document.version.clone(),
+                links.extend(entry.and_then(Entry::link).map(|url| FreshLink {
+                    document_id: id.clone(),
+                    version: version.clone(),
                     url,
                 }));
-                documents.push(document);
+                documents.push(DocumentVersion { id, version, body });
             }
             Err(reason) => {
-                warn!(feed = %lease.feed, "stored an unreadable entry of `{}` apart from its documents: {reason}", lease.feed);
+                warn!(%feed, "stored entry {number} of {entries} on a page of `{feed}` apart from its documents, as unreadable: {reason}");
                 unreadable.push(UnreadableEntry {
-                    dedup_key: ivesk::document::dedup_key(&body),
+                    dedup_key: entry.map_or_else(|| body.to_vec(), |entry| entry.dedup_key()),
                     body,
                 });
             }
@@ -396,6 +411,20 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
         uploads,
         links,
     }
+}
+
+/// Returns the identity of an entry.
+fn identity(
+    entry: Option<&Entry<'_>>,
+    queue: Queue,
+    is_repaired: bool,
+) -> Result<Identity, Unreadable> {
+    let identity = entry.ok_or(Unreadable::NotAnObject)?.identity(queue)?;
+    let is_replaced = |text: &str| text.contains(char::REPLACEMENT_CHARACTER);
+    if is_repaired && (is_replaced(&identity.id) || is_replaced(&identity.version)) {
+        return Err(Unreadable::NotUtf8);
+    }
+    Ok(identity)
 }
 
 fn log_page(feed: &Feed, kind: TriggerKind, committed: PageCommitted, gap: bool) {

@@ -211,7 +211,7 @@ mod tests {
             .map(|(n, version)| DocumentVersion {
                 id: n.to_string(),
                 version: (*version).to_owned(),
-                body: Vec::new(),
+                body: bytes::Bytes::new(),
             })
             .collect()
     }

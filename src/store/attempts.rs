@@ -20,7 +20,7 @@ const MAX_ATTEMPT_ROWS: i64 = 50;
 
 /// Time that a version waits after the link to its file has expired, unless a fresh link
 /// arrives sooner.
-const LINK_RETRY_DELAY: Duration = Duration::from_secs(60);
+pub(super) const LINK_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// The error of an import error that names no company and therefore can't be sent.
 const NO_COMPANY: &str = "the document does not say which of your companies it belongs to, and Įvesk.lt requires \

@@ -28,6 +28,7 @@ pub(super) async fn complete_pull<T: Tx>(
     static AGAIN: Sql = Sql::new(
         "UPDATE feed_trigger AS d
          SET due_at = CASE WHEN d.again_at > r.started_at THEN d.again_at ELSE d.due_at END,
+             next_at = CASE WHEN d.again_at > r.started_at THEN d.again_at ELSE d.next_at END,
              raised = CASE WHEN d.again_at > r.started_at THEN d.raised + 1 ELSE d.raised END,
              again_at = NULL
          FROM feed_pull r

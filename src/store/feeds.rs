@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::columns::{named, named_columns};
@@ -37,6 +38,10 @@ pub struct LeaseRequest {
     pub requests_per_account: u32,
     /// Duration that overlap reads go back.
     pub lookback: Duration,
+    /// Shortest time from the beginning of a feed's pull to that of its next one.
+    pub min_interval: Duration,
+    /// Time from one reconciliation to the next.
+    pub reconcile_every: Duration,
     /// (account, queue) pairs that this process can pull: it has a key and knows the path.
     /// Triggers of others are kept, for later or for a replica that can.
     pub queues: Vec<(Account, Queue)>,
@@ -108,8 +113,8 @@ pub struct UnreadableEntry {
     /// The part that is the same whenever the vendor lists the entry, so that it is stored
     /// once.
     pub dedup_key: Vec<u8>,
-    /// The entry, byte for byte.
-    pub body: Vec<u8>,
+    /// The entry, byte for byte; a part of its page.
+    pub body: Bytes,
 }
 
 redacted! { UnreadableEntry { ; dedup_key, body } }

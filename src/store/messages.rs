@@ -53,8 +53,9 @@ pub(super) async fn rehearse_message<T: Tx>(tx: &mut T) -> Result<()> {
     static NOTIFICATION: Sql = Sql::new(
         "INSERT INTO notification (account_id, event, message_id, kind, received_at) VALUES ($1, 0, $2, '', 0)",
     );
-    static TRIGGER: Sql =
-        Sql::new("INSERT INTO feed_trigger (feed_id, kind, raised, due_at) VALUES ($1, 0, 1, 0)");
+    static TRIGGER: Sql = Sql::new(
+        "INSERT INTO feed_trigger (feed_id, kind, raised, due_at, account_id, queue) VALUES ($1, 0, 1, 0, $2, '')",
+    );
     static SUBSCRIPTION: Sql = Sql::new(
         "INSERT INTO subscription (account_id, event, state, created_at, changed_at) VALUES ($1, '', '', 0, 0)",
     );
@@ -63,7 +64,7 @@ pub(super) async fn rehearse_message<T: Tx>(tx: &mut T) -> Result<()> {
     let feed: i64 = tx.one(&FEED, &[&account]).await?;
     tx.run(&NOTIFICATION, &[&account, &[0_u8].as_slice()])
         .await?;
-    tx.run(&TRIGGER, &[&feed]).await?;
+    tx.run(&TRIGGER, &[&feed, &account]).await?;
     tx.run(&SUBSCRIPTION, &[&account]).await
 }
 

@@ -23,6 +23,7 @@ use super::pulls::{advance, is_unannounced, plan_cursor_save};
 use super::row_ids::feed_ids;
 use super::trigger_kind::TriggerKind;
 use super::uploads::link_documents;
+use crate::backoff;
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 
 /// Maximum number of unreadable entries kept per feed.
@@ -154,10 +155,12 @@ async fn record_success<T: Tx>(tx: &mut T, account: i64, now: Timestamp) -> Resu
     // A wait set since by another request in flight is kept.
     static SQL: Sql = Sql::new(
         "UPDATE account SET paused = CASE WHEN paused = 'by_hand' THEN paused END,
-             waits_until = CASE WHEN waits_until > $2 THEN waits_until END, failures = 0, last_error = NULL
+             waits_until = CASE WHEN waits_until > $2 AND waits_since <= $3 THEN waits_until END,
+             failures = 0, last_error = NULL
          WHERE id = $1 AND (failures > 0 OR paused IS NOT NULL)",
     );
-    tx.run(&SQL, &[&account, &now]).await
+    let present = backoff::latest_present(now);
+    tx.run(&SQL, &[&account, &now, &present]).await
 }
 
 /// Stores an entry without a usable id, once.

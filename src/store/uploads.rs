@@ -8,6 +8,7 @@ use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::row_ids::account_id;
+use crate::backoff;
 use crate::domain::{Account, Timestamp};
 
 /// A file that is about to be sent.
@@ -211,11 +212,11 @@ async fn begin_upload<T: Tx>(tx: &mut T, upload: NewUpload) -> Result<UploadBegu
     // The newest upload of the content decides whether it is sent.
     type Latest = (i64, UploadState, Option<String>, Option<Timestamp>);
     let latest: Option<Latest> = tx.first(&LATEST, &[&account, &upload.sha256]).await?;
-    if let Some((_, UploadState::Sending, owner, Some(until))) = &latest
+    if let Some((_, UploadState::Sending, owner, claimed_until)) = &latest
         && owner.as_ref() != Some(&upload.owner)
-        && *until > upload.now
+        && let Some(until) = backoff::rest_within(*claimed_until, upload.claim, upload.now)
     {
-        return Ok(UploadBegun::Busy { until: *until });
+        return Ok(UploadBegun::Busy { until });
     }
     let id = match latest {
         Some((id, UploadState::Sent, ..)) if !upload.force => {

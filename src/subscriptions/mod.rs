@@ -180,7 +180,11 @@ impl Confirmations {
         let due = rows
             .into_iter()
             .filter(|row| row.state == SubscriptionState::Pending)
-            .filter(|row| row.next_try_at.is_some_and(|moment| moment <= now))
+            .filter(|row| {
+                let longest = backoff::CONFIRMATION.longest_wait(Duration::ZERO);
+                row.next_try_at.is_some()
+                    && backoff::rest_within(row.next_try_at, longest, now).is_none()
+            })
             .min_by_key(|row| row.next_try_at);
         match due {
             Some(row) => self.visit(&row).await,

@@ -14,12 +14,14 @@ CREATE TABLE sequence (
 ){strict};
 
 -- One API key at the vendor, with its backoff, which replicas share. Accounts and feeds are
--- never deleted, as their numbers are cached and referred to: they have a `removed_at`.
+-- never deleted, as their numbers are cached and referred to: they have a `removed_at`. A wait
+-- that began (`waits_since`) in the future is over: the clock was ahead.
 CREATE TABLE account (
     id {id},
     name TEXT NOT NULL UNIQUE,
     removed_at {integer},
     paused TEXT,
+    waits_since {integer},
     waits_until {integer},
     failures {integer} NOT NULL DEFAULT 0,
     last_error TEXT
@@ -58,6 +60,7 @@ CREATE TABLE feed (
     missed_notifications {integer} NOT NULL DEFAULT 0,
     gaps {integer} NOT NULL DEFAULT 0,
     paused TEXT,
+    waits_since {integer},
     waits_until {integer},
     failures {integer} NOT NULL DEFAULT 0,
     last_error TEXT,
@@ -95,7 +98,8 @@ CREATE INDEX gap_open ON gap (feed_id) WHERE closed_at IS NULL;
 -- behind a page. `kind` is the order of urgency: 0 notification, 1 follow-up, 2 late
 -- follow-up, 3 reconciliation, 4 backfill. `raised` counts triggers; those above
 -- `feed_pull.completed` are pending. `again_at` is the latest due time that was requested
--- while a trigger was pending. `depth` is how far back the pull reads: 0 from the cursor, 1
+-- while a trigger was pending. `next_at` is when to look at the trigger again, at the latest
+-- when its feed may be pulled for it; NULL if it is not pending. `depth` is how far back the pull reads: 0 from the cursor, 1
 -- from the lookback, 2 from the beginning, 3 from `from_cursor` to `to_cursor`.
 CREATE TABLE feed_trigger (
     feed_id {integer} NOT NULL REFERENCES feed (id),
@@ -103,11 +107,17 @@ CREATE TABLE feed_trigger (
     raised {integer} NOT NULL,
     due_at {integer} NOT NULL,
     again_at {integer},
+    account_id {integer} NOT NULL,
+    queue TEXT NOT NULL,
+    next_at {integer},
     depth {integer} NOT NULL DEFAULT 0,
     from_cursor TEXT,
     to_cursor TEXT,
     PRIMARY KEY (feed_id, kind)
 ){by_key};
+
+-- The most urgent trigger is the first of its kind.
+CREATE INDEX feed_trigger_next ON feed_trigger (account_id, queue, kind, next_at) WHERE next_at IS NOT NULL;
 
 -- The pull for a kind of trigger: it will have completed the triggers up to `target`,
 -- which is NULL while no pull is in progress. `position` is the `from` of its next

@@ -15,7 +15,7 @@ use ivesk_webhook::emulator::{
     sample_pdf,
 };
 use ivesk_webhook::file_names::identity;
-use ivesk_webhook::ivesk::{Client, document};
+use ivesk_webhook::ivesk::{Client, Entry, document};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracing::Level;
@@ -182,7 +182,7 @@ impl Scene {
         let version = found.expect("it is listed").expect("it has an id");
         Delivery {
             version: version.version,
-            body: version.body,
+            body: version.body.to_vec(),
             ..delivery(id, json!({}))
         }
     }
@@ -243,8 +243,9 @@ async fn an_expired_link_requests_a_fresh_one_and_leaves_no_file() {
     assert_eq!(scene.archive.files(), set([]));
     assert_eq!(scene.archive.hidden_files(), set([]));
 
+    let listed = scene.pulled(&document.document_id).await;
     let fresh = Delivery {
-        link: document::link(&scene.pulled(&document.document_id).await.body),
+        link: Entry::parse(&listed.body).and_then(|entry| entry.link()),
         ..document
     };
     scene.archive.file(&fresh).await;

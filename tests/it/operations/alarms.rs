@@ -132,6 +132,8 @@ impl Scene {
             lease: minutes(2),
             requests_per_account: 16,
             lookback: hours(24),
+            min_interval: Duration::ZERO,
+            reconcile_every: Duration::from_secs(3600),
             queues: Queue::ALL.map(|queue| (default_account(), queue)).to_vec(),
         };
         self.store.lease_page(request).await.expect("leasing works")
@@ -143,7 +145,7 @@ impl Scene {
             let version = |(id, version): &(&str, Timestamp)| DocumentVersion {
                 id: (*id).to_owned(),
                 version: version.to_string(),
-                body: b"{}".to_vec(),
+                body: "{}".into(),
             };
             let returned = |correlation: &&str| UploadReturn {
                 correlation: (*correlation).to_owned(),
@@ -225,7 +227,7 @@ async fn paused_feeds_and_accounts_alarm_unless_a_person_did_it() {
     let lease = scene.lease().await.expect("due");
     let failed = scene
         .store
-        .fail_page(lease, failure, "404".to_owned())
+        .fail_page(lease, failure, "404".to_owned(), scene.clock.now())
         .await;
     failed.expect("stored");
     let alarm = scene.assert_raised(AlarmKind::Paused).await;
@@ -245,7 +247,7 @@ async fn paused_feeds_and_accounts_alarm_unless_a_person_did_it() {
     let lease = scene.lease().await.expect("due");
     let failed = scene
         .store
-        .fail_page(lease, failure, "401".to_owned())
+        .fail_page(lease, failure, "401".to_owned(), scene.clock.now())
         .await;
     failed.expect("stored");
     assert_eq!(
@@ -625,7 +627,7 @@ async fn pause(scene: &Scene) {
     let lease = scene.lease().await.expect("due");
     let failed = scene
         .store
-        .fail_page(lease, failure, "403".to_owned())
+        .fail_page(lease, failure, "403".to_owned(), scene.clock.now())
         .await;
     failed.expect("stored");
 }

@@ -59,6 +59,8 @@ impl Pair {
             lease: Duration::from_secs(120),
             requests_per_account,
             lookback: Duration::from_secs(3600),
+            min_interval: Duration::ZERO,
+            reconcile_every: Duration::from_secs(3600),
             queues: ["default", "one", "two"]
                 .map(|name| (account(name), Queue::Exported))
                 .to_vec(),
@@ -101,7 +103,7 @@ fn page(feed: &Feed, number: usize, versions: usize, end: PageEnd) -> PageToComm
             .map(|n| DocumentVersion {
                 id: format!("{feed}-{number}-{n}"),
                 version: "2026-09-20T00:00:00.000Z".to_owned(),
-                body: b"{}".to_vec(),
+                body: "{}".into(),
             })
             .collect(),
         cursor: Some(Cursor::new(number.to_string())),
@@ -254,7 +256,12 @@ async fn a_retry_after_of_one_replica_holds_for_all() {
     let lease = lease.expect("answered").expect("due");
     let until = START.after(Duration::from_secs(60));
     pair.stores[0]
-        .fail_page(lease, PageFailure::AccountWaits(until), "429".to_owned())
+        .fail_page(
+            lease,
+            PageFailure::AccountWaits(until),
+            "429".to_owned(),
+            START,
+        )
         .await
         .expect("stored");
     assert!(pair.lease_at_once(8, 4).await.is_empty());

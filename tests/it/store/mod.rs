@@ -17,3 +17,4 @@ mod test_store;
 mod tokens;
 mod triggers;
 mod uploads;
+mod waits;

@@ -35,7 +35,7 @@ async fn a_stale_owner_writes_nothing(database: Database) {
     let failure = PageFailure::FeedWaits(test.clock.now().after(HOUR));
     let failed = test
         .store
-        .fail_page(stale.clone(), failure, "late".to_owned())
+        .fail_page(stale.clone(), failure, "late".to_owned(), START)
         .await;
     assert!(matches!(failed, Err(StoreError::StaleLease)));
     let released = test.store.release_page(stale).await;
@@ -204,7 +204,7 @@ async fn companies_of_the_digitized_queue_become_feeds(database: Database) {
     let digitized = Feed::digitized(account());
     let unreadable = |body: &str| UnreadableEntry {
         dedup_key: "{}".into(),
-        body: body.into(),
+        body: body.to_owned().into(),
     };
     let page = PageToCommit {
         companies: vec![Company::parse("302320404").expect("a code")],

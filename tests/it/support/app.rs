@@ -241,6 +241,8 @@ impl TestApp {
                 lease: hour,
                 requests_per_account: 1,
                 lookback: hour,
+                min_interval: std::time::Duration::ZERO,
+                reconcile_every: hour,
                 queues: vec![(account, Queue::Exported)],
             })
             .await;
@@ -250,7 +252,7 @@ impl TestApp {
                 .map(|document| DocumentVersion {
                     id: document["id"].as_str().unwrap().to_owned(),
                     version: "2026-11-02T10:00:00.000Z".to_owned(),
-                    body: document.to_string().into_bytes(),
+                    body: document.to_string().into(),
                 })
                 .collect(),
             end: PageEnd::UpToDate,

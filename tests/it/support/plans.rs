@@ -53,16 +53,6 @@ const EXCEPTIONS: &[Exception] = &[
         "few beside the documents",
     ),
     ("WITH announced AS", "feed", "it compares all feeds"),
-    (
-        "FROM feed_trigger d",
-        "feed",
-        "the most urgent of all feeds",
-    ),
-    (
-        "FROM feed_trigger d",
-        "feed_trigger",
-        "the most urgent of all feeds",
-    ),
     ("WITH later AS", "feed_trigger", "once, at the start"),
     (
         "count(*) FROM feed_trigger",

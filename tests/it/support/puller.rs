@@ -141,6 +141,8 @@ impl Bench {
         if let Some(database) = &database {
             config.store.url = database.url();
         }
+        // Pulls of one moment follow each other.
+        config.pull.min_interval = Duration::ZERO;
         change(&mut config);
         let mut bench = Self {
             _database: database,

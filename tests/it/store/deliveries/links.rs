@@ -79,6 +79,8 @@ async fn a_link_request_during_a_pull_is_served_by_the_next_one(database: Databa
         lease: LEASE,
         requests_per_account: 16,
         lookback: 24 * HOUR,
+        min_interval: Duration::ZERO,
+        reconcile_every: Duration::from_secs(3600),
         queues: vec![(account(), Queue::Exported)],
     };
     scene

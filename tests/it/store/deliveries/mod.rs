@@ -108,6 +108,8 @@ impl Scene {
                 lease: LEASE,
                 requests_per_account: 16,
                 lookback: 24 * HOUR,
+                min_interval: Duration::ZERO,
+                reconcile_every: Duration::from_secs(3600),
                 queues: Queue::ALL.map(|queue| (account(), queue)).to_vec(),
             };
             let lease = self.store.lease_page(request).await.expect("leasing works");
