@@ -83,6 +83,7 @@ struct FeedResult {
 async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> {
     let clock = store.clock().unwrap_or_else(Clock::system);
     let puller = Puller::new(config, SharedStore::clone(&store), clock).map_err(Failure::usage)?;
+    let puller = puller.without_interval();
     puller.register_feeds(configured_feeds(config)).await?;
     let mut results: BTreeMap<Feed, FeedResult> = BTreeMap::new();
     let mut exit = Exit::Done;

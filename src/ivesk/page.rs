@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn documents_keep_their_bytes() {
         let body = "\u{feff} {\"$schema\":\"x\",\"documents\":[ {\"id\" : 1.50 , \"x\":\"\\u0161\"} ,7,null]}";
-        let page = read(&body).expect("a page");
+        let page = read(body).expect("a page");
         assert_eq!(
             page.documents,
             [&b"{\"id\" : 1.50 , \"x\":\"\\u0161\"}"[..], b"7", b"null"]
@@ -347,7 +347,7 @@ mod tests {
             ("{\"documents\":[],\"next\":false}", "`next`"),
             ("{\"documents\":[]} secret", "line 1"),
         ] {
-            let message = read(&body).expect_err(body).to_string();
+            let message = read(body).expect_err(body).to_string();
             assert!(message.contains(words), "{body}: {message}");
             assert!(!message.contains("secret"), "{message}");
         }

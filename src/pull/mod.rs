@@ -168,6 +168,13 @@ impl Puller {
         })
     }
 
+    /// Pulls a feed again at once, as a person asks for it.
+    #[must_use]
+    pub fn without_interval(mut self) -> Self {
+        self.config.min_interval = Duration::ZERO;
+        self
+    }
+
     /// Counts requests and pages in `metrics`.
     #[must_use]
     pub fn counted_in(self, metrics: Arc<Metrics>) -> Self {

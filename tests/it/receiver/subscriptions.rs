@@ -10,7 +10,8 @@ use ivesk_webhook::domain::Event;
 use ivesk_webhook::metrics::{StoreSnapshot, TextFormat};
 use ivesk_webhook::service::{Service, open_store, store_options};
 use ivesk_webhook::store::{
-    CertificateRow, MAX_UNKNOWN_TOPICS, Store, StoreOptions, SubscriptionRow, SubscriptionState,
+    CertificateRow, MAX_UNKNOWN_TOPICS, Store, StoreOptions, SubscriptionChange, SubscriptionRow,
+    SubscriptionState,
 };
 use ivesk_webhook::subscriptions::{ConfirmOutcome, TOKEN_LIFE};
 use serde_json::json;
@@ -78,6 +79,27 @@ async fn an_unreachable_sns_is_503_and_the_worker_retries() {
     assert_eq!(outcome, ConfirmOutcome::Confirmed { id: row.id });
     assert_eq!(app.deliver(&message).await.status(), 200);
     assert_eq!(app.sns.visits(), 2);
+}
+
+/// A clock that was ahead wrote when to try again.
+#[tokio::test]
+async fn a_confirmation_that_waits_for_the_future_is_retried() {
+    let app = TestApp::spawn().await;
+    let confirmations = &app.service().app().confirmations;
+    app.sns.set_confirming(Confirming::Fails);
+    app.deliver(&Message::confirmation(&app.sns)).await;
+    let row = app.subscription().await;
+    let failed = SubscriptionChange::AttemptFailed {
+        token: row.token,
+        error: "HTTP 503".to_owned(),
+        next_try_at: Some(app.clock.now().after(TOKEN_LIFE)),
+    };
+    let now = app.clock.now();
+    let changed = app.store.change_subscription(row.id, failed, now).await;
+    changed.unwrap();
+    app.sns.set_confirming(Confirming::Succeeds);
+    let outcome = confirmations.confirm_next().await.unwrap();
+    assert_eq!(outcome, ConfirmOutcome::Confirmed { id: row.id });
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use crate::support::databases::{Database, on_both_stores};
 
 on_both_stores! {
     one_content_is_claimed_by_one_process_unless_forced,
+    a_claim_of_the_future_is_over,
     a_document_is_matched_to_its_upload_once,
 }
 
@@ -70,6 +71,14 @@ async fn one_content_is_claimed_by_one_process_unless_forced(database: Database)
     };
     let forced = begin(&test, forced).await;
     assert!(matches!(forced, UploadBegun::Send(row) if row.id == 2 && row.correlation == "c-7"));
+}
+
+/// A clock that was ahead wrote the claim.
+async fn a_claim_of_the_future_is_over(database: Database) {
+    let test = TestStore::new(database).await;
+    begin(&test, file("a", "c-1", START.after(48 * HOUR))).await;
+    let claimed = begin(&test, file("b", "c-2", START)).await;
+    assert!(matches!(claimed, UploadBegun::Send(row) if row.id == 1));
 }
 
 async fn a_document_is_matched_to_its_upload_once(database: Database) {

@@ -109,7 +109,7 @@ impl Scene {
                 requests_per_account: 16,
                 lookback: 24 * HOUR,
                 min_interval: Duration::ZERO,
-                reconcile_every: Duration::from_secs(3600),
+                reconcile_every: 1000 * HOUR,
                 queues: Queue::ALL.map(|queue| (account(), queue)).to_vec(),
             };
             let lease = self.store.lease_page(request).await.expect("leasing works");
@@ -122,7 +122,7 @@ impl Scene {
             };
             let plan = PullPlan {
                 now,
-                follow_ups: [1000 * HOUR, 2000 * HOUR],
+                follow_ups: [HOUR, HOUR],
                 reconcile_every: 1000 * HOUR,
                 lookback: 24 * HOUR,
             };
