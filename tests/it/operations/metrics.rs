@@ -70,7 +70,7 @@ async fn scrape(installation: &Installation, accept: &str) -> (String, String) {
 async fn promtool_accepts_the_metrics_of_a_server_that_has_worked() {
     let emulator = emulator("page_size=7").await;
     let control = emulator.control();
-    let installation = Installation::beside(&emulator, "", "");
+    let installation = Installation::beside(&emulator, "", "[pull]\nmin_interval = \"1ms\"\n");
     let server = installation.start().await;
     one_of_each(&control, &installation).await;
 
