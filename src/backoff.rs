@@ -1,6 +1,12 @@
-//! The waits between retries: the first and the longest of each kind.
+//! The waits between retries: the first and the longest of each kind, and when one is over.
+//!
+//! A clock may be ahead for a moment, and a wait that begins then seems to last until the right time
+//! catches up. So a stored wait is over too if it began in the future, or if more of it is left than
+//! a wait of its kind ever lasts.
 
 use std::time::Duration;
+
+use crate::domain::Timestamp;
 
 /// Waits that double with each failure in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +20,18 @@ pub struct Backoff {
 /// A feed or an account whose page could not be fetched.
 pub const PULL: Backoff = Backoff::seconds(5, 10 * 60);
 
+/// A feed or an account that is paused by an error.
+pub const PAUSED: Duration = Duration::from_secs(60 * 60);
+
+/// The longest `Retry-After` of the vendor that is obeyed: a date that is wrong by a year must not
+/// stop anything for a year.
+pub const LONGEST_VENDOR_RETRY_AFTER: Duration = Duration::from_secs(6 * 60 * 60);
+
 /// A destination that is unavailable.
 pub const DELIVERY: Backoff = Backoff::seconds(2, 5 * 60);
+
+/// The longest `Retry-After` of a destination or a file host that is obeyed.
+pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// An import error that the vendor did not accept.
 pub const IMPORT_ERROR: Backoff = Backoff::seconds(10, 60 * 60);
@@ -40,6 +56,11 @@ impl Backoff {
         }
     }
 
+    /// Returns the longest wait with jitter, also if `Retry-After` asks for up to `retry_after`.
+    pub fn longest_wait(self, retry_after: Duration) -> Duration {
+        self.delay(u32::MAX, 1.0).max(retry_after)
+    }
+
     /// Returns the wait after one more failure than `failures`: `first`, doubled with each up to
     /// `longest`.
     ///
@@ -52,6 +73,39 @@ impl Backoff {
             .min(self.longest);
         wait.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 5.0)
     }
+}
+
+/// The time by which a clock may be behind the one that set a moment, as those of two transactions
+/// that overlap.
+const TOLERANCE: Duration = Duration::from_secs(10);
+
+/// Returns the latest moment that a clock which shows `now` may find set as the present one.
+pub fn latest_present(now: Timestamp) -> Timestamp {
+    now.after(TOLERANCE)
+}
+
+/// Returns the latest moment until which a wait of a kind that lasts `longest` may go on.
+pub fn latest_end(now: Timestamp, longest: Duration) -> Timestamp {
+    latest_present(now).after(longest)
+}
+
+/// Returns `until` if the wait that began at `since` is not over.
+pub fn rest_since(
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let is_of_future = since.is_some_and(|since| since > latest_present(now));
+    until.filter(|until| *until > now && !is_of_future)
+}
+
+/// Returns `until` if the wait, of a kind that lasts `longest`, is not over.
+pub fn rest_within(
+    until: Option<Timestamp>,
+    longest: Duration,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    until.filter(|until| *until > now && *until <= latest_end(now, longest))
 }
 
 /// Returns a random number in 0..1, for [`Backoff::delay`].
@@ -70,6 +124,31 @@ mod tests {
             [0, 1, 2, 6, 7, u32::MAX].map(seconds),
             [5, 10, 20, 320, 600, 600]
         );
+    }
+
+    #[test]
+    fn a_wait_of_a_clock_that_was_ahead_is_over() {
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+        let now = at(1_000_000);
+        let rest = |since, until| rest_since(Some(at(since)), Some(at(until)), now);
+        assert_eq!(rest(999_990, 1_000_005), Some(at(1_000_005)));
+        assert_eq!(rest(999_990, 1_000_000), None);
+        // The clocks of two transactions.
+        assert_eq!(rest(1_000_005, 1_000_010), Some(at(1_000_010)));
+        for ahead in [60, 3 * 3600, 2 * 86_400] {
+            assert_eq!(rest(1_000_000 + ahead, 1_000_005 + ahead), None);
+            let until = Some(at(1_000_005 + ahead));
+            assert_eq!(rest_within(until, Duration::from_secs(10), now), None);
+        }
+        let until = Some(at(1_000_005));
+        assert_eq!(rest_within(until, Duration::from_secs(10), now), until);
+        assert_eq!(
+            rest_within(until, Duration::from_secs(10), at(1_000_005)),
+            None
+        );
+        assert_eq!(rest_since(None, until, now), until);
+        // A clock that was behind, or stood still.
+        assert_eq!(rest(500_000, 500_005), None);
     }
 
     #[test]

@@ -2,8 +2,15 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 pub use sns_messages::time::{Clock, Correction, Timestamp};
+
+mod company_code;
+pub mod moment;
+
+pub use self::company_code::CodeDoubt;
+pub use self::moment::Moment;
 
 /// The event that a subscription announces.
 #[derive(
@@ -266,6 +273,11 @@ impl Company {
         }
     }
 
+    /// Returns a code that nobody has: Lithuanian codes have seven or nine digits.
+    pub fn nobody() -> Self {
+        Self("990000000000099".to_owned())
+    }
+
     /// Returns the empty code, used for the digitized queue, which mixes companies.
     pub const fn mixed() -> Self {
         Self(String::new())
@@ -327,7 +339,7 @@ impl fmt::Display for Feed {
 
 /// A position in a feed, as the vendor wrote it: stored and sent back byte for byte, never
 /// parsed and never computed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Cursor(String);
 
 impl Cursor {
@@ -363,6 +375,13 @@ impl fmt::Debug for Redacted<'_> {
     }
 }
 
+/// Returns the text that identifies a version: the moment's canonical text, or the vendor's text if
+/// it is no moment.
+pub fn version_key(version: &str) -> String {
+    let moment = Moment::read(version);
+    moment.map_or_else(|| version.to_owned(), |moment| moment.to_string())
+}
+
 /// One version of one document, as the vendor listed it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DocumentVersion {
@@ -370,8 +389,8 @@ pub struct DocumentVersion {
     pub id: String,
     /// The vendor's `exportedat` or `digitizedat`, as written; empty if absent.
     pub version: String,
-    /// The whole JSON object, byte for byte.
-    pub body: Vec<u8>,
+    /// The whole JSON object, byte for byte; a part of its page.
+    pub body: Bytes,
 }
 
 impl fmt::Debug for DocumentVersion {
@@ -387,8 +406,13 @@ impl fmt::Debug for DocumentVersion {
 
 impl DocumentVersion {
     /// Returns [`DocumentVersion::version`] as a moment, or `None` if it is not one.
-    pub fn version_time(&self) -> Option<Timestamp> {
-        Timestamp::parse(&self.version)
+    pub fn moment(&self) -> Option<Moment> {
+        Moment::read(&self.version)
+    }
+
+    /// Returns [`version_key`] of its version.
+    pub fn version_key(&self) -> String {
+        version_key(&self.version)
     }
 }
 

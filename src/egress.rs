@@ -14,10 +14,6 @@ use crate::domain::Timestamp;
 /// `User-Agent` of every request.
 pub const USER_AGENT: &str = concat!("ivesk-webhook/", env!("CARGO_PKG_VERSION"));
 
-/// The longest wait for a `Retry-After`: a request once an hour harms nobody, and a date
-/// that is wrong by a year must not stop anything for a year.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
-
 /// Returns a client whose requests end after `timeout`, body included.
 ///
 /// # Errors
@@ -40,10 +36,10 @@ pub fn client_that_sees_certificates(
     Ok(builder.tls_info(true).build()?)
 }
 
-/// Returns the wait from `now` that `Retry-After` asks for, at most an hour.
+/// Returns the wait from `now` that `Retry-After` asks for, at most `longest`.
 ///
 /// Parses seconds or a date (RFC 9110 §10.2.3); returns `None` for anything else.
-pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap, now: Timestamp, longest: Duration) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let delay = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit mean a very long wait.
@@ -53,7 +49,7 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
         let millis = date.duration_since(UNIX_EPOCH).ok()?.as_millis();
         Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)).since(now)
     };
-    Some(delay.min(MAX_RETRY_AFTER))
+    Some(delay.min(longest))
 }
 
 #[cfg(test)]
@@ -64,11 +60,11 @@ mod tests {
         let now = Timestamp::parse("1994-11-06T08:49:00Z").expect("a valid time");
         let mut headers = HeaderMap::new();
         headers.insert(RETRY_AFTER, value.parse().expect("a header value"));
-        retry_after(&headers, now)
+        retry_after(&headers, now, Duration::from_secs(3600))
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date_and_at_most_an_hour() {
+    fn retry_after_is_seconds_or_a_date_and_bounded() {
         let seconds = |n| Some(Duration::from_secs(n));
         assert_eq!(delay("7"), seconds(7));
         assert_eq!(delay("Sun, 06 Nov 1994 08:49:37 GMT"), seconds(37));

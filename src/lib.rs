@@ -23,6 +23,7 @@
 //! - [`uploads`]: uploads files to Įvesk.lt, by hand or from a watched folder.
 //! - [`alarms`]: notifies people when a problem begins, and again when it ends.
 //! - [`doctor`]: finds what keeps an installation from working, and names the fix.
+//! - [`erasure`]: erases documents, with their files in the folders of destinations.
 //! - [`trace`]: traces one document from its upload or first pull to its deliveries.
 //! - [`tunnel`]: finds the public address of a tunnel on this machine.
 //! - [`otlp`]: exports traces to a collector.
@@ -39,6 +40,7 @@
 //! - [`program`]: runs the programs that the settings name.
 //! - [`egress`]: creates the HTTP client of every request to another host.
 //! - [`backoff`]: the waits between retries.
+//! - [`working_hours`]: working time in Lithuania.
 //! - [`domain`]: the words of the project as types, and the clock. No I/O.
 //! - [`sns`]: verifies SNS messages and confirms subscriptions. A crate of its own, without
 //!   HTTP server and SQL.
@@ -52,14 +54,15 @@
 //!
 //! ```text
 //! cli           -> every room
-//! service       -> admin, app, receiver, subscriptions, pull, delivery, uploads, alarms
-//! admin         -> app, receiver, subscriptions, pull, delivery, trace
+//! service       -> admin, app, receiver, subscriptions, pull, delivery, uploads, alarms, erasure
+//! admin         -> app, receiver, subscriptions, pull, delivery, erasure, trace
 //! app           -> receiver, subscriptions
 //! doctor        -> receiver, subscriptions, delivery
 //! receiver      -> subscriptions
 //! alarms        -> subscriptions, receiver, pull, delivery
+//! erasure       -> delivery
 //! every room    -> metrics, store, ivesk, config, refusal, unexpected, program, egress,
-//!                  backoff, domain, sns, file_names, private_files, visible
+//!                  backoff, working_hours, domain, sns, file_names, private_files, visible
 //! ```
 //!
 //! Of the rooms that every other may import, each imports only those to its right. The
@@ -78,6 +81,7 @@ pub mod delivery;
 pub mod doctor;
 pub mod domain;
 pub mod egress;
+pub mod erasure;
 pub mod file_names;
 pub mod ivesk;
 pub mod metrics;
@@ -96,6 +100,7 @@ pub mod tunnel;
 pub mod unexpected;
 pub mod uploads;
 pub mod visible;
+pub mod working_hours;
 
 pub use ivesk_emulator as emulator;
 pub use sns_messages as sns;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::domain::{Account, DestinationName, Queue, Timestamp};
-use crate::ivesk;
+use crate::ivesk::Entry;
 use crate::ivesk::view::View;
 use crate::store::{
     DeliveryFilter, DeliveryRow, DocumentFilter, DocumentRow, DocumentSearch, ImportErrorFilter,
@@ -216,11 +216,11 @@ async fn search(store: &Store, query: &str) -> Result<Vec<(Account, String)>, St
 }
 
 fn matches(row: &DocumentRow, query: &str) -> bool {
-    let Some(body) = row.body.as_deref() else {
+    let Some(entry) = row.body.as_deref().and_then(Entry::parse) else {
         return false;
     };
-    View::read(body).number.as_deref() == Some(query)
-        || ivesk::document::userdata(body).is_some_and(|data| data.contains(query))
+    entry.view().number.as_deref() == Some(query)
+        || entry.userdata().is_some_and(|data| data.contains(query))
 }
 
 /// Returns every upload that `matches`.

@@ -13,7 +13,7 @@ use super::problem::{AdminError, ApiResult, Input, NoFields, Params};
 use crate::app::App;
 use crate::config::{DestinationConfig, DestinationKind};
 use crate::delivery::worker::filter;
-use crate::domain::{DestinationName, Timestamp};
+use crate::domain::{DestinationName, Moment, Timestamp};
 use crate::store::{
     DeliveryFilter, DeliveryRow, DeliveryState, DestinationChange, DestinationRow, HeldFeed,
     RunState, StartFrom,
@@ -120,7 +120,7 @@ pub(super) async fn start(
     let from = match start.from.as_str() {
         "all" => StartFrom::All,
         "now" => StartFrom::Now,
-        moment => StartFrom::Since(Timestamp::parse(moment).ok_or_else(|| {
+        moment => StartFrom::Since(read_moment(moment).ok_or_else(|| {
             AdminError::BadRequest(
                 "`from` must be `all`, `now` or a moment such as 2026-01-31T00:00:00Z".to_owned(),
             )
@@ -299,4 +299,9 @@ pub(super) async fn deliveries(
     Ok(Json(Page::of(List::DELIVERIES, rows, limit, |row| {
         format!("{}/{}", row.sequence, row.destination)
     })))
+}
+
+/// Reads a moment as the versions of documents are read.
+fn read_moment(text: &str) -> Option<Timestamp> {
+    Moment::read(text)?.timestamp()
 }

@@ -1,4 +1,4 @@
-//! Searches and traces documents.
+//! Searches, traces and erases documents.
 
 use std::sync::Arc;
 
@@ -9,10 +9,12 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::feeds::{known_account, parse_company};
 use super::paging::{List, Page, PageQuery};
-use super::problem::{AdminError, ApiResult, Params};
+use super::problem::{AdminError, ApiResult, Input, Params};
 use crate::app::App;
-use crate::domain::Queue;
-use crate::ivesk::view::{self, View};
+use crate::domain::{Account, Queue};
+use crate::erasure::{self, Erased, Subject};
+use crate::ivesk::Entry;
+use crate::ivesk::view::View;
 use crate::store::{DocumentRow, DocumentSearch, Store};
 use crate::trace::{Trace, find as find_traces};
 
@@ -127,7 +129,8 @@ pub(super) async fn find(
                     || row
                         .body
                         .as_deref()
-                        .is_some_and(|body| view::mentions(body, &text))
+                        .and_then(Entry::parse)
+                        .is_some_and(|entry| entry.mentions(&text))
             };
             scan(&app.store, search, limit, mentions).await?
         } else {
@@ -224,4 +227,51 @@ pub(super) async fn trace(
         ));
     }
     Ok(Json(find_traces(app.store.as_ref(), &q).await?))
+}
+
+/// The documents to erase: those of a company, or one document.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EraseRequest {
+    /// Only those of this account.
+    account: Option<String>,
+    /// The company's code: all its documents.
+    #[schema(max_length = 64)]
+    company: Option<String>,
+    /// A document's id at Įvesk.lt: all its versions.
+    #[schema(max_length = 1000)]
+    document: Option<String>,
+    /// `next` of the previous response; absent to begin.
+    #[schema(minimum = 0)]
+    after: Option<i64>,
+}
+
+/// Erases documents
+///
+/// Removes what the store holds of their contents: JSON, links, answers of destinations, import
+/// errors, unreadable entries, names of uploaded files, and their files in folders of
+/// destinations. It can't be undone. Sequence numbers stay, and no later pull stores the same
+/// versions again. What other destinations have taken, exports and backups are not touched. One
+/// request works for about 20 seconds: while `next` is not null, send it as `after`.
+#[utoipa::path(post, path = "/v1/documents/erase", tag = "documents", request_body = EraseRequest,
+    responses((status = OK, description = "What was erased", body = Erased)))]
+pub(super) async fn erase(
+    State(app): State<Arc<App>>,
+    Input(request): Input<EraseRequest>,
+) -> ApiResult<Erased> {
+    // It may be one that the settings no longer have.
+    let account = request.account.as_deref().map(Account::parse).transpose();
+    let account = account.map_err(|error| AdminError::BadRequest(error.to_string()))?;
+    let subject = match (request.company, request.document) {
+        (Some(company), None) => Subject::Company(parse_company(&company)?),
+        (None, Some(document)) if !document.is_empty() => Subject::Document(document),
+        _ => {
+            return Err(AdminError::BadRequest(
+                "name either a `company` or a `document`".to_owned(),
+            ));
+        }
+    };
+    let (store, config, clock) = (&app.store, &app.config, &app.clock);
+    let erased = erasure::erase(store, config, clock, account, &subject, request.after);
+    Ok(Json(erased.await?))
 }

@@ -12,7 +12,11 @@ use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, Params};
 use crate::app::App;
 use crate::domain::{Account, Company, Cursor, Feed, Queue};
-use crate::store::{FeedRow, RunState, Trigger, TriggerKind};
+use crate::pull::configured_feeds;
+use crate::store::{FeedRow, FeedStartedAt, PauseChange, RunState, Trigger, TriggerKind};
+
+/// Longest cursor that a person sets.
+const MAX_CURSOR_BYTES: usize = 1000;
 
 /// A feed and its state.
 #[derive(Serialize, ToSchema)]
@@ -72,9 +76,12 @@ pub(super) struct PullRequest {
     pub(super) account: Option<String>,
     /// Only those of this queue.
     pub(super) queue: Option<Queue>,
-    /// Only those of this company; its exported feed becomes known if it is new.
+    /// Only those of this company.
     #[schema(max_length = 64)]
     pub(super) company: Option<String>,
+    /// True to add the company's exported feed if it is not known.
+    #[serde(default)]
+    pub(super) new: bool,
     /// The cursor from which to pull an earlier stretch again; the feed's own cursor stays.
     pub(super) from: Option<String>,
 }
@@ -84,16 +91,20 @@ pub(super) struct PullRequest {
 pub(super) struct Triggered {
     /// The feeds.
     pub(super) feeds: Vec<Feed>,
+    /// What is probably wrong.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Triggers a pull of the selected feeds
 ///
 /// With `from`, an earlier stretch is pulled again without moving the feed's own cursor;
-/// one stretch at a time per feed.
+/// one stretch at a time per feed. A company without a feed is refused, since its code may be
+/// mistyped; `new` adds its feed.
 #[utoipa::path(post, path = "/v1/pull", tag = "feeds", request_body = PullRequest,
     responses(
         (status = OK, description = "The feeds that will be pulled", body = Triggered),
-        (status = CONFLICT, description = "`conflict`: a selected feed is still pulling an earlier stretch",
+        (status = CONFLICT, description = "`conflict`: the company has no feed, or a selected feed is removed or still pulling an \
+            earlier stretch",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
 pub(super) async fn pull(
@@ -125,7 +136,10 @@ pub(super) async fn trigger_pull(app: &App, request: PullRequest) -> Result<Trig
         })
         .collect();
     app.store.trigger(triggers).await?;
-    Ok(Triggered { feeds })
+    Ok(Triggered {
+        warnings: warnings(feeds.iter()),
+        feeds,
+    })
 }
 
 /// Refuses a second stretch: a feed has one position for it, so the first would end early.
@@ -167,31 +181,82 @@ async fn select_feeds(app: &App, request: &PullRequest) -> Result<Vec<Feed>, Adm
         Some(account) => vec![account],
         None => app.config.accounts.keys().collect(),
     };
-    let mut feeds: BTreeSet<Feed> = BTreeSet::new();
-    for row in app.store.feeds().await? {
-        if accounts.contains(&&row.feed.account) {
-            feeds.insert(row.feed);
-        }
-    }
-    for account in accounts {
+    let (known, removed): (Vec<FeedRow>, Vec<FeedRow>) = app
+        .store
+        .feeds()
+        .await?
+        .into_iter()
+        .partition(FeedRow::is_known);
+    let removed: BTreeSet<Feed> = removed.into_iter().map(|row| row.feed).collect();
+    let mut feeds: BTreeSet<Feed> = known.into_iter().map(|row| row.feed).collect();
+    feeds.retain(|feed| accounts.contains(&&feed.account));
+    for account in &accounts {
+        let config = &app.config.accounts[*account];
         // A digitized queue that is off becomes known only if the request names it.
-        if app.config.accounts[account].digitized || request.queue == Some(Queue::Digitized) {
-            feeds.insert(Feed::digitized(account.clone()));
+        if config.digitized || request.queue == Some(Queue::Digitized) {
+            feeds.insert(Feed::digitized((*account).clone()));
         }
-        let configured = app.config.accounts[account].companies.iter();
-        for company in configured.chain(&company) {
-            feeds.insert(Feed::exported(account.clone(), company.clone()));
+        if app.config.api.has_one_exported_feed() {
+            feeds.insert(Feed::exported((*account).clone(), Company::mixed()));
+        }
+        let added = company.iter().filter(|_| request.new);
+        for company in config.companies.iter().chain(added) {
+            let api = &app.config.api;
+            feeds.insert(api.exported_feed((*account).clone(), company.clone()));
         }
     }
     // A company alone means its exported queue: the digitized queue mixes companies.
     let queue = request.queue.or(company.as_ref().map(|_| Queue::Exported));
-    feeds.retain(|feed| {
+    let is_selected = |feed: &Feed| {
         queue.is_none_or(|queue| feed.queue == queue)
-            && company
-                .as_ref()
-                .is_none_or(|company| feed.queue == Queue::Digitized || feed.company == *company)
-    });
+            && company.as_ref().is_none_or(|company| {
+                feed.queue == Queue::Digitized
+                    || feed.company == *company
+                    || feed.company == Company::mixed()
+            })
+    };
+    feeds.retain(|feed| is_selected(feed) && !removed.contains(feed));
+    if feeds.is_empty() {
+        let mut removed = removed.iter();
+        let removed = removed.find(|feed| is_selected(feed) && accounts.contains(&&feed.account));
+        if let Some(feed) = removed {
+            return Err(is_removed(feed));
+        }
+        if let Some(company) = &company {
+            return Err(has_no_feed(company));
+        }
+    }
     Ok(feeds.into_iter().collect())
+}
+
+fn is_removed(feed: &Feed) -> AdminError {
+    AdminError::Conflict(
+        format!("{feed} is removed; `ivesk-webhook feeds resume` with its name brings it back")
+            .into(),
+    )
+}
+
+/// Refuses a company without a feed: a mistyped code would make one that fails forever.
+fn has_no_feed(company: &Company) -> AdminError {
+    let doubt = company.doubt().map(|doubt| format!(". The {doubt}"));
+    AdminError::Conflict(
+        format!(
+            "company `{company}` has no feed{}. If the code is right, add the feed with `--new` (`\"new\": true` in the API)",
+            doubt.unwrap_or_default()
+        )
+        .into(),
+    )
+}
+
+/// Returns what is probably wrong with the companies of feeds.
+fn warnings<'f>(feeds: impl Iterator<Item = &'f Feed>) -> Vec<String> {
+    // The only feed of a key names no company.
+    let exported =
+        feeds.filter(|feed| feed.queue == Queue::Exported && feed.company != Company::mixed());
+    let doubts: BTreeSet<String> = exported
+        .filter_map(|feed| Some(feed.company.doubt()?.to_string()))
+        .collect();
+    doubts.into_iter().collect()
 }
 
 /// One feed, or all feeds of an account if `queue` and `company` are absent.
@@ -222,32 +287,78 @@ pub(super) async fn pause(
     State(app): State<Arc<App>>,
     Input(request): Input<FeedSelection>,
 ) -> ApiResult<Changed> {
-    set_paused(&app, request, true).await.map(Json)
+    set_paused(&app, request, PauseChange::Pause)
+        .await
+        .map(Json)
+}
+
+/// The feeds to resume.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Resume {
+    /// The account.
+    #[schema(pattern = "^[a-z0-9_-]{1,40}$", examples("default"))]
+    account: String,
+    /// The queue.
+    queue: Option<Queue>,
+    /// The company; absent for the digitized queue.
+    #[schema(max_length = 64)]
+    company: Option<String>,
+    /// True if the documents are the company's own, although they are another company's too: the
+    /// feed is not paused for that again.
+    #[serde(default)]
+    accept: bool,
 }
 
 /// Resumes a feed, or all feeds of an account
-#[utoipa::path(post, path = "/v1/feeds/resume", tag = "feeds", request_body = FeedSelection,
+#[utoipa::path(post, path = "/v1/feeds/resume", tag = "feeds", request_body = Resume,
     responses((status = OK, description = "The number of changes", body = Changed)))]
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
-    Input(request): Input<FeedSelection>,
+    Input(request): Input<Resume>,
 ) -> ApiResult<Changed> {
-    set_paused(&app, request, false).await.map(Json)
+    let Resume {
+        account,
+        queue,
+        company,
+        accept,
+    } = request;
+    let selection = FeedSelection {
+        account,
+        queue,
+        company,
+    };
+    set_paused(&app, selection, PauseChange::Resume { accept })
+        .await
+        .map(Json)
 }
 
 /// Pauses or resumes the feeds that `request` selects.
 pub(super) async fn set_paused(
     app: &App,
     request: FeedSelection,
-    paused: bool,
+    change: PauseChange,
 ) -> Result<Changed, AdminError> {
+    let (account, feed) = selected_feed(app, &request)?;
+    let changed = app.store.set_paused(account, feed, change).await?;
+    Ok(Changed { changed })
+}
+
+/// Returns the account that `request` selects, and its feed if it is one.
+fn selected_feed(
+    app: &App,
+    request: &FeedSelection,
+) -> Result<(Account, Option<Feed>), AdminError> {
     let account = known_account(app, &request.account)?;
     let company = request.company.as_deref().map(parse_company).transpose()?;
     let feed = match (request.queue, company) {
         (None, None) => None,
         (Some(Queue::Digitized), None) => Some(Feed::digitized(account.clone())),
         (None | Some(Queue::Exported), Some(company)) => {
-            Some(Feed::exported(account.clone(), company))
+            Some(app.config.api.exported_feed(account.clone(), company))
+        }
+        (Some(Queue::Exported), None) if app.config.api.has_one_exported_feed() => {
+            Some(Feed::exported(account.clone(), Company::mixed()))
         }
         (Some(Queue::Exported), None) => {
             return Err(AdminError::BadRequest(
@@ -260,8 +371,120 @@ pub(super) async fn set_paused(
             ));
         }
     };
-    let changed = app.store.set_paused(account, feed, paused).await?;
-    Ok(Changed { changed })
+    Ok((account, feed))
+}
+
+/// Returns the one feed that a request names.
+fn named_feed(app: &App, request: &FeedSelection) -> Result<Feed, AdminError> {
+    let (_, feed) = selected_feed(app, request)?;
+    feed.ok_or_else(|| {
+        AdminError::BadRequest("name one feed: add `company`, or `queue` = `digitized`".to_owned())
+    })
+}
+
+/// Removes a feed
+///
+/// It is not pulled any longer, and keeps its documents and its cursor. Messages for it are
+/// accepted and counted (`pending_notifications`). Resuming it by name brings it back.
+#[utoipa::path(post, path = "/v1/feeds/remove", tag = "feeds", request_body = FeedSelection,
+    responses((status = OK, description = "The number of changes", body = Changed)))]
+pub(super) async fn remove(
+    State(app): State<Arc<App>>,
+    Input(request): Input<FeedSelection>,
+) -> ApiResult<Changed> {
+    let feed = named_feed(&app, &request)?;
+    let removed = app.store.remove_feed(feed, app.clock.now()).await?;
+    Ok(Json(Changed {
+        changed: usize::from(removed),
+    }))
+}
+
+/// A feed, and the cursor at which it continues.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FeedStart {
+    /// The account.
+    #[schema(pattern = "^[a-z0-9_-]{1,40}$", examples("default"))]
+    account: String,
+    /// The queue.
+    queue: Option<Queue>,
+    /// The company; absent for the digitized queue.
+    #[schema(max_length = 64)]
+    company: Option<String>,
+    /// The cursor: a `next` of Įvesk.lt, or the time of a document.
+    #[schema(min_length = 1, max_length = 1000)]
+    cursor: String,
+    /// True to add the feed if it is not known.
+    #[serde(default)]
+    new: bool,
+}
+
+/// The feed that was set to a cursor.
+#[derive(Serialize, ToSchema)]
+pub(super) struct FeedStarted {
+    /// The feed.
+    feed: Feed,
+    /// Its old cursor; null if it had none.
+    previous: Option<Cursor>,
+    /// True if what lies between was recorded as a gap: the new cursor is not known to be the
+    /// earlier one.
+    gap: bool,
+    /// What is probably wrong.
+    warnings: Vec<String>,
+}
+
+/// Lets a feed continue at a cursor, where another program has stopped
+///
+/// What lies between the old and the new cursor is recorded as a gap, unless the new one is the earlier.
+#[utoipa::path(post, path = "/v1/feeds/start-at", tag = "feeds", request_body = FeedStart,
+    responses(
+        (status = OK, description = "The feed and its old cursor", body = FeedStarted),
+        (status = CONFLICT, description = "`conflict`: the company has no feed, or it is removed",
+            body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
+    ))]
+pub(super) async fn start_at(
+    State(app): State<Arc<App>>,
+    Input(request): Input<FeedStart>,
+) -> ApiResult<FeedStarted> {
+    let FeedStart {
+        account,
+        queue,
+        company,
+        cursor,
+        new,
+    } = request;
+    let selection = FeedSelection {
+        account,
+        queue,
+        company,
+    };
+    let feed = named_feed(&app, &selection)?;
+    let is_usable =
+        (1..=MAX_CURSOR_BYTES).contains(&cursor.len()) && !cursor.contains(char::is_control);
+    if !is_usable {
+        return Err(AdminError::BadRequest(format!(
+            "`cursor` must have 1 to {MAX_CURSOR_BYTES} bytes and no control characters"
+        )));
+    }
+    let rows = app.store.feeds().await?;
+    match rows.iter().find(|row| row.feed == feed) {
+        Some(row) if !row.is_known() => return Err(is_removed(&feed)),
+        None if !new && !configured_feeds(&app.config).contains(&feed) => {
+            return Err(has_no_feed(&feed.company));
+        }
+        _ => {}
+    }
+    let now = app.clock.now();
+    let FeedStartedAt { previous, gap } = app
+        .store
+        .start_feed_at(feed.clone(), Cursor::new(cursor), now)
+        .await?;
+    Ok(Json(FeedStarted {
+        warnings: warnings(std::iter::once(&feed)),
+        feed,
+        previous,
+        gap,
+    }))
 }
 
 /// Parses the name of a configured account.

@@ -67,7 +67,7 @@ struct ListedDocument {
     feed: Feed,
     /// The vendor's id.
     document_id: String,
-    /// The vendor's version text.
+    /// Its version: the moment in UTC, without a zone; the vendor's text if it is no moment.
     version: String,
     /// Its sequence number, with which its outcome is reported.
     sequence: i64,

@@ -21,6 +21,7 @@ mod certificates;
 mod destinations;
 mod documents;
 mod feeds;
+mod gaps;
 mod guard;
 mod identity;
 mod import_errors;
@@ -74,13 +75,19 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(feeds::list))
         .routes(routes!(feeds::pause))
         .routes(routes!(feeds::resume))
+        .routes(routes!(feeds::remove))
+        .routes(routes!(feeds::start_at))
+        .routes(routes!(gaps::list))
+        .routes(routes!(gaps::dismiss))
         .routes(routes!(feeds::pull))
         .routes(routes!(subscriptions::list))
         .routes(routes!(subscriptions::requested))
         .routes(routes!(subscriptions::approve))
         .routes(routes!(subscriptions::restore))
+        .routes(routes!(subscriptions::revoke))
         .routes(routes!(documents::search))
         .routes(routes!(documents::trace))
+        .routes(routes!(documents::erase))
         .routes(routes!(list::documents))
         .routes(routes!(list::outcome))
         .routes(routes!(destinations::destinations))
@@ -98,7 +105,9 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(messages::notifications))
         .routes(routes!(messages::notification))
         .routes(routes!(uploads::list, uploads::begin))
+        .routes(routes!(uploads::keep_location))
         .routes(routes!(uploads::end))
+        .routes(routes!(uploads::settle))
         .routes(routes!(alarms::list))
         .routes(routes!(certificates::list))
         .routes(routes!(audit::list))

@@ -113,6 +113,7 @@ impl List {
     pub(super) const CERTIFICATES: Self = Self("certificates");
     pub(super) const DOCUMENTS: Self = Self("documents");
     pub(super) const FEEDS: Self = Self("feeds");
+    pub(super) const GAPS: Self = Self("gaps");
     pub(super) const DELIVERIES: Self = Self("deliveries");
     pub(crate) const NOTIFICATIONS: Self = Self("notifications");
     pub(super) const QUARANTINE: Self = Self("quarantine");

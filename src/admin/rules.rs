@@ -92,7 +92,7 @@ const fn post(path: &'static str, needs: Needs, action: &'static str) -> Rule {
 }
 
 /// Every route that needs a right.
-const RULES: [Rule; 42] = [
+const RULES: [Rule; 50] = [
     get("/metrics", Metrics),
     get("/v1/status", Read),
     get("/v1/activity", Read),
@@ -102,6 +102,14 @@ const RULES: [Rule; 42] = [
     get("/v1/feeds", Read),
     post("/v1/feeds/pause", Operate, "feeds pause"),
     post("/v1/feeds/resume", Operate, "feeds resume"),
+    post("/v1/feeds/remove", Operate, "feeds remove"),
+    post("/v1/feeds/start-at", Operate, "feeds start-at"),
+    get("/v1/feeds/gaps", Read),
+    post(
+        "/v1/feeds/gaps/{id}/dismiss",
+        Operate,
+        "feeds gaps --dismiss",
+    ),
     post("/v1/pull", Operate, "pull"),
     get("/v1/subscriptions", Read),
     post(
@@ -119,8 +127,10 @@ const RULES: [Rule; 42] = [
         Operate,
         "subscriptions restore",
     ),
+    post("/v1/subscriptions/revoke", Operate, "subscriptions revoke"),
     get("/v1/documents/search", Read),
     get("/v1/documents/trace", Read),
+    post("/v1/documents/erase", Admin, "documents erase"),
     // Documents contain links to files.
     get("/v1/documents", List),
     work("/v1/documents/{id}/outcome", List),
@@ -157,7 +167,9 @@ const RULES: [Rule; 42] = [
     get("/v1/notifications/{id}", Operate),
     get("/v1/uploads", Read),
     work("/v1/uploads", Operate),
+    work("/v1/uploads/{id}/location", Operate),
     work("/v1/uploads/{id}/end", Operate),
+    post("/v1/uploads/{id}/settle", Operate, "uploads settle"),
     get("/v1/alarms", Read),
     get("/v1/certificates", Read),
     get("/v1/audit", Read),

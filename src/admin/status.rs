@@ -20,7 +20,7 @@ use crate::metrics::{StoreSnapshot, StoreStep, TextFormat, UnexpectedCount};
 use crate::pull::{BlockedQueue, blocked_queues};
 use crate::receiver::challenge::Challenge;
 use crate::receiver::problem::Problem;
-use crate::store::{AccountRow, Activity, BackupFile, SequenceRow, StoreError};
+use crate::store::{AccountRow, Activity, BackupFile, FeedRow, SequenceRow, StoreError};
 use crate::subscriptions::problems;
 
 /// The state of the service.
@@ -48,8 +48,12 @@ pub(super) struct Status {
     blocked: Vec<BlockedQueue>,
     /// The number of known feeds.
     feeds: usize,
+    /// The number of removed feeds.
+    removed_feeds: usize,
     /// The number of paused feeds.
     paused_feeds: usize,
+    /// The number of feeds of which document versions may be missing.
+    incomplete_feeds: usize,
     /// The number of subscriptions.
     subscriptions: usize,
     /// What a person should know of or decide about subscriptions, the most urgent first.
@@ -113,7 +117,9 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
 #[utoipa::path(get, path = "/v1/status", tag = "service",
     responses((status = OK, description = "The state", body = Status)))]
 pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
-    let feeds = app.store.feeds().await?;
+    let mut feeds = app.store.feeds().await?;
+    let all = feeds.len();
+    feeds.retain(FeedRow::is_known);
     let subscriptions = app.store.subscriptions().await?;
     let now = app.clock.now();
     let problems = problems::all(&app.config, &subscriptions, now);
@@ -131,7 +137,9 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
         accounts: app.store.accounts().await?,
         blocked: blocked_queues(&app.config),
         feeds: feeds.len(),
+        removed_feeds: all - feeds.len(),
         paused_feeds: feeds.iter().filter(|row| row.paused.is_some()).count(),
+        incomplete_feeds: feeds.iter().filter(|row| row.incomplete.is_some()).count(),
         subscriptions: subscriptions.len(),
         subscription_problems: problems.iter().map(SubscriptionProblem::of).collect(),
         unexpected_requests: app.metrics.unexpected_requests(now),

@@ -1,17 +1,20 @@
-//! Subscriptions: lists, records, approves and restores them.
+//! Subscriptions: lists, records, approves and restores them, and revokes approvals.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::feeds::known_account;
+use super::identity::Identity;
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
 use crate::app::App;
 use crate::domain::{Event, Timestamp};
+use crate::sns::known_arns::MAX_KNOWN;
 use crate::store::SubscriptionRow;
 use crate::subscriptions::ConfirmOutcome;
 use crate::subscriptions::problems::{self, Problem, aws_account};
@@ -24,6 +27,10 @@ pub(super) struct Subscription {
     pub(super) row: SubscriptionRow,
     /// The AWS account that owns the topic, once a message of SNS has arrived.
     pub(super) aws_account: Option<String>,
+    /// Who approved the topic; null if the settings allow it, or nobody does.
+    pub(super) topic_approved_by: Option<String>,
+    /// What a person should know or decide; null if there is nothing.
+    pub(super) problem: Option<String>,
     /// What a person should do; null if nothing is to be done.
     pub(super) fix: Option<String>,
 }
@@ -32,21 +39,39 @@ pub(super) struct Subscription {
 pub(super) async fn all_subscriptions(app: &App) -> Result<Vec<Subscription>, AdminError> {
     let rows = app.store.subscriptions().await?;
     let problems = problems::all(&app.config, &rows, app.clock.now());
-    let fix = |row: &SubscriptionRow| {
+    let problem = |row: &SubscriptionRow| {
         let of_row = |problem: &&Problem<'_>| problem.row().is_some_and(|one| one.id == row.id);
-        problems.iter().find(of_row).map(Problem::fix)
+        let found = problems.iter().find(of_row)?;
+        Some((found.to_string(), found.fix()))
     };
-    let fixes: Vec<Option<String>> = rows.iter().map(fix).collect();
+    let found: Vec<Option<(String, String)>> = rows.iter().map(problem).collect();
+    let approved: HashMap<String, String> = app
+        .store
+        .allowed_topics(MAX_KNOWN)
+        .await?
+        .into_iter()
+        .map(|topic| (topic.topic_arn, topic.allowed_by))
+        .collect();
+    let approved_by = |row: &SubscriptionRow| {
+        let topic_arn = row.topic_arn.as_ref()?;
+        let needed = app.verifier.needs_approval(topic_arn);
+        approved.get(topic_arn).filter(|_| needed).cloned()
+    };
     let owner = |row: &SubscriptionRow| {
         let topic_arn = row.topic_arn.as_deref()?;
         aws_account(topic_arn).map(str::to_owned)
     };
-    let rows = rows.into_iter().zip(fixes);
+    let rows = rows.into_iter().zip(found);
     Ok(rows
-        .map(|(row, fix)| Subscription {
-            aws_account: owner(&row),
-            fix,
-            row,
+        .map(|(row, found)| {
+            let (problem, fix) = found.unzip();
+            Subscription {
+                aws_account: owner(&row),
+                topic_approved_by: approved_by(&row),
+                problem,
+                fix,
+                row,
+            }
         })
         .collect())
 }
@@ -130,10 +155,60 @@ pub(super) struct ConfirmResult {
     ))]
 pub(super) async fn approve(
     State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
     RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
 ) -> ApiResult<ConfirmResult> {
-    change(&app, id, Decision::Approve("api")).await.map(Json)
+    change(&app, id, Decision::Approve(identity.owner))
+        .await
+        .map(Json)
+}
+
+/// The topic that is no longer approved.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RevokeRequest {
+    /// Its whole ARN.
+    #[schema(max_length = 2000)]
+    topic_arn: String,
+}
+
+/// The result of revoking an approval.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RevokeResult {
+    /// Subscriptions to the topic, which were removed from the list.
+    subscriptions: usize,
+}
+
+/// Revokes the approval of a topic
+///
+/// Its messages are refused from then on, at every replica, and its subscriptions leave the list.
+/// Whoever owns the topic can offer it again, which needs another approval.
+#[utoipa::path(post, path = "/v1/subscriptions/revoke", tag = "subscriptions", request_body = RevokeRequest,
+    responses(
+        (status = OK, description = "It is revoked", body = RevokeResult),
+        (status = NOT_FOUND, description = "`unknown_row`: nobody has approved the topic",
+            body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
+        (status = CONFLICT, description = "`conflict`: the settings allow the topic",
+            body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
+    ))]
+pub(super) async fn revoke(
+    State(app): State<Arc<App>>,
+    Input(request): Input<RevokeRequest>,
+) -> ApiResult<RevokeResult> {
+    let subscriptions = revoke_topic(&app, &request.topic_arn).await?;
+    Ok(Json(RevokeResult { subscriptions }))
+}
+
+/// Revokes the approval of a topic; returns the number of its subscriptions.
+pub(super) async fn revoke_topic(app: &App, topic_arn: &str) -> Result<usize, AdminError> {
+    if app.verifier.allows_topic(topic_arn) && !app.verifier.needs_approval(topic_arn) {
+        return Err(AdminError::Conflict(
+            "`sns.topics` allows this topic: change that setting, and restart".into(),
+        ));
+    }
+    let revoked = app.topics.revoke(topic_arn).await?;
+    revoked.ok_or(AdminError::UnknownRow)
 }
 
 /// Restores a subscription that has ended, or could not be confirmed
@@ -153,10 +228,10 @@ pub(super) async fn restore(
 }
 
 /// A person's decision about a subscription.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Decision {
-    /// Approve it; says by what means.
-    Approve(&'static str),
+    /// Approve it; says who does.
+    Approve(String),
     /// Restore it.
     Restore,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -13,16 +14,20 @@ use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, Params, RowId};
 use crate::app::App;
 use crate::domain::Timestamp;
-use crate::store::{NewUpload, UploadBegun, UploadEnd, UploadFilter, UploadRow};
+use crate::store::{NewUpload, Settling, UploadBegun, UploadEnd, UploadFilter, UploadRow};
 use crate::visible::foreign;
 
 /// Longest claim: a 2 GB file on a slow line.
 const MAX_CLAIM_SECONDS: u64 = 48 * 60 * 60;
 
+/// Longest reason for settling an upload.
+const MAX_REASON_CHARS: usize = 500;
+
 /// An upload and its progress.
 #[derive(Serialize, ToSchema)]
 pub(super) struct UploadStatus {
-    /// Its state, or `returned` once a document of it was pulled, or `late` if none was for long.
+    /// Its state, or `returned` once a document of it was pulled, `settled` if a person expects
+    /// none, or `late` if none was pulled for longer than `upload.late_after`.
     status: &'static str,
     #[serde(flatten)]
     row: UploadRow,
@@ -41,11 +46,11 @@ pub(super) async fn list(
         missing_since: None,
         limit: limit + 1,
     };
-    let now = app.clock.now();
+    let late_before = app.config.upload.late_before(app.clock.now());
     let rows = app.store.uploads(filter).await?;
     let page = Page::of(List::UPLOADS, rows, limit, |row| row.id);
     Ok(Json(page.map(|row| UploadStatus {
-        status: row.status(now),
+        status: row.status(late_before),
         row,
     })))
 }
@@ -80,8 +85,13 @@ pub(crate) struct UploadClaim {
 #[derive(Serialize, ToSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub(super) enum ClaimResult {
-    /// Send the file, with this correlation.
-    Send { id: i64, correlation: String },
+    /// Send the file, with this correlation; first to the location of an earlier attempt, if
+    /// there is one.
+    Send {
+        id: i64,
+        correlation: String,
+        location: Option<String>,
+    },
     /// This content was sent before.
     Already { id: i64 },
     /// Another process sends it: claim it again at this time.
@@ -127,13 +137,107 @@ pub(super) async fn begin(
         })
         .await?;
     Ok(Json(match begun {
-        UploadBegun::Send(row) => ClaimResult::Send {
+        UploadBegun::Send { row, location } => ClaimResult::Send {
             id: row.id,
             correlation: row.correlation,
+            // Only for the right `operate`: it permits sending a file to this place.
+            location: location.map(|location| location.expose_secret().to_owned()),
         },
         UploadBegun::Already(row) => ClaimResult::Already { id: row.id },
         UploadBegun::Busy { until } => ClaimResult::Busy { until },
     }))
+}
+
+/// The location of a file that is about to be sent.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UploadPlace {
+    /// The process that sends it.
+    owner: String,
+    /// Įvesk.lt's answer with the location; null to forget it.
+    #[schema(value_type = Option<String>)]
+    location: Option<SecretString>,
+}
+
+/// An empty answer.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LocationKept {}
+
+/// Keeps the location to which a file is about to be sent, or forgets it
+///
+/// A later attempt sends the file to the same location: if only the answer was lost, it is one
+/// file to Įvesk.lt. The location is forgotten once the file is sent or refused, and after a day.
+#[utoipa::path(post, path = "/v1/uploads/{id}/location", tag = "uploads", request_body = UploadPlace,
+    params(("id" = i64, Path, description = "The upload's row")),
+    responses((status = OK, description = "It is kept, unless another process has taken over the claim", body = LocationKept)))]
+pub(super) async fn keep_location(
+    State(app): State<Arc<App>>,
+    RowId(id): RowId,
+    Input(place): Input<UploadPlace>,
+) -> ApiResult<LocationKept> {
+    app.store
+        .keep_upload_location(id, place.owner, place.location)
+        .await?;
+    Ok(Json(LocationKept {}))
+}
+
+/// Why no document of an upload is expected.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SettleReason {
+    /// The reason, in a person's words.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
+/// An empty answer.
+#[derive(Serialize, ToSchema)]
+pub(super) struct UploadSettled {}
+
+/// Settles an upload: no document of it is expected any longer
+///
+/// For a file that Įvesk.lt rejected after it was sent: no invoice, a duplicate, or unreadable. It
+/// is not late any longer. If a document of it arrives all the same, it is shown as returned.
+#[utoipa::path(post, path = "/v1/uploads/{id}/settle", tag = "uploads", request_body = SettleReason,
+    params(("id" = i64, Path, description = "The upload's row")),
+    responses(
+        (status = OK, description = "It is settled", body = UploadSettled),
+        (status = CONFLICT, description = "`conflict`: it was not sent, has a document, or is settled",
+            body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
+    ))]
+pub(super) async fn settle(
+    State(app): State<Arc<App>>,
+    RowId(id): RowId,
+    Input(request): Input<SettleReason>,
+) -> ApiResult<UploadSettled> {
+    settle_upload(&app, id, &request.reason).await?;
+    Ok(Json(UploadSettled {}))
+}
+
+/// Settles an upload.
+///
+/// # Errors
+///
+/// If the reason is empty or too long, or the upload is not waiting for a document.
+pub(super) async fn settle_upload(app: &App, id: i64, reason: &str) -> Result<(), AdminError> {
+    let reason = reason.trim();
+    if !(1..=MAX_REASON_CHARS).contains(&reason.chars().count()) {
+        return Err(AdminError::BadRequest(format!(
+            "`reason` must have 1 to {MAX_REASON_CHARS} characters"
+        )));
+    }
+    let now = app.clock.now();
+    match app.store.settle_upload(id, foreign(reason), now).await? {
+        Settling::Settled => Ok(()),
+        Settling::Unknown => Err(AdminError::UnknownRow),
+        Settling::NotWaiting(row) => Err(AdminError::Conflict(
+            format!(
+                "upload {id} is `{}`; only one that was sent and has no document can be settled",
+                row.status(app.config.upload.late_before(now))
+            )
+            .into(),
+        )),
+    }
 }
 
 /// The result of an attempt to send a file.

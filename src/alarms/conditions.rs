@@ -9,11 +9,11 @@ use crate::metrics::{Refusals, StoreSnapshot, UnexpectedCount};
 use crate::pull::blocked_queues;
 use crate::store::{
     AlarmKind, DestinationPauseReason, DestinationRow, FeedPauseReason, FeedRow, Finding, HeldFeed,
-    UnannouncedDocuments,
+    IncompleteReason, PAGE_SIZE_NOTICE, UnannouncedDocuments,
 };
 use crate::subscriptions::problems::{self, Problem};
 
-/// Largest number of active alarms of one kind.
+/// Largest number of active alarms of one kind. Those that are active stay, whatever begins.
 const MAX_OF_A_KIND: usize = 100;
 
 /// Time for which documents may be stored without a notification before an alarm is raised.
@@ -47,6 +47,7 @@ pub(super) fn findings(facts: &Facts, config: &Config) -> Vec<Finding> {
     found.extend(paused(facts));
     found.extend(blocked(facts, config));
     found.extend(behind(facts, config));
+    found.extend(incomplete(facts, config));
     found.extend(refused_storm(facts));
     found.extend(unexpected_requests(facts));
     found.extend(certificates(facts));
@@ -55,10 +56,21 @@ pub(super) fn findings(facts: &Facts, config: &Config) -> Vec<Finding> {
     found.extend(destinations(facts, config));
     found.extend(held(facts));
     for kind in AlarmKind::ALL {
-        let mut room = MAX_OF_A_KIND;
+        let is_active = |finding: &Finding| {
+            let mut alarms = facts.stored.alarms.iter();
+            alarms.any(|alarm| alarm.kind == kind && alarm.subject == finding.subject)
+        };
+        let active = found
+            .iter()
+            .filter(|finding| finding.kind == kind && is_active(finding))
+            .count();
+        let mut room = MAX_OF_A_KIND.saturating_sub(active);
         found.retain(|finding| {
-            let keep = finding.kind != kind || room > 0;
-            room -= usize::from(finding.kind == kind && room > 0);
+            if finding.kind != kind || is_active(finding) {
+                return true;
+            }
+            let keep = room > 0;
+            room -= usize::from(keep);
             keep
         });
     }
@@ -109,6 +121,7 @@ fn subscriptions(facts: &Facts, config: &Config) -> Vec<Finding> {
             let row = problem.row()?;
             let kind = match problem {
                 Problem::Ended(_) => AlarmKind::Unsubscribed,
+                Problem::OtherTopic(_) => AlarmKind::SwappedTargets,
                 _ => AlarmKind::Unconfirmed,
             };
             let subject = format!("{}/{}/{}", row.account, row.event, row.id);
@@ -135,7 +148,7 @@ fn cause_and_fix(reason: FeedPauseReason) -> Option<(&'static str, &'static str)
         )),
         FeedPauseReason::CompanyFilterIgnored => Some((
             "Įvesk.lt listed another company's documents",
-            "check `api.exported_path` with `ivesk-webhook doctor --company`",
+            "check `api.exported_path` with `ivesk-webhook doctor --company`; if the documents are this company's after all, resume with --accept",
         )),
     }
 }
@@ -219,7 +232,8 @@ fn behind(facts: &Facts, config: &Config) -> Vec<Finding> {
     feeds
         .filter(|row| !has_other_alarm(row) && config.accounts.contains_key(&row.feed.account))
         .filter_map(|row| {
-            let age = now.since(row.up_to_date_at?);
+            // An incomplete feed has an alarm of another kind.
+            let age = now.since(row.pulled_at.max(row.up_to_date_at)?);
             let counts = !facts.just_started || is_active(row);
             (counts && age > limit).then(|| {
                 let (feed, hours) = (&row.feed, counted(age.as_secs() / 3_600, "hour"));
@@ -231,6 +245,29 @@ fn behind(facts: &Facts, config: &Config) -> Vec<Finding> {
                 finding(AlarmKind::Behind, feed, text)
             })
         })
+        .collect()
+}
+
+/// Returns the feeds that may lack documents. That the page size is not known is a notice first,
+/// which the overview shows.
+fn incomplete(facts: &Facts, config: &Config) -> Vec<Finding> {
+    let now = facts.stored.now;
+    let to_finding = |row: &FeedRow| {
+        let (reason, since) = (row.incomplete?, row.incomplete_since?);
+        let is_notice =
+            reason == IncompleteReason::PageSizeUnknown && now.since(since) < PAGE_SIZE_NOTICE;
+        let (feed, gaps) = (&row.feed, counted(row.gaps, "gap"));
+        let (cause, fix) = reason.cause_and_fix();
+        let text = format!(
+            "documents of `{feed}` may be missing ({gaps}): {cause}. Fix: list the gaps with \
+             `ivesk-webhook feeds gaps`; {fix}"
+        );
+        (!is_notice).then(|| finding(AlarmKind::Incomplete, feed, text))
+    };
+    let feeds = facts.stored.feeds.iter();
+    feeds
+        .filter(|row| config.accounts.contains_key(&row.feed.account))
+        .filter_map(to_finding)
         .collect()
 }
 
@@ -295,7 +332,7 @@ fn disk(facts: &Facts, config: &Config) -> Option<Finding> {
     (free < config.store.alarm_free_bytes()).then(|| {
         let text = format!(
             "the store's disk has {free} bytes free; below {minimum} (`store.min_free_bytes`) \
-             messages are answered 503. Fix: free some space"
+             messages are answered 503 and nothing is pulled. Fix: free some space"
         );
         finding(AlarmKind::Disk, "store", text)
     })
@@ -305,8 +342,9 @@ fn late_uploads(facts: &Facts) -> Option<Finding> {
     let count = facts.late_uploads;
     (count > 0).then(|| {
         let text = format!(
-            "{} uploaded more than 12 hours ago without a document since. Fix: list them with \
-             `ivesk-webhook uploads list --late`, then ask Įvesk.lt",
+            "{} uploaded longer than `upload.late_after` ago (working hours) without a document since. Fix: list \
+             them with `ivesk-webhook uploads list --late`, look for them in Įvesk.lt's upload window, and settle \
+             those that it rejected with `ivesk-webhook uploads settle ID --reason TEXT`",
             match count {
                 1 => "1 file was".to_owned(),
                 _ => format!("{count} files were"),

@@ -22,8 +22,8 @@ use crate::egress::SetupError;
 use crate::metrics::{Metrics, StoreSnapshot, StoreStep};
 use crate::receiver::health::Health;
 use crate::store::{
-    AlarmChanges, AlarmNotice, AlarmObservation, HeldFeed, LATE_AFTER, NoticeEnd, SharedStore,
-    StoreError, UploadFilter,
+    AlarmChanges, AlarmNotice, AlarmObservation, HeldFeed, NoticeEnd, SharedStore, StoreError,
+    UploadFilter,
 };
 
 mod conditions;
@@ -131,7 +131,7 @@ impl Alarms {
         let now = self.clock.now();
         let late = UploadFilter {
             after: 0,
-            missing_since: Some(now.before(LATE_AFTER)),
+            missing_since: Some(self.config.upload.late_before(now)),
             limit: MAX_LATE_UPLOADS,
         };
         let silent_since = now.before(conditions::SILENCE_AFTER);

@@ -64,6 +64,9 @@ fn remarks(config: &Config) -> Vec<String> {
             ));
         }
     }
+    for doubt in config.doubted_companies() {
+        remarks.push(format!("WARNING: {doubt}"));
+    }
     if config.api.exported_path.is_none() {
         remarks.push(
             "`api.exported_path` is not set: exported documents are not pulled until it is \

@@ -16,7 +16,7 @@ use crate::config::{
     Config, DestinationConfig, DestinationKind, FileMode, FolderLayout, HistoryMode, LogConfig,
     Loopback, UploadOptions, default_account, fresh_token,
 };
-use crate::domain::{Clock, Company, DestinationName, Event, Queue};
+use crate::domain::{Clock, Company, DestinationName, Event, Queue, version_key};
 use crate::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Publication, Tamper,
     sample_pdf,
@@ -406,7 +406,9 @@ impl Demo {
         };
         loop {
             let stored = self.stored(queue, company).await?;
-            let mut expected = self.control().documents(queue, company);
+            let expected = self.control().documents(queue, company).into_iter();
+            let key = |(id, version): (String, String)| (id, version_key(&version));
+            let mut expected: Vec<_> = expected.map(key).collect();
             expected.sort();
             if stored == expected {
                 println!("   {name}: {} documents stored", stored.len());

@@ -9,7 +9,9 @@ use super::logging;
 use super::outcome::{Exit, Failure};
 use super::server::RunningServer;
 use crate::config::Config;
-use crate::doctor::{Check, CheckResult, destinations, inside, outside, probe, subscriptions};
+use crate::doctor::{
+    Check, CheckResult, destinations, feeds, inside, notifications, outside, probe, subscriptions,
+};
 use crate::domain::{Clock, Company};
 use crate::receiver::challenge::Challenge;
 use crate::service::open_store_for_reading;
@@ -117,6 +119,13 @@ async fn find_exported_path(
     checks: &mut Vec<Check>,
 ) -> Result<(), Failure> {
     let company = Company::parse(code).map_err(Failure::usage)?;
+    if let Some(doubt) = company.doubt() {
+        checks.push(
+            Check::note("company_code", doubt.to_string())
+                .because("Įvesk.lt has no documents of a company that it does not know")
+                .fix("run this again with the right code"),
+        );
+    }
     let account = chosen_account(args.account.as_deref(), config)?;
     if let Some(key) = &config.accounts[&account].api_key {
         let probed = probe::exported_path(&config.api, key, &company).await;
@@ -186,10 +195,14 @@ async fn stored_state(config: &Config, clock: &Clock) -> Vec<Check> {
         return Vec::new();
     };
     let of_subscriptions = subscriptions::state(config, store.as_ref(), clock.now()).await;
+    let of_notifications = notifications::state(store.as_ref(), clock.now()).await;
     let of_destinations = destinations::state(config, store.as_ref()).await;
+    let of_feeds = feeds::state(store.as_ref(), clock.now()).await;
     // Opened read-only, so closing can't lose anything.
     let _ = store.close().await;
     let mut checks = of_subscriptions.unwrap_or_default();
+    checks.extend(of_notifications.unwrap_or_default());
+    checks.extend(of_feeds.unwrap_or_default());
     checks.extend(of_destinations.unwrap_or_default());
     checks
 }

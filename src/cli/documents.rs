@@ -63,6 +63,12 @@ enum Action {
         #[command(flatten)]
         selection: Selection,
     },
+    /// Erase a company's documents, or one document, with their files in folders of destinations
+    ///
+    /// Their contents are removed for good: JSON, links, answers of destinations, import errors.
+    /// Sequence numbers stay, and no later pull stores the same versions again. What other
+    /// destinations have taken, exports and backups are not touched.
+    Erase(super::erase::Args),
 }
 
 /// The documents to list or export.
@@ -108,8 +114,12 @@ impl Selection {
 /// Runs `documents`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
+    let action = match args.action {
+        Action::Erase(args) => return super::erase::run(args, &config).await,
+        reading => reading,
+    };
     let store = open_store_for_reading(&config).await?;
-    let outcome = match args.action {
+    let outcome = match action {
         Action::List {
             selection,
             limit,
@@ -125,6 +135,8 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Action::Export { dir, selection } => {
             export(store.as_ref(), selection.filter()?, &dir).await
         }
+        // It has returned above: it writes.
+        Action::Erase(_) => Ok(Exit::Usage),
     };
     store.close().await?;
     outcome
@@ -195,7 +207,16 @@ pub(super) fn document_table<'a>(rows: impl Iterator<Item = &'a DocumentRow>) ->
             view.buyer.unwrap_or_default(),
             total.trim().to_owned(),
             row.document_id.clone(),
-            if row.superseded { "superseded" } else { "" }.to_owned(),
+            match row {
+                DocumentRow {
+                    erased_at: Some(_), ..
+                } => "erased",
+                DocumentRow {
+                    superseded: true, ..
+                } => "superseded",
+                DocumentRow { .. } => "",
+            }
+            .to_owned(),
         ]);
     }
     table
@@ -250,10 +271,13 @@ async fn show(store: &Store, document: &str) -> Result<Exit, Failure> {
         .into());
     };
     let Some(body) = row.body else {
-        return Err(anyhow!(
-            "the JSON of document `{document}` was removed after `retention.documents`"
-        )
-        .into());
+        let problem = match row.erased_at {
+            Some(at) => anyhow!("document `{document}` was erased at {at}"),
+            None => {
+                anyhow!("the JSON of document `{document}` was removed after `retention.documents`")
+            }
+        };
+        return Err(problem.into());
     };
     printing::bytes_to_stdout(&body);
     println!();
@@ -353,7 +377,9 @@ async fn export(store: &Store, filter: DocumentFilter, dir: &Path) -> Result<Exi
     .await?;
     println!("Wrote {written} document versions to {}.", dir.display());
     if without_body > 0 {
-        println!("Left out {without_body}, whose JSON was removed after `retention.documents`.");
+        println!(
+            "Left out {without_body}, whose JSON was removed after `retention.documents`, or that were erased."
+        );
     }
     Ok(Exit::Done)
 }

@@ -8,7 +8,7 @@ use super::account::chosen_account;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{logging, table};
+use super::{feed_gaps, logging, table};
 use crate::config::Config;
 use crate::domain::{Account, Queue, counted};
 
@@ -32,8 +32,35 @@ enum Action {
     },
     /// Stop pulling all feeds of an account, or one feed, until resumed
     Pause(Selection),
-    /// Resume all feeds that are paused or waiting, or only those of an account, or one feed
-    Resume(Selection),
+    /// Resume all feeds that are paused or waiting, or only those of an account, or one feed, also a removed one
+    Resume(Resume),
+    /// Stop pulling a feed that is not needed, such as one of a mistyped company. Its documents stay, and
+    /// `feeds resume` brings it back
+    Remove(Selection),
+    /// Continue a feed at the cursor where another program has stopped
+    StartAt {
+        /// The other program's cursor: the last `next` of Įvesk.lt, or the time of the last document
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        cursor: String,
+        #[command(flatten)]
+        selection: Selection,
+        /// Add the company's feed, which no notification or document has named yet
+        #[arg(long, requires = "company")]
+        new: bool,
+    },
+    /// Show the stretches in which document versions may be missing, or dismiss one
+    Gaps(feed_gaps::Args),
+}
+
+/// The feeds to resume.
+#[derive(Debug, clap::Args)]
+struct Resume {
+    #[command(flatten)]
+    selection: Selection,
+    /// Accept the documents of feeds that are paused as `company_filter_ignored`: they are the
+    /// company's own
+    #[arg(long)]
+    accept: bool,
 }
 
 /// All feeds of an account, or one.
@@ -52,31 +79,64 @@ struct Selection {
 
 impl Selection {
     /// Returns an error if queue and company name no feed.
-    fn check(&self) -> Result<(), Failure> {
+    fn check(&self, config: &Config) -> Result<(), Failure> {
         match (self.queue, &self.company) {
-            (Some(Queue::Exported), None) => Err(Failure::usage(anyhow!(
-                "the exported queue has one feed for each company; add --company"
-            ))),
+            (Some(Queue::Exported), None) if !config.api.has_one_exported_feed() => {
+                Err(Failure::usage(anyhow!(
+                    "the exported queue has one feed for each company; add --company"
+                )))
+            }
             (Some(Queue::Digitized), Some(_)) => Err(Failure::usage(anyhow!(
                 "the digitized queue has one feed for all companies; leave out --company"
             ))),
             _ => Ok(()),
         }
     }
+
+    /// Returns an error if queue and company do not name one feed.
+    fn check_one(&self, config: &Config) -> Result<(), Failure> {
+        self.check(config)?;
+        match (self.queue, &self.company) {
+            (None, None) => Err(Failure::usage(anyhow!(
+                "name the feed: add --company, or --queue digitized"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Prints what the server says is probably wrong.
+pub(super) fn print_warnings(answer: &Value) {
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        eprintln!("warning: {}", table::cell(warning));
+    }
 }
 
 /// Runs `feeds`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    if let Action::Pause(selection) | Action::Resume(selection) = &args.action {
-        selection.check()?;
+    match &args.action {
+        Action::List { .. } | Action::Gaps(_) => {}
+        Action::Pause(selection) | Action::Resume(Resume { selection, .. }) => {
+            selection.check(&config)?;
+        }
+        Action::Remove(selection) | Action::StartAt { selection, .. } => {
+            selection.check_one(&config)?;
+        }
     }
     logging::start(&config.log)?;
     let api = Api::open(&config).await?;
     let outcome = match args.action {
         Action::List { json } => list(&api, json).await,
         Action::Pause(selection) => pause(&api, &config, &selection).await,
-        Action::Resume(selection) => resume(&api, &config, &selection).await,
+        Action::Resume(args) => resume(&api, &config, &args).await,
+        Action::Gaps(args) => feed_gaps::run(&api, args).await,
+        Action::Remove(selection) => remove(&api, &config, &selection).await,
+        Action::StartAt {
+            cursor,
+            selection,
+            new,
+        } => start_at(&api, &config, &selection, &cursor, new).await,
     };
     api.close().await?;
     outcome
@@ -99,6 +159,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         "documents",
         "missed notifications",
         "gaps",
+        "incomplete",
         "triggers",
         "last error",
     ]);
@@ -110,13 +171,19 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
             .filter_map(Value::as_str)
             .collect();
         table.add_row([
-            name(feed),
+            table::feed(feed),
             table::state(feed),
             table::cell(&feed["up_to_date_at"]),
             table::cell(&feed["documents"]),
             table::cell(&feed["missed_notifications"]),
             table::cell(&feed["gaps"]),
-            triggers.join(" "),
+            table::cell(&feed["incomplete"]),
+            match feed["pending_notifications"].as_u64() {
+                Some(count) if feed["state"] == "removed" && count > 0 => {
+                    counted(count, "notification")
+                }
+                _ => triggers.join(" "),
+            },
             table::cell(&feed["last_error"]),
         ]);
     }
@@ -136,15 +203,9 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Returns the feed's name, such as `default/exported/302320404`.
-fn name(feed: &Value) -> String {
-    let parts = ["account", "queue", "company"].map(|part| table::cell(&feed[part]));
-    parts.join("/").trim_end_matches('/').to_owned()
-}
-
 async fn pause(api: &Api, config: &Config, selection: &Selection) -> Result<Exit, Failure> {
     let account = chosen_account(selection.account.as_deref(), config)?;
-    let paused = change(api, &account, selection, "pause").await?;
+    let paused = change(api, &account, selection, "pause", &json!({})).await?;
     if paused == 0 {
         println!("Account `{account}` has no such feed.");
         return Ok(Exit::Failed);
@@ -153,7 +214,9 @@ async fn pause(api: &Api, config: &Config, selection: &Selection) -> Result<Exit
     Ok(Exit::Done)
 }
 
-async fn resume(api: &Api, config: &Config, selection: &Selection) -> Result<Exit, Failure> {
+async fn resume(api: &Api, config: &Config, args: &Resume) -> Result<Exit, Failure> {
+    let Resume { selection, accept } = args;
+    let accept = json!({ "accept": accept });
     let accounts: Vec<Account> = match selection.account.as_deref() {
         Some(name) => vec![chosen_account(Some(name), config)?],
         None => config.accounts.keys().cloned().collect(),
@@ -161,7 +224,7 @@ async fn resume(api: &Api, config: &Config, selection: &Selection) -> Result<Exi
     let whole_account = selection.queue.is_none() && selection.company.is_none();
     let mut exit = Exit::Failed;
     for account in accounts {
-        let resumed = change(api, &account, selection, "resume").await?;
+        let resumed = change(api, &account, selection, "resume", &accept).await?;
         if whole_account {
             println!("Resumed account `{account}`.");
         } else if resumed > 0 {
@@ -180,15 +243,67 @@ async fn resume(api: &Api, config: &Config, selection: &Selection) -> Result<Exi
     Ok(exit)
 }
 
+async fn remove(api: &Api, config: &Config, selection: &Selection) -> Result<Exit, Failure> {
+    let account = chosen_account(selection.account.as_deref(), config)?;
+    if change(api, &account, selection, "remove", &json!({})).await? == 0 {
+        println!("No such feed, or it is removed already; `feeds list` shows all.");
+        return Ok(Exit::Failed);
+    }
+    println!("Removed the feed. Its documents stay; `feeds resume` with its name brings it back.");
+    let is_configured = selection.company.as_ref().is_some_and(|code| {
+        let companies = &config.accounts[&account].companies;
+        companies
+            .iter()
+            .any(|company| company.as_str() == code.trim())
+    });
+    if is_configured {
+        println!("It stays removed although `accounts.{account}.companies` names it.");
+    }
+    Ok(Exit::Done)
+}
+
+async fn start_at(
+    api: &Api,
+    config: &Config,
+    selection: &Selection,
+    cursor: &str,
+    new: bool,
+) -> Result<Exit, Failure> {
+    let account = chosen_account(selection.account.as_deref(), config)?;
+    let Selection { queue, company, .. } = selection;
+    let body = json!({
+        "account": account, "queue": queue, "company": company, "cursor": cursor, "new": new,
+    });
+    let started = api.post("/v1/feeds/start-at", &body).await?;
+    print_warnings(&started);
+    let feed = table::feed(&started["feed"]);
+    let cursor = table::cell(&Value::from(cursor));
+    println!("{feed} continues at {cursor}.");
+    if started["gap"] == true {
+        let from = match &started["previous"] {
+            Value::Null => "the beginning".to_owned(),
+            previous => table::cell(previous),
+        };
+        println!(
+            "What lies before, from {from} on, is recorded as a gap: the other program has it."
+        );
+    }
+    Ok(Exit::Done)
+}
+
 /// Posts the change and returns how many feeds changed.
 async fn change(
     api: &Api,
     account: &Account,
     selection: &Selection,
     action: &str,
+    more: &Value,
 ) -> Result<u64, Failure> {
     let Selection { queue, company, .. } = selection;
-    let body = json!({ "account": account, "queue": queue, "company": company });
+    let mut body = json!({ "account": account, "queue": queue, "company": company });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        body[name] = value.clone();
+    }
     let answer = api.post(&format!("/v1/feeds/{action}"), &body).await?;
     Ok(answer["changed"].as_u64().unwrap_or(0))
 }

@@ -44,6 +44,9 @@ fn parse_company(text: &str) -> Result<Company, InvalidName> {
 /// Runs `init`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let path = &globals.config;
+    for doubt in args.company.iter().filter_map(Company::doubt) {
+        eprintln!("warning: {doubt}");
+    }
     let settings = fresh_settings(args.public_url, args.account, args.company)?;
     let text = settings.to_toml();
     // Mistakes in the arguments are found before anything is written.

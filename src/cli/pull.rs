@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::json;
 
 use super::account::no_api_key;
+use super::feeds::print_warnings;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
@@ -15,7 +16,9 @@ use crate::ivesk::{self, ApiError, Client};
 use crate::pull::paging::next_step;
 use crate::pull::{PullOutcome, Puller, blocked_queues, configured_feeds};
 use crate::service::open_store_for_reading;
-use crate::store::{FeedPauseReason, PageEnd, Position, SharedStore, Store, StoreError};
+use crate::store::{
+    FeedPauseReason, FeedRow, IncompleteReason, PageEnd, Position, SharedStore, Store, StoreError,
+};
 
 /// Arguments of `pull`.
 #[derive(Debug, clap::Args)]
@@ -31,9 +34,12 @@ pub struct Args {
     /// Only feeds of this queue
     #[arg(long, value_enum)]
     queue: Option<Queue>,
-    /// Only the feed of this company, which is added if it is new
+    /// Only the feed of this company
     #[arg(long, value_name = "CODE")]
     company: Option<String>,
+    /// Add the company's feed, which no notification or document has named yet
+    #[arg(long, requires = "company")]
+    new: bool,
     /// Read again from this cursor: an earlier `next`, or the time of a document. The feed's own
     /// cursor does not change. Refused while one of the feeds still reads an earlier stretch
     #[arg(long, value_name = "CURSOR")]
@@ -52,9 +58,11 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     }
     let api = Api::open(&config).await?;
     let request = json!({
-        "account": args.account, "queue": args.queue, "company": args.company, "from": args.from,
+        "account": args.account, "queue": args.queue, "company": args.company, "new": args.new,
+        "from": args.from,
     });
     let triggered = api.post("/v1/pull", &request).await?;
+    print_warnings(&triggered);
     let outcome = match api.own_store() {
         None => {
             let feeds = triggered["feeds"].as_array().map_or(0, Vec::len);
@@ -83,6 +91,7 @@ struct FeedResult {
 async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> {
     let clock = store.clock().unwrap_or_else(Clock::system);
     let puller = Puller::new(config, SharedStore::clone(&store), clock).map_err(Failure::usage)?;
+    let puller = puller.without_interval();
     puller.register_feeds(configured_feeds(config)).await?;
     let mut results: BTreeMap<Feed, FeedResult> = BTreeMap::new();
     let mut exit = Exit::Done;
@@ -122,6 +131,19 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
             exit = Exit::Failed;
         }
     }
+    for row in store.feeds().await? {
+        let Some(reason) = row.incomplete else {
+            continue;
+        };
+        let (cause, fix) = reason.cause_and_fix();
+        println!(
+            "Documents of {} may be missing: {cause}. List the gaps with `ivesk-webhook feeds gaps`; {fix}.",
+            row.feed
+        );
+        if exit == Exit::Done && reason != IncompleteReason::PageSizeUnknown {
+            exit = Exit::Failed;
+        }
+    }
     for blocked in blocked_queues(config) {
         println!(
             "The {} queue of account {} was not pulled: set {}.",
@@ -156,7 +178,7 @@ async fn skipped(
         }
     }
     for row in store.feeds().await? {
-        if !pulled.contains_key(&row.feed) {
+        if !pulled.contains_key(&row.feed) && row.is_known() {
             let name = format!("Feed {}", row.feed);
             lines.extend(skip_reason(
                 &name,
@@ -276,15 +298,21 @@ async fn chosen_feeds(
         .map(Company::parse)
         .transpose()
         .map_err(Failure::usage)?;
+    if let Some(doubt) = company.as_ref().and_then(Company::doubt) {
+        eprintln!("warning: {doubt}");
+    }
     let mut feeds: BTreeMap<Feed, Option<Cursor>> = configured_feeds(config)
         .into_iter()
         .map(|feed| (feed, None))
         .collect();
     if let Some(company) = &company {
         let accounts = config.accounts.keys();
-        feeds.extend(
-            accounts.map(|account| (Feed::exported(account.clone(), company.clone()), None)),
-        );
+        feeds.extend(accounts.map(|account| {
+            (
+                config.api.exported_feed(account.clone(), company.clone()),
+                None,
+            )
+        }));
     }
     if let Some(store) = store {
         feeds.extend(
@@ -292,6 +320,7 @@ async fn chosen_feeds(
                 .feeds()
                 .await?
                 .into_iter()
+                .filter(FeedRow::is_known)
                 .map(|row| (row.feed, row.cursor)),
         );
     }
@@ -341,7 +370,7 @@ async fn count(
             .collect();
         let versions: Vec<_> = documents
             .iter()
-            .map(|document| (document.id.clone(), document.version.clone()))
+            .map(|document| (document.id.clone(), document.version_key()))
             .collect();
         let known = match store {
             Some(store) => store.known_versions(feed.clone(), versions.clone()).await?,
@@ -357,14 +386,14 @@ async fn count(
             result.new += usize::from(!known);
         }
         last_page = versions.into_iter().collect();
-        let step = next_step(&position, entries, &documents, page.next);
+        let step = next_step(&position, 0, entries, &documents, page.next);
         if step.end != PageEnd::More {
             return Ok(Ok(()));
         }
         position = Position {
             from: step.next_from,
-            previous_next: step.cursor,
-            previous_entries: entries,
+            previous_next: step.cursor.or(position.previous_next),
+            progress: step.progress,
         };
     }
 }

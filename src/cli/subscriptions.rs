@@ -1,8 +1,6 @@
 //! `subscriptions`
 
-use std::io::IsTerminal as _;
-
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::Subcommand;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -10,12 +8,12 @@ use serde_json::{Value, json};
 use super::account::{chosen_account, no_api_key};
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
+use super::question::ask;
 use super::server::Api;
 use super::{logging, table};
 use crate::config::{Config, is_loopback};
-use crate::domain::{Account, Event};
+use crate::domain::{Account, Event, counted};
 use crate::ivesk::{ApiError, Client, subscription_body};
-use crate::receiver::log::SWAPPED_TARGETS_FIX;
 
 /// Arguments of `subscriptions`.
 #[derive(Debug, clap::Args)]
@@ -45,6 +43,14 @@ enum Action {
         /// Allow an unknown topic without asking
         #[arg(long)]
         yes: bool,
+    },
+    /// Take the approval of a topic back: its messages are refused from then on
+    ///
+    /// Its subscriptions leave the list. Whoever owns the topic can offer it again, which needs
+    /// another approval. Topics of `sns.topics` are allowed by that setting alone.
+    Revoke {
+        /// Number of a subscription to the topic, from `subscriptions list`, or the topic's ARN
+        subscription: String,
     },
     /// Restore a subscription that has ended, or could not be confirmed
     Restore {
@@ -89,6 +95,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Action::Create(args) => create(&args, &config).await,
         Action::List { json } => list(&config, json).await,
         Action::Approve { id, yes } => approve(&config, id, yes).await,
+        Action::Revoke { subscription } => revoke(&config, &subscription).await,
         Action::Restore { id } => confirm(&config, id, "restore").await,
     }
 }
@@ -250,30 +257,11 @@ async fn list(config: &Config, json: bool) -> Result<Exit, Failure> {
         ]);
     }
     println!("{table}");
-    let fixes = rows
-        .iter()
-        .filter_map(|row| Some((&row["id"], row["fix"].as_str()?)));
-    for (id, fix) in fixes {
-        println!("\nSubscription {id} needs a person: {fix}.");
-    }
-    for row in rows.iter().filter(|row| has_other_topic(row)) {
-        println!(
-            "\nSubscription {} is to the other event's topic. Fix: {SWAPPED_TARGETS_FIX}.",
-            table::cell(&row["id"])
-        );
+    for row in rows.iter().filter(|row| !row["fix"].is_null()) {
+        let (problem, fix) = (table::cell(&row["problem"]), table::cell(&row["fix"]));
+        println!("\nNeeds a person: {problem}. Fix: {fix}.");
     }
     Ok(Exit::Done)
-}
-
-/// Returns true if a webhook is subscribed to the topic of the other event.
-fn has_other_topic(row: &Value) -> bool {
-    let event = row["event"].as_str().and_then(Event::parse);
-    let topic_arn = row["topic_arn"].as_str();
-    let states = [UNKNOWN_TOPIC, "failed", "unsubscribed"];
-    !states.iter().any(|state| row["state"] == *state)
-        && event
-            .zip(topic_arn)
-            .is_some_and(|(event, topic_arn)| !event.fits_topic(topic_arn))
 }
 
 /// The state of a subscription to a topic that is not allowed.
@@ -303,24 +291,37 @@ async fn approve(config: &Config, id: i64, yes: bool) -> Result<Exit, Failure> {
     confirm(config, id, "approve").await
 }
 
-/// Asks a person a question; returns true if the answer is yes.
-///
-/// # Errors
-///
-/// If nobody can answer, since standard input is no terminal.
-fn ask(question: &str) -> Result<bool, Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage(anyhow!(
-            "nobody can be asked here: run this in a terminal, or add --yes"
-        )));
-    }
-    eprint!("{question} [y/N] ");
-    let mut answer = String::new();
-    std::io::stdin()
-        .read_line(&mut answer)
-        .context("failed to read the answer")?;
-    let answer = answer.trim().to_lowercase();
-    Ok(matches!(answer.as_str(), "y" | "yes" | "t" | "taip"))
+/// Revokes the approval of a topic, named by its ARN or by one of its subscriptions.
+async fn revoke(config: &Config, subscription: &str) -> Result<Exit, Failure> {
+    let api = Api::open(config).await?;
+    let revoked = revoke_topic(&api, subscription).await;
+    api.close().await?;
+    let (topic, subscriptions) = revoked?;
+    println!(
+        "Messages of the topic {topic} are refused from now on. {} left the list.",
+        counted(subscriptions, "subscription")
+    );
+    Ok(Exit::Done)
+}
+
+async fn revoke_topic(api: &Api, subscription: &str) -> Result<(String, u64), Failure> {
+    let topic_arn = match subscription.parse::<i64>() {
+        Err(_) => subscription.to_owned(),
+        Ok(id) => {
+            let rows = api.rows("/v1/subscriptions").await?;
+            let row = rows.into_iter().find(|row| row["id"] == id);
+            let topic_arn = row.and_then(|row| row["topic_arn"].as_str().map(str::to_owned));
+            topic_arn.ok_or_else(|| {
+                anyhow!(
+                    "subscription {id} does not exist, or has no topic yet; `ivesk-webhook subscriptions list` shows all"
+                )
+            })?
+        }
+    };
+    let request = json!({ "topic_arn": topic_arn });
+    let revoked = api.post("/v1/subscriptions/revoke", &request).await?;
+    let subscriptions = revoked["subscriptions"].as_u64().unwrap_or_default();
+    Ok((table::cell(&request["topic_arn"]), subscriptions))
 }
 
 /// Approves or restores a subscription, and prints whether it is confirmed now.

@@ -48,6 +48,12 @@ pub(super) fn cell(value: &Value) -> String {
     }
 }
 
+/// Returns the name of a row's feed, such as `default/exported/302320404`.
+pub(super) fn feed(row: &Value) -> String {
+    let parts = ["account", "queue", "company"].map(|part| cell(&row[part]));
+    parts.join("/").trim_end_matches('/').to_owned()
+}
+
 /// Returns the state of a row of `/v1/feeds` or `/v1/destinations`, such as `paused (by_hand)`.
 pub(super) fn state(row: &Value) -> String {
     let state = cell(&row["state"]);

@@ -3,11 +3,13 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::anyhow;
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -152,7 +154,9 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let uploader = Uploader::new(client, journal, settings, Clock::system(), stop.clone())?;
     let screen = Screen::new(args.json);
     let outcome = match &args.watch {
-        Some(folder) => watch_folder(folder, uploader, stop, &screen).await,
+        Some(folder) => {
+            watch_folder(folder, config.upload.quiet_time, uploader, stop, &screen).await
+        }
         None => upload_all(files, usize::from(args.parallel), uploader, &stop, &screen).await,
     };
     // The uploader is gone, so this is the last reference.
@@ -177,11 +181,12 @@ async fn stop_signal() -> std::io::Result<()> {
 
 async fn watch_folder(
     folder: &Path,
+    quiet: Duration,
     uploader: Uploader,
     stop: CancellationToken,
     screen: &Screen,
 ) -> Result<Exit, Failure> {
-    let watcher = Watcher::open(folder, uploader).map_err(Failure::usage)?;
+    let watcher = Watcher::open(folder, quiet, uploader).map_err(Failure::usage)?;
     eprintln!(
         "Watching {}. Stop with Ctrl-C at any time: no file is lost or sent twice.",
         folder.display()
@@ -380,7 +385,9 @@ fn line(file: &FileReport) -> String {
             "{path}: another process is sending it, or was interrupted; retry after {until}"
         ),
         UploadOutcome::Refused { error } => format!("{path}: refused: {error}"),
-        UploadOutcome::Failed { error, .. } => format!("{path}: failed: {error}"),
+        UploadOutcome::Failed { error, .. } | UploadOutcome::NoLocation { error } => {
+            format!("{path}: failed: {error}")
+        }
         UploadOutcome::Stopped { error } => format!("{path}: not sent: {error}"),
     }
 }
@@ -396,7 +403,9 @@ fn json_line(file: &FileReport) -> String {
         UploadOutcome::AlreadySent { id } => ("already_sent", Some(id), None),
         UploadOutcome::Busy { until } => ("busy", None, Some(format!("until {until}"))),
         UploadOutcome::Refused { error } => ("refused", None, Some(error.clone())),
-        UploadOutcome::Failed { error, .. } => ("failed", None, Some(error.clone())),
+        UploadOutcome::Failed { error, .. } | UploadOutcome::NoLocation { error } => {
+            ("failed", None, Some(error.clone()))
+        }
         UploadOutcome::Stopped { error } => ("stopped", None, Some(error.clone())),
     };
     json!({
@@ -437,6 +446,19 @@ impl Journal for ApiJournal {
         })
     }
 
+    async fn keep_location(
+        &self,
+        id: i64,
+        owner: String,
+        location: Option<SecretString>,
+    ) -> Result<(), JournalError> {
+        let location = location.as_ref().map(ExposeSecret::expose_secret);
+        let place = json!({ "owner": owner, "location": location });
+        let path = format!("/v1/uploads/{id}/location");
+        self.0.post(&path, &place).await.map_err(journal_error)?;
+        Ok(())
+    }
+
     async fn end(
         &self,
         id: i64,
@@ -467,6 +489,7 @@ fn parse_claim(answer: &Value) -> Option<Claim> {
         "send" => Claim::Send {
             id: id?,
             correlation: answer["correlation"].as_str()?.to_owned(),
+            location: answer["location"].as_str().map(SecretString::from),
         },
         "already" => Claim::AlreadySent { id: id? },
         "busy" => Claim::Busy {

@@ -1,7 +1,7 @@
 //! `uploads`
 
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
@@ -20,13 +20,28 @@ pub struct Args {
 enum Action {
     /// Show uploaded files and the documents made from them
     List {
-        /// Only files without a document after 12 hours; exit code 1 if there are any
+        /// Only files without a document for longer than upload.late_after; exit code 1 if there are any
         #[arg(long)]
         late: bool,
         /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
+    /// Stop waiting for the document of a file, as when Įvesk.lt rejected it after the upload
+    Settle {
+        /// Number of the upload, from `uploads list`
+        id: i64,
+        /// Why no document will come, such as "duplicate"
+        #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
+        reason: String,
+    },
+}
+
+fn parse_reason(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("write a reason"),
+        reason => Ok(reason.to_owned()),
+    }
 }
 
 /// Runs `uploads`.
@@ -34,10 +49,19 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
     logging::start(&config.log)?;
     let api = Api::open(&config).await?;
-    let Action::List { late, json } = args.action;
-    let outcome = list(&api, late, json).await;
+    let outcome = match args.action {
+        Action::List { late, json } => list(&api, late, json).await,
+        Action::Settle { id, reason } => settle(&api, id, &reason).await,
+    };
     api.close().await?;
     outcome
+}
+
+async fn settle(api: &Api, id: i64, reason: &str) -> Result<Exit, Failure> {
+    let path = format!("/v1/uploads/{id}/settle");
+    api.post(&path, &json!({ "reason": reason })).await?;
+    println!("Upload {id} is settled: no document of it is expected.");
+    Ok(Exit::Done)
 }
 
 async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
@@ -58,7 +82,7 @@ async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
             "state",
             "sent",
             "documents",
-            "last error",
+            "reason or last error",
         ]);
         for row in &rows {
             let documents = row["documents"].as_array().map(|ids| {
@@ -73,7 +97,10 @@ async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
                 table::cell(&row["status"]),
                 table::cell(&row["sent_at"]),
                 documents.unwrap_or_default(),
-                table::cell(&row["last_error"]),
+                match row["settled_reason"].as_str() {
+                    Some(_) => table::cell(&row["settled_reason"]),
+                    None => table::cell(&row["last_error"]),
+                },
             ]);
         }
         println!("{table}");

@@ -9,6 +9,7 @@ use url::Url;
 use super::check::{base_url, excerpt, host_name};
 use super::egress::EgressConfig;
 use super::layers::Layers;
+use crate::domain::{Account, Company, Feed};
 use crate::egress::Proxy;
 
 /// The vendor's API.
@@ -74,6 +75,21 @@ impl ApiConfig {
 }
 
 impl ApiConfig {
+    /// Returns true if each key has one exported feed, since `api.exported_path` names no company.
+    pub fn has_one_exported_feed(&self) -> bool {
+        let path = self.exported_path.as_ref();
+        path.is_some_and(|path| !path.template.contains("{company}"))
+    }
+
+    /// Returns the feed of a company's exported documents: its own, or the only one of the key.
+    pub fn exported_feed(&self, account: Account, company: Company) -> Feed {
+        let company = match self.has_one_exported_feed() {
+            true => Company::mixed(),
+            false => company,
+        };
+        Feed::exported(account, company)
+    }
+
     /// Checks a link of the vendor's to a file, or to where one is uploaded: https to a host that
     /// the settings name (invariant 6), or on this machine if the API is.
     ///

@@ -176,6 +176,19 @@ impl Config {
         }
     }
 
+    /// Returns what is probably wrong with the codes of companies.
+    pub fn doubted_companies(&self) -> Vec<String> {
+        let accounts = self.accounts.iter();
+        accounts
+            .flat_map(|(name, account)| {
+                account.companies.iter().map(move |company| (name, company))
+            })
+            .filter_map(|(name, company)| {
+                Some(format!("`accounts.{name}.companies`: {}", company.doubt()?))
+            })
+            .collect()
+    }
+
     /// Returns the account that uploads the files of [`UploadConfig::watch`].
     pub fn upload_account(&self) -> Option<(&Account, &AccountConfig)> {
         match &self.upload.account {

@@ -13,6 +13,9 @@ pub struct PullConfig {
     pub lookback: Duration,
     /// `pull.reconcile_every`, default 1 h: how often every feed is read without a notification.
     pub reconcile_every: Duration,
+    /// `pull.min_interval`, default 1 s: the shortest time from the beginning of a feed's pull to
+    /// that of its next one, however many notifications arrive.
+    pub min_interval: Duration,
     /// `pull.requests_per_account`, default 1, at most 16: requests in flight at once.
     pub requests_per_account: u32,
     /// `pull.lease`, default 2 min; longer than `api.timeout`: the work of a replica that died
@@ -26,6 +29,7 @@ impl Default for PullConfig {
         Self {
             lookback: Duration::from_secs(24 * 60 * 60),
             reconcile_every: Duration::from_secs(60 * 60),
+            min_interval: Duration::from_secs(1),
             requests_per_account: 1,
             lease: Duration::from_secs(2 * 60),
         }
@@ -38,6 +42,7 @@ pub(super) fn read(layers: &mut Layers<'_>, api: &ApiConfig) -> PullConfig {
     let read = PullConfig {
         lookback: layers.duration("pull.lookback", default.lookback),
         reconcile_every: layers.duration("pull.reconcile_every", default.reconcile_every),
+        min_interval: layers.duration("pull.min_interval", default.min_interval),
         requests_per_account: layers.number(
             "pull.requests_per_account",
             default.requests_per_account,

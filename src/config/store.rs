@@ -18,7 +18,7 @@ pub struct StoreConfig {
     /// backups are written to. Relative to the settings file.
     pub backup_dir: PathBuf,
     /// `store.min_free_bytes`, default 256 MiB: with less free disk space messages are answered
-    /// 503 and SNS sends them again.
+    /// 503, SNS sends them again, and nothing is pulled.
     pub min_free_bytes: u64,
 }
 

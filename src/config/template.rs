@@ -92,8 +92,8 @@ url = {url}
 #password_file = "store-password.txt"  # example
 # The folder that `ivesk-webhook store backup` writes to, beside a SQLite file by default.
 #backup_dir = "backups"
-# With less free disk space messages are answered 503, and SNS sends them again. The alarm `disk` is
-# on below twice this. 256 MiB.
+# With less free disk space messages are answered 503, SNS sends them again, and nothing is pulled.
+# The alarm `disk` is on below twice this. 256 MiB.
 #min_free_bytes = 268435456
 
 [sns]
@@ -148,6 +148,8 @@ url = {url}
 #lookback = "24h"
 # How often every feed is read without a notification.
 #reconcile_every = "1h"
+# Shortest time from the beginning of a feed's pull to that of its next one.
+#min_interval = "1s"
 # Requests in flight at once, at most 16.
 #requests_per_account = 1
 # How long the work of a replica that died waits for another one; longer than `api.timeout`.
@@ -159,6 +161,11 @@ url = {url}
 #watch = "outbox"  # example
 # The account that uploads them; required if there are several.
 #account = "default"  # example
+# How long a file of the folder must not change before it is sent.
+#quiet_time = "10s"
+# Working time (Monday to Friday from 8 to 17 in Lithuania, except public holidays) after which a
+# sent file without a document is late.
+#late_after = "12h"
 # The parameter that carries correlation data: sourcedata, userdata or both.
 #correlation_key = "sourcedata"
 # Parameters of every upload: processlines, splitdocuments, checkduplicates, rejectnoninvoices,

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::accounts::AccountConfig;
+use super::check;
 use super::layers::Layers;
-use crate::domain::Account;
+use crate::domain::{Account, Timestamp};
+use crate::working_hours;
 
 /// The parameters that may be set, as the vendor spells them.
 const PARAMETERS: &str = "processlines, splitdocuments, checkduplicates, rejectnoninvoices \
                           (true or false), warehouse, allocation, tags";
 
 /// The drop folder, and the parameters of every upload.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct UploadConfig {
     /// `upload.watch`: a folder whose files `serve` uploads; none by default. Relative
     /// to the settings file.
@@ -22,13 +25,42 @@ pub struct UploadConfig {
     /// `upload.account`: the account that uploads the folder's files; required if there are
     /// several.
     pub account: Option<Account>,
+    /// `upload.quiet_time`, default 10 s: how long a file of the folder must not change before
+    /// it is sent.
+    pub quiet_time: Duration,
+    /// `upload.late_after`, default 12 h, at most 1000 h: the working time (Monday to Friday
+    /// from 8 to 17 in Lithuania, without public holidays) after which a sent file without a
+    /// document is late.
+    pub late_after: Duration,
     /// `upload.correlation_key`: the parameter that carries correlation data (vendor-api U4).
     pub correlation_key: CorrelationKey,
     /// `upload.parameters`: `name=value` pairs of every upload, which flags override.
     pub parameters: Vec<String>,
 }
 
+/// Longest `upload.late_after`: about half a year of working days.
+const MAX_LATE_AFTER: Duration = Duration::from_secs(1000 * 60 * 60);
+
+impl Default for UploadConfig {
+    fn default() -> Self {
+        Self {
+            watch: None,
+            account: None,
+            quiet_time: Duration::from_secs(10),
+            // What the vendor promises (vendor-api, "Uploading").
+            late_after: Duration::from_secs(12 * 60 * 60),
+            correlation_key: CorrelationKey::default(),
+            parameters: Vec::new(),
+        }
+    }
+}
+
 impl UploadConfig {
+    /// Returns the moment before which a file must have been sent to be late at `now`.
+    pub fn late_before(&self, now: Timestamp) -> Timestamp {
+        working_hours::before(now, self.late_after)
+    }
+
     /// Returns the options of an upload without flags.
     pub fn options(&self) -> UploadOptions {
         let mut options = UploadOptions {
@@ -174,6 +206,22 @@ pub(super) fn read(
                 }
             },
             |account| json!(account),
+        ),
+        quiet_time: layers.duration("upload.quiet_time", default.quiet_time),
+        late_after: layers.text(
+            "upload.late_after",
+            default.late_after,
+            |text| {
+                let time = check::duration(text)?;
+                if time > MAX_LATE_AFTER {
+                    return Err(format!(
+                        "is longer than {}; write a shorter time",
+                        check::show_duration(MAX_LATE_AFTER)
+                    ));
+                }
+                Ok(time)
+            },
+            |time| check::show_duration(*time).into(),
         ),
         correlation_key: layers.text(
             "upload.correlation_key",

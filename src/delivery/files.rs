@@ -11,6 +11,7 @@ use tokio::io::AsyncWriteExt as _;
 use url::Url;
 
 use super::destination::DestinationResponse;
+use crate::backoff;
 use crate::config::ApiConfig;
 use crate::domain::{Clock, Timestamp};
 use crate::egress;
@@ -145,7 +146,11 @@ impl Files {
     /// Classifies a response without a file (AWS, "Error responses", S3 API reference).
     async fn classify(&self, response: Response, is_new: bool) -> Fetched {
         let status = response.status();
-        let retry_after = egress::retry_after(response.headers(), self.clock.now());
+        let retry_after = egress::retry_after(
+            response.headers(),
+            self.clock.now(),
+            backoff::LONGEST_RETRY_AFTER,
+        );
         let body = egress::read_body(response, MAX_ERROR_BYTES).await;
         let body = body.unwrap_or_default();
         let code = s3_code(&body);

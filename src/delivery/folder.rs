@@ -20,9 +20,10 @@ use tracing::warn;
 use super::destination::{Destination, DestinationResponse};
 use super::files::{Fetched, Files, hex};
 use crate::config::{Config, DestinationConfig, DestinationKind, FileMode, FolderLayout};
-use crate::domain::{Clock, Company, DestinationName, Queue, Timestamp};
+use crate::domain::{Clock, Company, DestinationName, Moment, Queue};
 use crate::file_names::{self, component, identity};
-use crate::ivesk::document::{self, Side};
+use crate::ivesk::Entry;
+use crate::ivesk::document::Side;
 use crate::ivesk::view::View;
 use crate::private_files::{Dir, FOLDER_MODE, create_dir_all};
 use crate::store::Delivery;
@@ -143,7 +144,7 @@ impl Folder {
         let Some(files) = &self.files else {
             return Ok(Attachment::Disabled);
         };
-        let own = document::link(&delivery.body);
+        let own = Entry::parse(&delivery.body).and_then(|entry| entry.link());
         let link = delivery.link.as_ref().or(own.as_ref());
         let disk = Arc::clone(&self.disk);
         let created = tokio::task::spawn_blocking(move || disk.temporary()).await;
@@ -224,21 +225,30 @@ impl Plan {
     /// Returns the paths of a document, relative to the folder and without an ending: one for
     /// each of our companies that it names.
     fn paths(&self, delivery: &Delivery) -> Vec<String> {
+        let entry = Entry::parse(&delivery.body);
+        let entry = entry.as_ref();
         let companies = match delivery.feed.queue {
             Queue::Exported => vec![delivery.feed.company.clone()],
-            Queue::Digitized => document::companies(&delivery.body),
+            Queue::Digitized => entry.map(Entry::companies).unwrap_or_default(),
         };
-        let view = View::read(&delivery.body);
+        let view = entry.map(Entry::view).unwrap_or_default();
+        let path = |company: &Company| {
+            let side = entry.and_then(|entry| entry.side(company));
+            self.path(delivery, &view, side, company)
+        };
         if companies.is_empty() {
-            return vec![self.path(delivery, &view, &Company::mixed())];
+            return vec![path(&Company::mixed())];
         }
-        let companies = companies.iter();
-        companies
-            .map(|company| self.path(delivery, &view, company))
-            .collect()
+        companies.iter().map(path).collect()
     }
 
-    fn path(&self, delivery: &Delivery, view: &View, company: &Company) -> String {
+    fn path(
+        &self,
+        delivery: &Delivery,
+        view: &View,
+        side: Option<Side>,
+        company: &Company,
+    ) -> String {
         let id = identity(&delivery.document_id);
         let part = |text: &Option<String>, max_bytes| {
             let text = text.as_deref().filter(|text| !text.trim().is_empty());
@@ -256,7 +266,6 @@ impl Plan {
         let (parts, separator) = match self.layout {
             FolderLayout::Company => (vec![number], "-"),
             FolderLayout::Archiver => {
-                let side = document::side(&delivery.body, company);
                 folders.push(month(delivery, view));
                 let (folder, other) = match side {
                     Some(Side::Buyer) => ("Pirkimai", &view.seller),
@@ -287,10 +296,7 @@ fn month(delivery: &Delivery, view: &View) -> String {
     };
     let of = |text: &str| text.get(..7).filter(is_month).map(str::to_owned);
     let own = view.date.as_deref().and_then(of);
-    let version = || {
-        let moment = Timestamp::parse(&delivery.version)?;
-        of(&moment.to_string())
-    };
+    let version = || of(Moment::read(&delivery.version)?.as_str());
     let stored = || of(&delivery.stored_at.to_string());
     own.or_else(version)
         .or_else(stored)
@@ -381,13 +387,8 @@ impl Place {
 
 impl Disk {
     fn open(path: &Path, mode: FileMode) -> Result<Self, String> {
-        let root = std::path::absolute(path)
+        let disk = Self::existing(path, mode)
             .map_err(|error| format!("its folder {}: {error}", path.display()))?;
-        let disk = Self {
-            root,
-            file_mode: Mode::from_raw_mode(mode.of_files().into()),
-            folder_mode: Mode::from_raw_mode(mode.of_folders().into()),
-        };
         let checked = create_dir_all(&disk.root, disk.folder_mode).and_then(|()| {
             let (stored, _) = disk.root()?.make_child(STORED, FOLDER_MODE)?;
             stored.make_child(TEMPORARY, FOLDER_MODE)?;
@@ -397,6 +398,15 @@ impl Disk {
         });
         checked.map_err(|error| disk.describe(&error))?;
         Ok(disk)
+    }
+
+    /// Returns the folder of a destination as it is, without making anything.
+    fn existing(path: &Path, mode: FileMode) -> io::Result<Self> {
+        Ok(Self {
+            root: std::path::absolute(path)?,
+            file_mode: Mode::from_raw_mode(mode.of_files().into()),
+            folder_mode: Mode::from_raw_mode(mode.of_folders().into()),
+        })
     }
 
     fn root(&self) -> io::Result<Dir> {
@@ -482,6 +492,42 @@ impl Disk {
             };
         }
         Ok(Some(Place { folder, stem }))
+    }
+
+    /// Opens the place of a path that a note names; `None` if nothing of ours can be there.
+    fn find_ours(&self, path: &str) -> io::Result<Option<Place>> {
+        if !is_ours(path) {
+            return Ok(None);
+        }
+        match self.find(path) {
+            // A link has taken its place: what it leads to is not ours.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(None),
+            other => other,
+        }
+    }
+
+    /// Removes the files that belong to a line of a note, each if it is a regular file; returns
+    /// their number.
+    fn erase(&self, line: &str) -> io::Result<usize> {
+        let Some(path) = line.strip_suffix(JSON) else {
+            return Ok(0);
+        };
+        let Some(place) = self.find_ours(path)? else {
+            return Ok(0);
+        };
+        let mut removed = 0;
+        for ending in [JSON, NO_PDF, PDF] {
+            if !place.folder.has_file(place.name(ending))? {
+                continue;
+            }
+            match ending {
+                PDF => self.remove_pdf(&place)?,
+                _ => place.folder.remove(place.name(ending))?,
+            }
+            removed += 1;
+        }
+        place.folder.sync()?;
+        Ok(removed)
     }
 
     /// Opens the place of a path, creates its folders, and syncs the name of each new one.
@@ -622,20 +668,33 @@ impl Disk {
         }
     }
 
+    /// Removes every stored PDF that no document links to.
+    ///
+    /// A PDF whose document was moved away or changed by others has left one behind.
+    fn remove_all_unused(&self) -> io::Result<()> {
+        let stored = self.stored()?;
+        for entry in fs::read_dir(self.root.join(STORED))? {
+            let name = entry?.file_name();
+            match stored.about(&name)? {
+                Some(about) if about.st_nlink == 1 && stored.has_file(&name)? => {
+                    stored.remove(&name)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the files of an earlier version that had another path; its PDF only if another
     /// one has replaced it.
     fn remove_earlier(&self, filing: &Filing, has_pdf: bool) -> io::Result<()> {
         let earlier = filing.earlier.as_deref().unwrap_or_default().lines();
         for path in earlier.filter_map(|line| line.strip_suffix(JSON)) {
-            if filing.paths.iter().any(|new| new == path) || !is_ours(path) {
+            if filing.paths.iter().any(|new| new == path) {
                 continue;
             }
-            let place = match self.find(path) {
-                Ok(Some(place)) => place,
-                Ok(None) => continue,
-                // A link has taken its place: what it leads to is not ours.
-                Err(error) if error.kind() == ErrorKind::InvalidInput => continue,
-                Err(error) => return Err(error),
+            let Some(place) = self.find_ours(path)? else {
+                continue;
             };
             // The JSON first: a JSON file never exists without its other files.
             place.folder.remove(place.name(JSON))?;
@@ -646,6 +705,57 @@ impl Disk {
         }
         Ok(())
     }
+}
+
+/// Files of erased documents that were removed from a folder.
+#[derive(Debug, Default)]
+pub struct RemovedFiles {
+    /// The lines of notes whose files are gone.
+    pub done: Vec<String>,
+    /// The number of files that were removed.
+    pub files: usize,
+    /// The problem with the first one that remains, and its fix.
+    pub problem: Option<String>,
+}
+
+/// Removes the files that lines of notes name from the folder of a destination: those that were
+/// filed there, and nothing through a link. May block.
+///
+/// The last call of several also removes the stored PDFs that are left without a document.
+pub(super) fn remove_filed(
+    path: &Path,
+    mode: FileMode,
+    lines: Vec<String>,
+    is_last: bool,
+) -> RemovedFiles {
+    let mut removed = RemovedFiles::default();
+    let disk = match Disk::existing(path, mode) {
+        Ok(disk) => disk,
+        Err(error) => {
+            removed.problem = Some(format!("its folder {}: {error}", path.display()));
+            return removed;
+        }
+    };
+    // Without the folder nothing is known to be gone: its disk may not be mounted.
+    if let Err(error) = disk.stored() {
+        removed.problem = Some(disk.describe(&error));
+        return removed;
+    }
+    for line in lines {
+        match disk.erase(&line) {
+            Ok(files) => {
+                removed.files += files;
+                removed.done.push(line);
+            }
+            Err(error) => {
+                removed.problem.get_or_insert_with(|| disk.describe(&error));
+            }
+        }
+    }
+    if is_last && let Err(error) = disk.remove_all_unused() {
+        removed.problem.get_or_insert_with(|| disk.describe(&error));
+    }
+    removed
 }
 
 /// Splits a path into the names of its folders and the last name.

@@ -13,6 +13,7 @@ use standardwebhooks::{
 use url::Url;
 
 use super::destination::{Destination, DestinationResponse};
+use crate::backoff;
 use crate::domain::Clock;
 use crate::egress::{self, Proxy};
 use crate::store::Delivery;
@@ -99,7 +100,11 @@ impl Http {
                 error: "`url` answered 410 (Gone): it accepts no more documents".to_owned(),
             };
         }
-        let retry_after = egress::retry_after(response.headers(), self.clock.now());
+        let retry_after = egress::retry_after(
+            response.headers(),
+            self.clock.now(),
+            backoff::LONGEST_RETRY_AFTER,
+        );
         let is_problem = is_problem(response.headers());
         let is_about_document = is_about_document(status);
         if is_about_document {

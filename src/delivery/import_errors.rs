@@ -147,7 +147,9 @@ impl ImportErrorSender {
             ApiError::Status { .. } => None,
             ApiError::Unreachable(_) | ApiError::NotConfigured { .. } => Some(Duration::ZERO),
             // The status was a success; the body does not matter.
-            ApiError::TooLarge { .. } => return ImportErrorOutcome::Sent,
+            ApiError::TooLarge { .. } | ApiError::Compressed(_) => {
+                return ImportErrorOutcome::Sent;
+            }
             ApiError::Malformed(_) => None,
         };
         let error = error.to_string();

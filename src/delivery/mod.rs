@@ -31,6 +31,7 @@ pub mod texts;
 pub mod worker;
 
 pub use destination::{Destination, DestinationResponse};
+pub use folder::RemovedFiles;
 
 /// A destination that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -83,4 +84,29 @@ pub fn open(
         name: name.clone(),
         problem,
     })
+}
+
+/// Removes the files of erased documents, which lines of a destination's notes name, from its
+/// folder. `None` if its kind is not `folder`.
+///
+/// `is_last` is true for the last lines of several calls.
+pub async fn remove_files(
+    destination: &DestinationConfig,
+    lines: Vec<String>,
+    is_last: bool,
+) -> Option<RemovedFiles> {
+    let DestinationKind::Folder {
+        path, file_mode, ..
+    } = &destination.kind
+    else {
+        return None;
+    };
+    let (path, mode) = (path.clone(), *file_mode);
+    let removed =
+        tokio::task::spawn_blocking(move || folder::remove_filed(&path, mode, lines, is_last));
+    // A panic is a bug, and leaves the files for another time.
+    Some(removed.await.unwrap_or_else(|error| RemovedFiles {
+        problem: Some(error.to_string()),
+        ..RemovedFiles::default()
+    }))
 }

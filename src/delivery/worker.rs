@@ -18,7 +18,7 @@ use super::texts;
 use crate::backoff;
 use crate::config::{Config, DestinationConfig, DestinationKind, HistoryMode, ImportErrorsConfig};
 use crate::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
-use crate::ivesk;
+use crate::ivesk::Entry;
 use crate::store::{
     Attempt, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
     DestinationFilter, LeaseAction, NewImportError, SharedStore, StoreError,
@@ -256,7 +256,7 @@ impl DestinationWorker {
     fn includes_company(&self, delivery: &Delivery) -> bool {
         self.config.companies.is_empty()
             || delivery.feed.queue == Queue::Exported
-            || ivesk::document::companies(&delivery.body)
+            || companies(&delivery.body)
                 .iter()
                 .any(|company| self.config.companies.contains(company))
     }
@@ -327,8 +327,14 @@ pub fn rejection(
 fn company(feed: &Feed, body: &[u8]) -> Option<Company> {
     match feed.queue {
         Queue::Exported => Some(feed.company.clone()),
-        Queue::Digitized => ivesk::document::companies(body).into_iter().next(),
+        Queue::Digitized => companies(body).into_iter().next(),
     }
+}
+
+fn companies(body: &[u8]) -> Vec<Company> {
+    Entry::parse(body)
+        .map(|entry| entry.companies())
+        .unwrap_or_default()
 }
 
 /// An attempt that the destination was unavailable or closed for.

@@ -48,6 +48,13 @@ pub fn settings(config: &Config) -> Vec<Check> {
             );
         }
     }
+    for doubt in config.doubted_companies() {
+        checks.push(
+            Check::note("company_code", doubt)
+                .because("Įvesk.lt has no documents of a company that it does not know")
+                .fix("correct the code in the settings, then remove the feed of the wrong one with `ivesk-webhook feeds remove`"),
+        );
+    }
     if config.api.exported_path.is_none() {
         checks.push(
             Check::fail("exported_path", "`api.exported_path` is not set")

@@ -2,14 +2,17 @@
 //!
 //! [`inside`] checks the settings, the store and outgoing connections; [`outside`] sends
 //! requests through the public address as SNS does; [`probe`] finds the exported queue's
-//! path; [`destinations`] checks the configured destinations, [`subscriptions`] those at SNS;
+//! path; [`destinations`] checks the configured destinations, [`subscriptions`] those at SNS,
+//! [`notifications`] what they said;
 //! [`exposed`] finds secrets that everybody can read.
 
 use serde::Serialize;
 
 pub mod destinations;
 pub mod exposed;
+pub mod feeds;
 pub mod inside;
+pub mod notifications;
 pub mod outside;
 pub mod probe;
 mod stall;

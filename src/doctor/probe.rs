@@ -19,9 +19,6 @@ const PRESETS: [(&str, &str); 4] = [
     ("none", "/exported"),
 ];
 
-/// A code that no company has: Lithuanian codes have seven or nine digits.
-const NOBODY: &str = "990000000000099";
-
 /// Name of the check of each preset.
 const PROBE: &str = "exported_path_probe";
 
@@ -83,9 +80,7 @@ async fn try_preset(
             return (PresetResult::Wrong, Check::fail(PROBE, error.to_string()));
         }
     };
-    let Ok(nobody) = Company::parse(NOBODY) else {
-        return (PresetResult::Wrong, Check::skipped(PROBE, name));
-    };
+    let nobody = Company::nobody();
     let wrong = |found: String| {
         let check = Check::note(PROBE, format!("{name}: {found}"));
         (PresetResult::Wrong, check)
@@ -138,7 +133,7 @@ async fn list(client: &Client, company: &Company) -> Result<Documents, ApiError>
     let documents = page.documents.iter();
     let documents = documents.filter_map(|raw| document::read(Queue::Exported, raw).ok());
     Ok(documents
-        .map(|document| (document.id, document.version))
+        .map(|document| (document.version_key(), document.id))
         .collect())
 }
 

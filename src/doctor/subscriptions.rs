@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use super::Check;
 use crate::config::{Config, vendor_topics};
 use crate::domain::Timestamp;
-use crate::receiver::log::SWAPPED_TARGETS_FIX;
 use crate::store::{Store, SubscriptionRow, SubscriptionState};
 use crate::subscriptions::problems::{self, Problem, aws_account};
 
@@ -22,7 +21,6 @@ pub async fn state(config: &Config, store: &Store, now: Timestamp) -> Option<Vec
         .iter()
         .filter(|row| row.state == SubscriptionState::Confirmed);
     checks.extend(confirmed.map(|row| Check::pass("subscription", described(row))));
-    checks.extend(rows.iter().filter_map(other_topic));
     checks.extend(spare_topic(config, &rows));
     Some(checks)
 }
@@ -37,6 +35,7 @@ fn of_problem(problem: &Problem<'_>) -> Check {
             "any AWS customer can have SNS offer a topic to an address; its owner decides what is published"
         }
         Problem::Missing { local: true, .. } => "SNS can't reach this machine at `public.url`",
+        Problem::OtherTopic(_) => "documents arrive up to an hour late",
         _ => "documents are found by the hourly reconciliation instead of within seconds",
     };
     check.because(why).fix(problem.fix())
@@ -51,22 +50,6 @@ fn described(row: &SubscriptionRow) -> String {
         "subscription {} of {}/{} is confirmed, {heard}",
         row.id, row.account, row.event
     )
-}
-
-/// Returns a failed check if a webhook is subscribed to the other event's topic.
-fn other_topic(row: &SubscriptionRow) -> Option<Check> {
-    let topic_arn = row.other_topic()?;
-    let SubscriptionRow {
-        id, account, event, ..
-    } = row;
-    let found = format!(
-        "subscription {id}: the webhook {account}/{event} receives messages of {topic_arn}, the other \
-         event's topic"
-    );
-    let check = Check::fail("topic", found)
-        .because("each notification triggers a pull of the wrong queue: documents arrive up to an hour late")
-        .fix(SWAPPED_TARGETS_FIX);
-    Some(check)
 }
 
 /// Returns a note if one of the two default AWS accounts has proven to be Įvesk.lt's: the

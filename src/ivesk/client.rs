@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{ACCEPT, HeaderValue};
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::{Origin, Url};
 
+use super::body::Body;
 use super::error::{ApiError, message};
 use super::observer::{CompletedRequest, Endpoint, Observer, Unobserved};
 use super::page::Page;
+use crate::backoff;
 use crate::config::ApiConfig;
 use crate::domain::{Clock, Company, Cursor, Queue};
-use crate::egress::{self, BodyError};
+use crate::egress;
 
 /// All but RFC 3986's unreserved characters, which need no encoding in a path segment nor in a
 /// query.
@@ -109,8 +111,10 @@ impl Client {
         let request = self.request(Method::GET, &path)?;
         let limit_bytes = self.config.max_page_bytes;
         let endpoint = Endpoint::from(queue);
-        let body = self.answer(endpoint, request, limit_bytes, &[]).await?;
-        Page::read(&body)
+        match self.answer(endpoint, request, limit_bytes, &[]).await? {
+            (StatusCode::NO_CONTENT, _) => Ok(Page::default()),
+            (_, body) => Page::read(body),
+        }
     }
 
     fn page_path(
@@ -164,10 +168,12 @@ impl Client {
         let request = self.http.request(method, url);
         Ok(request
             .header(KEY_HEADER, self.key_header.clone())
-            .header(ACCEPT, "application/json"))
+            .header(ACCEPT, "application/json")
+            // Without this header any compression would be allowed (RFC 9110 §12.5.3).
+            .header(ACCEPT_ENCODING, "gzip"))
     }
 
-    /// Sends a request and returns the body of a success. An error contains neither the key nor
+    /// Sends a request and returns status and body of a success. An error contains neither the key nor
     /// `secrets`, which the request contained.
     pub(super) async fn answer(
         &self,
@@ -175,7 +181,7 @@ impl Client {
         request: RequestBuilder,
         limit_bytes: usize,
         secrets: &[&str],
-    ) -> Result<Vec<u8>, ApiError> {
+    ) -> Result<(StatusCode, Body), ApiError> {
         let started = Instant::now();
         let sent = request.send().await;
         let status = sent.as_ref().ok().map(|answer| answer.status().as_u16());
@@ -189,31 +195,28 @@ impl Client {
         sent: Result<Response, reqwest::Error>,
         limit_bytes: usize,
         secrets: &[&str],
-    ) -> Result<Vec<u8>, ApiError> {
+    ) -> Result<(StatusCode, Body), ApiError> {
         let response = sent.map_err(|error| ApiError::Unreachable(egress::describe(error)))?;
         if !response.status().is_success() {
             return Err(self.failure(response, secrets).await);
         }
-        let announced = response.content_length();
-        if announced.is_some_and(|bytes| bytes > limit_bytes as u64) {
-            return Err(ApiError::TooLarge { limit_bytes });
-        }
-        match egress::read_body(response, limit_bytes).await {
-            Ok(body) => Ok(body),
-            Err(BodyError::TooLarge { limit_bytes }) => Err(ApiError::TooLarge { limit_bytes }),
-            Err(error @ BodyError::Broken(_)) => Err(ApiError::Unreachable(error.to_string())),
-        }
+        let status = response.status();
+        Ok((status, Body::read(response, limit_bytes).await?))
     }
 
     async fn failure(&self, response: Response, secrets: &[&str]) -> ApiError {
         let status = response.status().as_u16();
-        let retry_after = egress::retry_after(response.headers(), self.clock.now());
+        let retry_after = egress::retry_after(
+            response.headers(),
+            self.clock.now(),
+            backoff::LONGEST_VENDOR_RETRY_AFTER,
+        );
         // The status is known even if the body can't be read.
-        let body = egress::read_body(response, MAX_SMALL_BODY_BYTES).await;
+        let body = Body::read(response, MAX_SMALL_BODY_BYTES).await;
         let secrets = [&[self.key.expose_secret()], secrets].concat();
         ApiError::Status {
             status,
-            message: body.ok().and_then(|body| message(&body, &secrets)),
+            message: body.ok().and_then(|body| message(&body.bytes, &secrets)),
             retry_after,
         }
     }

@@ -1,11 +1,11 @@
-//! The fields of a document that decisions depend on: its identity and its companies.
+//! One document, parsed once: its identity, its companies, its file, and what people read of it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-
+use bytes::Bytes;
 use secrecy::SecretString;
 
-use super::fields::Fields;
+use super::fields::{self, Fields};
 use crate::domain::{Company, DocumentVersion, Queue};
 
 /// The greatest length of an `id` and of a version.
@@ -28,54 +28,23 @@ pub enum Unreadable {
         "its time of export or digitization is longer than 200 bytes or contains control characters"
     )]
     UnusableVersion,
+    /// Its `id`, `exportedat` or `digitizedat` has bytes that are not UTF-8. Replacing them could
+    /// make two of them equal.
+    #[error("its `id` or its time of export or digitization is not UTF-8")]
+    NotUtf8,
 }
 
-/// Parses one entry of a queue, as in [`super::Page::documents`].
-///
-/// `id` is text or number and is trimmed. The version is `exportedat` or `digitizedat` as written,
-/// empty if it is absent or neither text nor number.
-///
-/// # Errors
-///
-/// An [`Unreadable`] if the entry has no identity.
-pub fn read(queue: Queue, raw: &[u8]) -> Result<DocumentVersion, Unreadable> {
-    let fields = Fields::read(raw).ok_or(Unreadable::NotAnObject)?;
-    let id = fields.text("id").ok_or(Unreadable::NoId)?;
-    let id = id.trim();
-    if id.is_empty() {
-        return Err(Unreadable::NoId);
-    }
-    if !usable(id) {
-        return Err(Unreadable::UnusableId);
-    }
-    let version = fields.text(queue.version_field()).unwrap_or_default();
-    // Truncation could make two versions equal.
-    if !usable(&version) {
-        return Err(Unreadable::UnusableVersion);
-    }
-    Ok(DocumentVersion {
-        id: id.to_owned(),
-        version,
-        body: raw.to_vec(),
-    })
+/// What identifies a version of a document in its feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// `id`, text or number, trimmed.
+    pub id: String,
+    /// `exportedat` or `digitizedat` as written, empty if it is absent or neither text nor number.
+    pub version: String,
 }
 
-/// Returns the key of an entry without an `id`: the whole entry except the link to its file,
-/// which the vendor signs again for each answer.
-pub fn dedup_key(raw: &[u8]) -> Vec<u8> {
-    Fields::read(raw).map_or_else(|| raw.to_vec(), |fields| fields.without("url"))
-}
-
-fn usable(key: &str) -> bool {
-    key.len() <= MAX_KEY_BYTES && !key.chars().any(char::is_control)
-}
-
-/// Returns the link to a document's file, which gives access to everybody who has it.
-pub fn link(raw: &[u8]) -> Option<SecretString> {
-    let url = Fields::read(raw)?.text("url")?;
-    let url = url.trim();
-    (!url.is_empty()).then(|| url.into())
-}
+/// The key of an upload's mark in its correlation data.
+pub const UPLOAD_MARK: &str = "ivesk_webhook_upload";
 
 /// A party of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,79 +63,136 @@ impl Side {
     ];
 }
 
-/// Returns the side of `company`: by its code, or else by the flag if only one party has it. `None`
-/// if neither decides.
-pub fn side(raw: &[u8], company: &Company) -> Option<Side> {
-    let fields = Fields::read(raw)?;
-    let single = |matches: &dyn Fn(&str, &str) -> bool| {
-        let mut sides = Side::FIELDS
-            .iter()
-            .filter(|(_, flag, code)| matches(flag, code));
-        match (sides.next(), sides.next()) {
-            (Some((side, ..)), None) => Some(*side),
-            _ => None,
-        }
-    };
-    let has_code = |code: &str| {
-        let code = fields
-            .text(code)
-            .and_then(|code| Company::parse(&code).ok());
-        code.as_ref() == Some(company)
-    };
-    single(&|_, code| has_code(code)).or_else(|| single(&|flag, _| fields.flag(flag)))
+/// One entry of a queue, or a stored document. The text is parsed once; values are borrowed from it.
+pub struct Entry<'a> {
+    pub(super) fields: Fields<'a>,
 }
 
-/// Returns the user's own companies of a document in the digitized queue, each once: the seller if
-/// `sellerisfavorite`, the buyer if `buyerisfavorite`.
-///
-/// `sellercode` and `buyercode` are known only from the vendor's XML export (vendor-api, "What a
-/// document holds"); an absent or odd code is no company.
-pub fn companies(raw: &[u8]) -> Vec<Company> {
-    let Some(fields) = Fields::read(raw) else {
-        return Vec::new();
-    };
-    let mut companies = Vec::new();
-    for (_, flag, code) in Side::FIELDS {
-        let company = fields
-            .flag(flag)
-            .then(|| fields.text(code))
-            .flatten()
-            .and_then(|code| Company::parse(&code).ok());
-        companies.extend(company.filter(|company| !companies.contains(company)));
+impl<'a> Entry<'a> {
+    /// Parses one JSON object; `None` if `raw` is anything else.
+    pub fn parse(raw: &'a [u8]) -> Option<Self> {
+        Fields::read(raw).map(|fields| Self { fields })
     }
-    companies
+
+    /// Returns its identity in `queue`.
+    ///
+    /// # Errors
+    ///
+    /// An [`Unreadable`] if it has none.
+    pub fn identity(&self, queue: Queue) -> Result<Identity, Unreadable> {
+        let id = self.fields.text("id").ok_or(Unreadable::NoId)?;
+        let id = id.trim();
+        if id.is_empty() {
+            return Err(Unreadable::NoId);
+        }
+        if !is_usable(id) {
+            return Err(Unreadable::UnusableId);
+        }
+        let version = self.fields.text(queue.version_field()).unwrap_or_default();
+        // Truncation could make two versions equal.
+        if !is_usable(&version) {
+            return Err(Unreadable::UnusableVersion);
+        }
+        Ok(Identity {
+            id: id.to_owned(),
+            version,
+        })
+    }
+
+    /// Returns the key of an entry without an identity: the whole entry except the link to its
+    /// file, which the vendor signs again for each answer.
+    pub fn dedup_key(&self) -> Vec<u8> {
+        self.fields.without("url")
+    }
+
+    /// Returns the link to the document's file, which gives access to everybody who has it.
+    pub fn link(&self) -> Option<SecretString> {
+        let url = self.fields.text("url")?;
+        let url = url.trim();
+        (!url.is_empty()).then(|| url.into())
+    }
+
+    /// Returns the side of `company`: by its code, or else by the flag if only one party has it.
+    /// `None` if neither decides.
+    pub fn side(&self, company: &Company) -> Option<Side> {
+        let single = |matches: &dyn Fn(&str, &str) -> bool| {
+            let mut sides = Side::FIELDS
+                .iter()
+                .filter(|(_, flag, code)| matches(flag, code));
+            match (sides.next(), sides.next()) {
+                (Some((side, ..)), None) => Some(*side),
+                _ => None,
+            }
+        };
+        single(&|_, code| self.company(code).as_ref() == Some(company))
+            .or_else(|| single(&|flag, _| self.fields.flag(flag)))
+    }
+
+    /// Returns the user's own companies of a document in the digitized queue, each once: the seller
+    /// if `sellerisfavorite`, the buyer if `buyerisfavorite`.
+    ///
+    /// `sellercode` and `buyercode` are known only from the vendor's XML export (vendor-api, "What
+    /// a document holds"); an absent or odd code is no company.
+    pub fn companies(&self) -> Vec<Company> {
+        let mut companies = Vec::new();
+        for (_, flag, code) in Side::FIELDS {
+            if self.fields.flag(flag) {
+                let company = self.company(code);
+                companies.extend(company.filter(|company| !companies.contains(company)));
+            }
+        }
+        companies
+    }
+
+    fn company(&self, field: &str) -> Option<Company> {
+        Company::parse(&self.fields.text(field)?).ok()
+    }
+
+    /// Returns the mark of the upload that the document was made from, if it has one.
+    ///
+    /// The vendor returns the data as `sourcedata` or `userdata` (vendor-api U4): as base64 of the
+    /// JSON that was sent, as its text, or as an object.
+    pub fn upload(&self) -> Option<String> {
+        ["sourcedata", "userdata"]
+            .iter()
+            .filter_map(|name| self.fields.raw(name))
+            .find_map(mark)
+    }
+
+    /// Returns the document's correlation data as text, decoded if it is base64.
+    pub fn userdata(&self) -> Option<String> {
+        let value = ["sourcedata", "userdata"]
+            .iter()
+            .find_map(|name| self.fields.raw(name).filter(|value| *value != "null"))?;
+        let Some(text) = fields::text(value) else {
+            return Some(value.to_owned());
+        };
+        let decoded = STANDARD.decode(text.trim()).ok();
+        Some(
+            decoded
+                .and_then(|bytes| String::from_utf8(bytes).ok())
+                .unwrap_or(text),
+        )
+    }
 }
 
-/// The key of an upload's mark in its correlation data.
-pub const UPLOAD_MARK: &str = "ivesk_webhook_upload";
-
-/// Returns the mark of the upload that a document was made from, if it has one.
+/// Returns one entry of a queue, as in [`super::Page::documents`], as a version of a document.
 ///
-/// The vendor returns the data as `sourcedata` or `userdata` (vendor-api U4): as base64 of the
-/// JSON that was sent, as its text, or as an object.
-pub fn upload(raw: &[u8]) -> Option<String> {
-    let fields = Fields::read(raw)?;
-    ["sourcedata", "userdata"]
-        .iter()
-        .filter_map(|name| fields.raw(name))
-        .find_map(mark)
+/// # Errors
+///
+/// An [`Unreadable`] if the entry has no identity.
+pub fn read(queue: Queue, raw: &Bytes) -> Result<DocumentVersion, Unreadable> {
+    let entry = Entry::parse(raw).ok_or(Unreadable::NotAnObject)?;
+    let Identity { id, version } = entry.identity(queue)?;
+    Ok(DocumentVersion {
+        id,
+        version,
+        body: raw.clone(),
+    })
 }
 
-/// Returns a document's correlation data as text, decoded if it is base64.
-pub fn userdata(raw: &[u8]) -> Option<String> {
-    let fields = Fields::read(raw)?;
-    let value = ["sourcedata", "userdata"]
-        .iter()
-        .find_map(|name| fields.raw(name).filter(|value| *value != "null"))?;
-    let Some(text) = super::fields::text(value) else {
-        return Some(value.to_owned());
-    };
-    let decoded = STANDARD.decode(text.trim()).ok();
-    Some(
-        decoded
-            .and_then(|bytes| String::from_utf8(bytes).ok())
-            .unwrap_or(text),
-    )
+fn is_usable(key: &str) -> bool {
+    key.len() <= MAX_KEY_BYTES && !key.chars().any(char::is_control)
 }
 
 fn mark(value: &str) -> Option<String> {
@@ -174,7 +200,7 @@ fn mark(value: &str) -> Option<String> {
     if value.starts_with('{') {
         return found(value.as_bytes());
     }
-    let text = super::fields::text(value)?;
+    let text = fields::text(value)?;
     let decoded = STANDARD.decode(text.trim()).ok();
     let mark = decoded.and_then(|json| found(&json));
     mark.or_else(|| found(text.as_bytes()))
@@ -185,13 +211,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn entry(raw: &str) -> Entry<'_> {
+        Entry::parse(raw.as_bytes()).expect("an object")
+    }
+
+    fn read(queue: Queue, raw: &[u8]) -> Result<DocumentVersion, Unreadable> {
+        super::read(queue, &Bytes::copy_from_slice(raw))
+    }
+
     #[test]
     fn an_id_is_text_or_number_and_the_body_stays_byte_for_byte() {
         let raw = br#"{ "id" : " a-1 ", "exportedat":"2019-11-26T12:30:47.370Z", "total": 1.50 }"#;
         let document = read(Queue::Exported, raw).expect("a document");
         assert_eq!(document.id, "a-1");
         assert_eq!(document.version, "2019-11-26T12:30:47.370Z");
-        assert_eq!(document.body, raw);
+        assert_eq!(document.body, &raw[..]);
 
         let raw = br#"{"id":12345678901234567890123,"digitizedat":null,"exportedat":"x"}"#;
         let document = read(Queue::Digitized, raw).expect("a document");
@@ -201,20 +235,18 @@ mod tests {
 
     #[test]
     fn an_entry_equals_itself_under_another_link_only() {
-        let like = |raw: &str| dedup_key(raw.as_bytes());
-        let entry = like(r#"{"id":null,"url":"https://a?Signature=1","docnum":"1"}"#);
+        let like = |raw: &str| entry(raw).dedup_key();
+        let first = like(r#"{"id":null,"url":"https://a?Signature=1","docnum":"1"}"#);
         assert_eq!(
-            entry,
+            first,
             like(r#"{"id":null,"url":"https://a?Signature=2","docnum":"1"}"#)
         );
         for other in [
             r#"{"id":null,"url":"https://a?Signature=1","docnum":"2"}"#,
             r#"{"id":null,"url":"https://a?Signature=1","docnum":1}"#,
             r#"{"id":null}"#,
-            "null",
-            "7",
         ] {
-            assert_ne!(entry, like(other), "{other}");
+            assert_ne!(first, like(other), "{other}");
         }
         assert_ne!(like(r#"{"a":1,"b":2}"#), like(r#"{"a":1,"b,":2}"#));
     }
@@ -251,23 +283,22 @@ mod tests {
             format!(r#"{{"sourcedata":{text}}}"#),
             format!(r#"{{"userdata":{data}}}"#),
         ] {
-            assert_eq!(upload(body.as_bytes()).as_deref(), Some("u-1"), "{body}");
+            assert_eq!(entry(&body).upload().as_deref(), Some("u-1"), "{body}");
         }
         for none in [
-            "",
             "{}",
             r#"{"sourcedata":"x"}"#,
             r#"{"sourcedata":"e30="}"#,
             r#"{"sourcedata":[1]}"#,
         ] {
-            assert_eq!(upload(none.as_bytes()), None, "{none}");
+            assert_eq!(entry(none).upload(), None, "{none}");
         }
     }
 
     #[test]
     fn only_favorites_are_our_companies() {
         let codes = |raw: &str| -> Vec<String> {
-            let companies = companies(raw.as_bytes());
+            let companies = entry(raw).companies();
             companies.iter().map(Company::to_string).collect()
         };
         assert_eq!(
@@ -288,13 +319,7 @@ mod tests {
             ),
             ["1"]
         );
-        for none in [
-            "",
-            "[]",
-            "{}",
-            r#"{"sellerisfavorite":true}"#,
-            r#"{"buyercode":"1"}"#,
-        ] {
+        for none in ["{}", r#"{"sellerisfavorite":true}"#, r#"{"buyercode":"1"}"#] {
             assert!(codes(none).is_empty(), "{none}");
         }
     }
@@ -303,7 +328,7 @@ mod tests {
     fn a_company_s_side_follows_its_code_or_else_a_flag() {
         let side = |raw: &str| {
             let company = Company::parse("7").expect("a code");
-            super::side(raw.as_bytes(), &company)
+            entry(raw).side(&company)
         };
         for (raw, expected) in [
             (r#"{"sellercode":"7","buyercode":"8"}"#, Some(Side::Seller)),
@@ -322,7 +347,6 @@ mod tests {
             (r#"{"sellerisfavorite":true,"buyerisfavorite":true}"#, None),
             (r#"{"sellercode":"7","buyercode":"7"}"#, None),
             ("{}", None),
-            ("7", None),
         ] {
             assert_eq!(side(raw), expected, "{raw}");
         }
@@ -331,11 +355,14 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_cause_a_panic(raw in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read(Queue::Exported, &raw);
-            let _ = side(&raw, &Company::mixed());
-            let _ = link(&raw);
-            let _ = companies(&raw);
-            let _ = upload(&raw);
+            if let Some(entry) = Entry::parse(&raw) {
+                let _ = entry.identity(Queue::Exported);
+                let _ = entry.side(&Company::mixed());
+                let _ = entry.link();
+                let _ = entry.companies();
+                let _ = entry.upload();
+                let _ = entry.dedup_key();
+            }
         }
 
         #[test]

@@ -42,6 +42,9 @@ pub enum ApiError {
         /// The limit.
         limit_bytes: usize,
     },
+    /// A success whose body can't be decompressed.
+    #[error("Įvesk.lt's answer can't be read: {0}")]
+    Compressed(String),
     /// A success whose body is not what the API documents.
     #[error("Įvesk.lt's answer is not what its API documents: {0}")]
     Malformed(String),

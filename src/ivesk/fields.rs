@@ -1,5 +1,6 @@
 //! One JSON object of the vendor, parsed without regard to types and letter case.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
@@ -7,7 +8,11 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The fields of one JSON object, with their values as written.
-pub(super) struct Fields<'a>(Vec<(String, &'a RawValue)>);
+pub(super) struct Fields<'a>(Vec<(Name<'a>, &'a RawValue)>);
+
+/// The name of a field, borrowed unless it contains an escape.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Fields<'a> {
     /// Parses one object; `None` if `raw` is anything else.
@@ -22,7 +27,7 @@ impl<'a> Fields<'a> {
         let find = |same: &dyn Fn(&str) -> bool| {
             let mut fields = self.0.iter().rev();
             fields
-                .find(|(key, _)| same(key))
+                .find(|(Name(key), _)| same(key))
                 .map(|(_, value)| value.get())
         };
         find(&|key| key == name).or_else(|| find(&|key| key.eq_ignore_ascii_case(name)))
@@ -30,14 +35,14 @@ impl<'a> Fields<'a> {
 
     /// Returns the first field whose name `matches`, if it is text or a number.
     pub(super) fn text_where(&self, matches: impl Fn(&str) -> bool) -> Option<String> {
-        let (_, value) = self.0.iter().find(|(key, _)| matches(key))?;
+        let (_, value) = self.0.iter().find(|(Name(key), _)| matches(key))?;
         text(value.get())
     }
 
     /// Returns all fields but those of this name, in their order, one a line.
     pub(super) fn without(&self, name: &str) -> Vec<u8> {
         let mut text = String::new();
-        for (key, value) in &self.0 {
+        for (Name(key), value) in &self.0 {
             if !key.eq_ignore_ascii_case(name) {
                 // A key's debug form is escaped, so that different objects have different lines.
                 text.push_str(&format!("{key:?}:{}\n", value.get()));

@@ -1,9 +1,10 @@
 //! The vendor's REST API. No SQL.
 //!
-//! [`Client`] requests pages, upload locations and subscriptions; [`document`], [`notification`]
+//! [`Client`] requests pages, upload locations and subscriptions; [`Entry`], [`notification`]
 //! and [`view`] parse the vendor's JSON, leniently: its field names and types are known only in
 //! part (vendor-api U17, U21, U22).
 
+mod body;
 mod client;
 pub mod document;
 mod error;
@@ -12,12 +13,14 @@ mod import_error;
 pub mod notification;
 mod observer;
 mod page;
+mod repair;
 mod subscribe;
 pub mod upload;
 pub mod view;
 
 pub use client::Client;
+pub use document::Entry;
 pub use error::ApiError;
 pub use observer::{CompletedRequest, Endpoint, Observer};
-pub use page::Page;
+pub use page::{Page, Repaired};
 pub use subscribe::subscription_body;

@@ -2,21 +2,41 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use super::body::Body;
 use super::error::ApiError;
 use super::fields;
+use super::repair::{RepairedText, repair};
 use crate::domain::{Cursor, Redacted};
+
+/// The most entries of a page, which the vendor fills with about 100 (vendor-api, "The queues"):
+/// tiny entries would need far more memory than their text.
+const MAX_ENTRIES: usize = 20_000;
 
 /// One page of a queue.
 #[derive(Default)]
 pub struct Page {
-    /// Each entry's JSON, byte for byte, in the vendor's order.
-    pub documents: Vec<Vec<u8>>,
+    /// Each entry's JSON, byte for byte, in the vendor's order. All share the page's memory.
+    pub documents: Vec<Bytes>,
     /// The vendor's `next`.
     pub next: Option<Cursor>,
+    /// Entries that have been repaired, in the order of the entries.
+    pub repaired: Vec<Repaired>,
+}
+
+/// An entry that was JSON but for single characters: bytes that are not UTF-8, now U+FFFD, or control
+/// characters in strings, now escaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repaired {
+    /// The index of the entry.
+    pub entry: usize,
+    /// The place of its first repaired character, in bytes.
+    pub byte: usize,
 }
 
 impl fmt::Debug for Page {
@@ -26,12 +46,14 @@ impl fmt::Debug for Page {
         f.debug_struct("Page")
             .field("documents", &documents)
             .field("next", &self.next)
+            .field("repaired", &self.repaired)
             .finish()
     }
 }
 
 impl Page {
-    /// Parses `{"documents": […], "next": …}`; other keys are ignored.
+    /// Parses `{"documents": […], "next": …}`; other keys are ignored. Without `documents`, or if it
+    /// is null, the page is empty.
     ///
     /// `next` is none if it is absent, null or an empty text; a number's digits are kept as
     /// written.
@@ -39,15 +61,56 @@ impl Page {
     /// # Errors
     ///
     /// [`ApiError::Malformed`], without parts of the body.
-    pub(super) fn read(body: &[u8]) -> Result<Self, ApiError> {
+    pub(super) fn read(body: Body) -> Result<Self, ApiError> {
+        let other_encoding = body.other_encoding();
+        let text = Bytes::from(body.bytes);
+        let error = match Self::parse(&text) {
+            Ok(page) => return Ok(page),
+            Err(error) => error,
+        };
+        if let Some(encoding) = other_encoding {
+            return Err(ApiError::Malformed(format!(
+                "it is encoded in {encoding}, not in UTF-8; look for a proxy that changes answers, or \
+                 report it to Įvesk.lt"
+            )));
+        }
+        let Some(RepairedText {
+            text: repaired,
+            places,
+        }) = repair(&text)
+        else {
+            return Err(error);
+        };
+        drop(text);
+        let text = Bytes::from(repaired);
+        let mut page = Self::parse(&text).map_err(|_| error)?;
+        page.repaired = page.locate(&text, &places);
+        Ok(page)
+    }
+
+    fn parse(text: &Bytes) -> Result<Self, ApiError> {
         #[derive(Deserialize)]
         struct Answer<'a> {
             #[serde(borrow)]
-            documents: Vec<&'a RawValue>,
-            #[serde(borrow, default)]
+            documents: Option<Entries<'a>>,
+            #[serde(borrow)]
             next: Option<&'a RawValue>,
+            message: Option<IgnoredAny>,
+            error: Option<IgnoredAny>,
         }
-        let answer: Answer<'_> = parse(body, "`documents` is missing or is not a list")?;
+        let answer: Answer<'_> = parse(text, "`documents` is not a list")?;
+        if answer.documents.is_none() && (answer.message.is_some() || answer.error.is_some()) {
+            return Err(ApiError::Malformed(
+                "it has an error's message and no `documents`".to_owned(),
+            ));
+        }
+        let entries = answer.documents.unwrap_or_default();
+        if entries.count > MAX_ENTRIES {
+            return Err(ApiError::Malformed(format!(
+                "it has {} documents, and at most {MAX_ENTRIES} are read",
+                entries.count
+            )));
+        }
         let next = match answer.next.map(RawValue::get) {
             None => None,
             Some(raw) => {
@@ -57,11 +120,66 @@ impl Page {
                 (!text.is_empty()).then(|| Cursor::new(text))
             }
         };
-        let documents = answer.documents.iter();
+        let documents = entries.list.iter();
         Ok(Self {
-            documents: documents.map(|raw| raw.get().as_bytes().to_vec()).collect(),
+            documents: documents
+                .map(|raw| text.slice_ref(raw.get().as_bytes()))
+                .collect(),
             next,
+            repaired: Vec::new(),
         })
+    }
+
+    /// Returns the entries in which the `places` of `text`, its text, are.
+    fn locate(&self, text: &Bytes, places: &[usize]) -> Vec<Repaired> {
+        let mut places = places.iter().copied().peekable();
+        let mut repaired = Vec::new();
+        for (entry, raw) in self.documents.iter().enumerate() {
+            let start = raw.as_ptr().addr() - text.as_ptr().addr();
+            let end = start + raw.len();
+            while places.next_if(|place| *place < start).is_some() {}
+            if let Some(place) = places.next_if(|place| *place < end) {
+                repaired.push(Repaired {
+                    entry,
+                    byte: place - start,
+                });
+            }
+        }
+        repaired
+    }
+}
+
+/// The entries of a page, of which no more than [`MAX_ENTRIES`] are kept.
+#[derive(Default)]
+struct Entries<'a> {
+    list: Vec<&'a RawValue>,
+    count: usize,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+
+        impl<'de> Visitor<'de> for List {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Entries::default();
+                while let Some(entry) = list.next_element()? {
+                    entries.count += 1;
+                    if entries.count <= MAX_ENTRIES {
+                        entries.list.push(entry);
+                    }
+                }
+                Ok(entries)
+            }
+        }
+
+        deserializer.deserialize_seq(List)
     }
 }
 
@@ -72,8 +190,12 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(
     wrong_shape: &str,
 ) -> Result<T, ApiError> {
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let start = text.trim_ascii_start();
+    if start.starts_with(b"[") {
+        // Of which serde would make an object.
+        return Err(ApiError::Malformed(wrong_shape.to_owned()));
+    }
     serde_json::from_slice(text).map_err(|error| {
-        let start = text.trim_ascii_start();
         ApiError::Malformed(if start.is_empty() {
             "it is empty".to_owned()
         } else if start.starts_with(b"<") {
@@ -99,9 +221,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn read(body: impl AsRef<[u8]>) -> Result<Page, ApiError> {
+        Page::read(Body::from(body.as_ref()))
+    }
+
     fn next(text: &str) -> Option<String> {
         let body = format!(r#"{{"documents":[],"next":{text}}}"#);
-        let page = Page::read(body.as_bytes()).expect("a page");
+        let page = read(body).expect("a page");
         page.next.map(|cursor| cursor.as_str().to_owned())
     }
 
@@ -120,18 +246,89 @@ mod tests {
         ] {
             assert_eq!(next(raw).as_deref(), cursor, "{raw}");
         }
-        let absent = Page::read(br#"{"documents":[]}"#).expect("a page");
+        let absent = read(r#"{"documents":[]}"#).expect("a page");
         assert!(absent.next.is_none());
     }
 
     #[test]
     fn documents_keep_their_bytes() {
         let body = "\u{feff} {\"$schema\":\"x\",\"documents\":[ {\"id\" : 1.50 , \"x\":\"\\u0161\"} ,7,null]}";
-        let page = Page::read(body.as_bytes()).expect("a page");
+        let page = read(body).expect("a page");
         assert_eq!(
             page.documents,
             [&b"{\"id\" : 1.50 , \"x\":\"\\u0161\"}"[..], b"7", b"null"]
         );
+    }
+
+    #[test]
+    fn without_documents_a_page_is_empty() {
+        for (body, next) in [
+            ("{}", None),
+            (r#"{"documents":null,"message":null}"#, None),
+            (r#"{"documents":[]}"#, None),
+            (r#"{"next":"a"}"#, Some("a")),
+            (r#"{"$schema":"x","documents":null,"next":"a"}"#, Some("a")),
+        ] {
+            let page = read(body).expect(body);
+            assert!(page.documents.is_empty(), "{body}");
+            assert_eq!(page.next.as_ref().map(Cursor::as_str), next, "{body}");
+        }
+    }
+
+    #[test]
+    fn documents_share_the_memory_of_their_page() {
+        let mut body = Body::from(&br#"{"documents":[{"id":1},{"id":2}]}"#[..]);
+        body.bytes.shrink_to_fit();
+        let start = body.bytes.as_ptr().addr();
+        let page = Page::read(body).expect("a page");
+        let places: Vec<_> = page
+            .documents
+            .iter()
+            .map(|raw| raw.as_ptr().addr() - start)
+            .collect();
+        assert_eq!(places, [14, 23]);
+    }
+
+    #[test]
+    fn one_bad_byte_or_control_character_costs_no_page() {
+        let page = read(
+            b"{\"documents\":[{\"id\":\"b1\"},{\"id\":\"b2\",\"docnum\":\"s\xff\"},7,{\"id\":\"b3\",\"a\":\"1\n\xc5\"}],\"next\":\"b\"}",
+        )
+        .expect("a page");
+        assert_eq!(
+            page.documents,
+            [
+                "{\"id\":\"b1\"}",
+                "{\"id\":\"b2\",\"docnum\":\"s\u{fffd}\"}",
+                "7",
+                "{\"id\":\"b3\",\"a\":\"1\\u000a\u{fffd}\"}"
+            ]
+        );
+        let places = [(1, 22), (3, 17)];
+        assert_eq!(
+            page.repaired,
+            places.map(|(entry, byte)| Repaired { entry, byte })
+        );
+        assert_eq!(page.next, Some(Cursor::new("b")));
+    }
+
+    #[test]
+    fn another_encoding_is_named() {
+        let text: Vec<u8> =
+            r#"{"documents":[]}"#.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let message = read(&text).expect_err("no page").to_string();
+        assert!(message.contains("UTF-16"), "{message}");
+    }
+
+    #[test]
+    fn a_page_of_too_many_entries_is_not_read() {
+        let of = |count: usize| {
+            let list = vec!["0"; count].join(",");
+            read(format!("{{\"documents\":[{list}]}}"))
+        };
+        assert_eq!(of(MAX_ENTRIES).expect("a page").documents.len(), 20_000);
+        let message = of(MAX_ENTRIES + 1).expect_err("no page").to_string();
+        assert!(message.contains("20001 documents"), "{message}");
     }
 
     #[test]
@@ -141,15 +338,16 @@ mod tests {
             ("<!DOCTYPE html><p>secret", "HTML"),
             ("{\"documents\":[{\"id\":\"secret", "too early"),
             ("{\"documents\":[secret]}", "line 1"),
-            ("{}", "`documents`"),
-            ("{\"documents\":null}", "`documents`"),
+            ("{\"message\":\"secret\"}", "message"),
+            ("{\"error\":{\"a\":\"secret\"}}", "message"),
+            ("[]", "`documents`"),
             ("{\"documents\":\"secret\"}", "`documents`"),
             ("[\"secret\"]", "`documents`"),
             ("{\"documents\":[],\"next\":{\"a\":\"secret\"}}", "`next`"),
             ("{\"documents\":[],\"next\":false}", "`next`"),
             ("{\"documents\":[]} secret", "line 1"),
         ] {
-            let message = Page::read(body.as_bytes()).expect_err(body).to_string();
+            let message = read(body).expect_err(body).to_string();
             assert!(message.contains(words), "{body}: {message}");
             assert!(!message.contains("secret"), "{message}");
         }
@@ -163,7 +361,7 @@ mod tests {
             for file in files {
                 let file = file.expect("a file").path();
                 let body = std::fs::read(&file).expect("readable");
-                assert_eq!(Page::read(&body).is_ok(), expected, "{}", file.display());
+                assert_eq!(read(&body).is_ok(), expected, "{}", file.display());
             }
         }
     }
@@ -171,7 +369,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_cause_a_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Page::read(&body);
+            let _ = read(&body);
         }
 
         /// Entries keep their bytes, whatever is in them and between them.
@@ -195,17 +393,17 @@ mod tests {
                 true => format!("{{{documents},\"next\":\"a\"}}"),
                 false => format!("{{\"next\":\"a\",{documents}}}"),
             };
-            let page = Page::read(body.as_bytes()).expect("a page");
+            let page = read(&body).expect("a page");
             let expected: Vec<&[u8]> = entries.iter().map(String::as_bytes).collect();
             prop_assert_eq!(page.documents, expected);
             // A page that was cut is no page.
-            prop_assert!(Page::read(&body.as_bytes()[..body.len() - 1]).is_err());
+            prop_assert!(read(&body.as_bytes()[..body.len() - 1]).is_err());
         }
 
         #[test]
         fn any_cursor_round_trips(cursor in "\\PC{1,40}") {
             let body = serde_json::json!({ "documents": [], "next": cursor }).to_string();
-            let page = Page::read(body.as_bytes()).expect("a page");
+            let page = read(&body).expect("a page");
             prop_assert_eq!(page.next, Some(Cursor::new(cursor)));
         }
     }

@@ -63,6 +63,7 @@ fn query(options: &UploadOptions) -> String {
 /// The location for one file, valid for a short while. Its URL is a secret.
 #[derive(Clone, Debug)]
 pub struct UploadLocation {
+    answer: SecretString,
     url: SecretString,
     content_type: HeaderValue,
     content_disposition: HeaderValue,
@@ -73,6 +74,8 @@ impl UploadLocation {
     /// (vendor-api U5); letter case does not matter.
     fn read(body: &[u8]) -> Result<Self, ApiError> {
         let malformed = |what: &str| ApiError::Malformed(what.to_owned());
+        let answer = std::str::from_utf8(body)
+            .map_err(|_| malformed("the upload location is not UTF-8 text"))?;
         let fields = Fields::read(body)
             .ok_or_else(|| malformed("the upload location is not a JSON object"))?;
         let header = |name: &'static str| {
@@ -87,12 +90,25 @@ impl UploadLocation {
         };
         let url = fields.text("url");
         Ok(Self {
+            answer: answer.into(),
             url: url
                 .ok_or_else(|| malformed("the upload location has no `url`"))?
                 .into(),
             content_type: header("contenttype")?,
             content_disposition: header("contentdisposition")?,
         })
+    }
+
+    /// Returns the vendor's answer, a secret, from which [`UploadLocation::from_answer`] reads
+    /// the location again.
+    pub fn answer(&self) -> &SecretString {
+        &self.answer
+    }
+
+    /// Reads a location that was kept as [`UploadLocation::answer`]; `None` if it is anything
+    /// else.
+    pub fn from_answer(answer: &SecretString) -> Option<Self> {
+        Self::read(answer.expose_secret().as_bytes()).ok()
     }
 }
 
@@ -137,6 +153,8 @@ pub enum UploadErrorKind {
     },
     /// The vendor refuses this file.
     FileRefused,
+    /// The vendor gives no location for this name, or for any.
+    NoLocation,
     /// No upload succeeds until a person has fixed something.
     NeedsPerson,
 }
@@ -155,6 +173,19 @@ impl UploadError {
         matches!(self, Self::Refused { status: 403, .. })
     }
 
+    /// Returns true if the file may be at its location all the same, or be sent there once more:
+    /// no answer arrived, or the storage had an error.
+    pub fn leaves_location_usable(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Refused { status, .. } => {
+                !matches!(status, 300..=399 | 403)
+                    && matches!(self.kind(), UploadErrorKind::Temporary { .. })
+            }
+            Self::FileName | Self::Api(_) | Self::ForbiddenLocation(_) => false,
+        }
+    }
+
     /// Classifies the error.
     pub fn kind(&self) -> UploadErrorKind {
         let temporary = UploadErrorKind::Temporary { retry_after: None };
@@ -171,18 +202,22 @@ impl UploadError {
             Self::Api(error) => match error {
                 ApiError::NotConfigured { .. } => UploadErrorKind::NeedsPerson,
                 ApiError::Unreachable(_) => temporary,
-                ApiError::TooLarge { .. } | ApiError::Malformed(_) => temporary,
+                ApiError::TooLarge { .. } | ApiError::Compressed(_) | ApiError::Malformed(_) => {
+                    temporary
+                }
                 ApiError::Status {
                     status,
                     retry_after,
                     ..
                 } => match status {
-                    401 | 403 => UploadErrorKind::NeedsPerson,
+                    401 => UploadErrorKind::NeedsPerson,
+                    // Something may object to the name, or `api.url` or the key is wrong.
+                    403 | 404 => UploadErrorKind::NoLocation,
                     408 | 429 | 500.. => UploadErrorKind::Temporary {
                         retry_after: *retry_after,
                     },
-                    // The vendor refuses a parameter or a file name; 404 means a wrong `api.url`.
-                    404 | 300..=399 => UploadErrorKind::NeedsPerson,
+                    300..=399 => UploadErrorKind::NeedsPerson,
+                    // The vendor refuses a parameter or a file name.
                     _ => UploadErrorKind::FileRefused,
                 },
             },
@@ -221,10 +256,10 @@ impl Client {
         let path = format!("/uploadlocation/{}{mark}{query}", encoded(filename));
         let request = self.request(Method::GET, &path)?;
         let endpoint = Endpoint::UploadLocation;
-        let body = self
+        let (_, body) = self
             .answer(endpoint, request, MAX_SMALL_BODY_BYTES, &[])
             .await?;
-        Ok(UploadLocation::read(&body)?)
+        Ok(UploadLocation::read(&body.bytes)?)
     }
 
     /// Sends a file to its location: with the location's two headers and a Content-Length, and

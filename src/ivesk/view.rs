@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::fields::Fields;
+use super::document::Entry;
 
 /// The fields that a person recognizes a document by. Any of them may be absent or odd: their
 /// names are known only from the vendor's clients and its XML export (vendor-api U21, U22), so no
@@ -24,14 +24,21 @@ pub struct View {
 }
 
 impl View {
-    /// Parses the fields that exist; none if `raw` is not a JSON object. Control characters are
-    /// removed, since a terminal would interpret them.
+    /// Parses the fields that exist; none if `raw` is not a JSON object.
     pub fn read(raw: &[u8]) -> Self {
-        let Some(fields) = Fields::read(raw) else {
-            return Self::default();
-        };
+        Entry::parse(raw)
+            .map(|entry| entry.view())
+            .unwrap_or_default()
+    }
+}
+
+impl Entry<'_> {
+    /// Returns what people recognize the document by. Control characters are removed, since a
+    /// terminal would interpret them.
+    pub fn view(&self) -> View {
         let field = |name: &str| {
-            let text: String = fields
+            let text: String = self
+                .fields
                 .text(name)?
                 .chars()
                 .filter(|c| !c.is_control())
@@ -44,7 +51,7 @@ impl View {
                 .iter()
                 .find_map(|leaf| field(&format!("{party}{leaf}")))
         };
-        Self {
+        View {
             number: field("docnum"),
             date: field("date").map(day),
             seller: party("seller"),
@@ -53,27 +60,24 @@ impl View {
             currency: field("currency"),
         }
     }
-}
 
-/// Returns true if a document's number, or its seller's or buyer's name or code, contains `text`,
-/// which must be in lower case.
-pub fn mentions(raw: &[u8], text: &str) -> bool {
-    const FIELDS: [&str; 7] = [
-        "docnum",
-        "sellername",
-        "sellernameascii",
-        "sellercode",
-        "buyername",
-        "buyernameascii",
-        "buyercode",
-    ];
-    let Some(fields) = Fields::read(raw) else {
-        return false;
-    };
-    FIELDS.iter().any(|name| {
-        let value = fields.text(name);
-        value.is_some_and(|value| value.to_lowercase().contains(text))
-    })
+    /// Returns true if the document's number, or its seller's or buyer's name or code, contains
+    /// `text`, which must be in lower case.
+    pub fn mentions(&self, text: &str) -> bool {
+        const FIELDS: [&str; 7] = [
+            "docnum",
+            "sellername",
+            "sellernameascii",
+            "sellercode",
+            "buyername",
+            "buyernameascii",
+            "buyercode",
+        ];
+        FIELDS.iter().any(|name| {
+            let value = self.fields.text(name);
+            value.is_some_and(|value| value.to_lowercase().contains(text))
+        })
+    }
 }
 
 /// Returns the `YYYY-MM-DD` that `text` begins with, or all of it.
@@ -110,12 +114,12 @@ mod tests {
     fn a_search_covers_number_parties_and_codes_in_any_case() {
         let raw =
             r#"{"docnum":"AB-17","sellername":"UAB ŠARKA","buyercode":302320404,"total":"99.00"}"#;
-        let found = |text: &str| mentions(raw.as_bytes(), text);
+        let entry = Entry::parse(raw.as_bytes()).expect("an object");
+        let found = |text: &str| entry.mentions(text);
         for there in ["ab-1", "uab šarka", "302320404"] {
             assert!(found(there), "{there}");
         }
         assert!(!found("99.00"), "not by every field");
-        assert!(!mentions(b"not json", ""));
     }
 
     #[test]

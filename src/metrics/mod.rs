@@ -176,6 +176,7 @@ pub struct Metrics {
     confirmations: Family<OutcomeLabels, Counter>,
     free_bytes: Gauge,
     uploads_late: Gauge,
+    unclear_notifications: Counter,
     pages: Family<PageLabels, Counter>,
     vendor_requests: Family<VendorLabels, Counter>,
     vendor_seconds: Family<EndpointLabels, Histogram, fn() -> Histogram>,
@@ -212,6 +213,7 @@ impl Metrics {
             confirmations: Family::default(),
             free_bytes: Gauge::default(),
             uploads_late: Gauge::default(),
+            unclear_notifications: Counter::default(),
             pages: Family::default(),
             vendor_requests: Family::default(),
             vendor_seconds: Family::new_with_constructor(|| Histogram::new(VENDOR_BUCKETS)),
@@ -276,8 +278,13 @@ impl Metrics {
         );
         registry.register(
             "uploads_late",
-            "Uploads without a document for half a day",
+            "Uploads that are late: sent longer than upload.late_after ago, without a document",
             self.uploads_late.clone(),
+        );
+        registry.register(
+            "unclear_notifications",
+            "Notifications whose shape is not understood, which trigger all feeds of their account",
+            self.unclear_notifications.clone(),
         );
         registry.register(
             "pull_pages",
@@ -409,6 +416,11 @@ impl Metrics {
     pub fn uploads_late(&self, count: usize) {
         self.uploads_late
             .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a notification whose shape is not understood.
+    pub fn unclear_notification(&self) {
+        self.unclear_notifications.inc();
     }
 
     /// Counts a requested page.

@@ -37,7 +37,7 @@ const ACTIVE_ALARMS: AlarmFilter = AlarmFilter {
 pub struct StoreSnapshot {
     /// The moment.
     pub now: Timestamp,
-    /// Every feed.
+    /// Every feed that is not removed.
     pub feeds: Vec<FeedRow>,
     /// Every account.
     pub accounts: Vec<AccountRow>,
@@ -53,6 +53,13 @@ pub struct StoreSnapshot {
     pub waiting: QueueLengths,
 }
 
+/// Returns all feeds but removed ones.
+async fn known_feeds(store: &Store) -> Result<Vec<FeedRow>, StoreError> {
+    let mut feeds = store.feeds().await?;
+    feeds.retain(FeedRow::is_known);
+    Ok(feeds)
+}
+
 impl StoreSnapshot {
     /// Reads the state of the store.
     ///
@@ -62,7 +69,7 @@ impl StoreSnapshot {
     pub async fn read(store: &Store, now: Timestamp) -> Result<Self, StoreError> {
         Ok(Self {
             now,
-            feeds: store.feeds().await?,
+            feeds: known_feeds(store).await?,
             accounts: store.accounts().await?,
             subscriptions: store.subscriptions().await?,
             certificates: certificate_expiry(&store.certificates().await?),
@@ -147,6 +154,7 @@ pub(super) struct Gauges {
     feed_documents: Family<FeedLabels, Gauge>,
     feed_missed_notifications: Family<FeedLabels, Gauge>,
     feed_gaps: Family<FeedLabels, Gauge>,
+    feed_incomplete: Family<FeedLabels, Gauge>,
     feed_failures: Family<FeedLabels, Gauge>,
     feed_up_to_date: Family<FeedLabels, Gauge>,
     feed_age: Family<FeedLabels, Gauge>,
@@ -180,8 +188,13 @@ impl Gauges {
         );
         registry.register(
             "feed_gaps",
-            "Pages whose paging may have left documents out, by feed",
+            "Open gaps: stretches in which document versions may be missing, by feed",
             self.feed_gaps.clone(),
+        );
+        registry.register(
+            "feed_incomplete",
+            "1 if document versions of a feed may be missing, else 0",
+            self.feed_incomplete.clone(),
         );
         registry.register(
             "feed_failures",
@@ -373,6 +386,7 @@ impl Gauges {
             &self.feed_documents,
             &self.feed_missed_notifications,
             &self.feed_gaps,
+            &self.feed_incomplete,
             &self.feed_failures,
             &self.feed_up_to_date,
             &self.feed_age,
@@ -394,6 +408,7 @@ impl Gauges {
                 gauge(row.missed_notifications),
             );
             set(&self.feed_gaps, gauge(row.gaps));
+            set(&self.feed_incomplete, i64::from(row.incomplete.is_some()));
             set(&self.feed_failures, i64::from(row.failures));
             if let Some(moment) = row.up_to_date_at {
                 set(&self.feed_up_to_date, moment.as_millis() / 1_000);

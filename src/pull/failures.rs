@@ -1,17 +1,9 @@
 //! Classifies failed requests: who waits, and for how long.
 
-use std::time::Duration;
-
 use crate::backoff;
 use crate::domain::Timestamp;
 use crate::ivesk::ApiError;
 use crate::store::{FeedPauseReason, PageFailure, PageLease};
-
-/// Longest `Retry-After` that is obeyed.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(6 * 3600);
-
-/// Interval of attempts while a feed or an account is paused by an error.
-const PAUSED_RETRY_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Consecutive failures of an account, over all of its feeds, that concern the whole account.
 const ACCOUNT_FAILURES: u32 = 2;
@@ -26,15 +18,13 @@ pub fn classify(error: &ApiError, lease: &PageLease, now: Timestamp, jitter: f64
     };
     let feed_waits =
         || PageFailure::FeedWaits(now.after(backoff::PULL.delay(lease.feed_failures, jitter)));
-    let retry_at = now.after(PAUSED_RETRY_INTERVAL);
+    let retry_at = now.after(backoff::PAUSED);
     match error {
         ApiError::Unreachable(_) => account_waits(),
         ApiError::Status {
             retry_after: Some(wait),
             ..
-        } => PageFailure::AccountWaits(
-            now.after((*wait).clamp(backoff::PULL.first, MAX_RETRY_AFTER)),
-        ),
+        } => PageFailure::AccountWaits(now.after((*wait).max(backoff::PULL.first))),
         ApiError::Status { status: 429, .. } => account_waits(),
         // A key may read one company and not another (vendor-api U25), so a single 401
         // pauses its company only. Several failures in a row mean that the key itself is bad,
@@ -59,15 +49,22 @@ pub fn classify(error: &ApiError, lease: &PageLease, now: Timestamp, jitter: f64
         },
         // A retry would transfer as much again; the vendor or the setting must change first.
         ApiError::TooLarge { .. } => PageFailure::FeedWaits(retry_at),
-        ApiError::Status { .. } | ApiError::Malformed(_) if concerns_account => account_waits(),
-        ApiError::Status { .. } | ApiError::Malformed(_) | ApiError::NotConfigured { .. } => {
-            feed_waits()
+        ApiError::Status { .. } | ApiError::Compressed(_) | ApiError::Malformed(_)
+            if concerns_account =>
+        {
+            account_waits()
         }
+        ApiError::Status { .. }
+        | ApiError::Compressed(_)
+        | ApiError::Malformed(_)
+        | ApiError::NotConfigured { .. } => feed_waits(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::domain::{Account, Company, Feed};
     use crate::store::{Position, TriggerKind};
@@ -85,6 +82,8 @@ mod tests {
             fence: 1,
             position: Position::default(),
             first_pull: false,
+            first_read: false,
+            largest_page: 0,
             feed_failures,
             account_failures,
             key_at_fault: true,

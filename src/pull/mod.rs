@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -16,16 +17,20 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
 use crate::backoff;
-use crate::config::{AccountConfig, Config, PullConfig};
-use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
-use crate::ivesk::{self, ApiError, Client, Page};
+use crate::config::{AccountConfig, ApiConfig, Config, PullConfig};
+use crate::domain::{Account, Clock, Company, DocumentVersion, Feed, Queue, Timestamp};
+use crate::ivesk::document::{Identity, Unreadable};
+use crate::ivesk::{ApiError, Client, Entry, Page};
 use crate::metrics::{Metrics, PageResult, StoreStep};
 use crate::store::{
     COMPANY_FILTER_IGNORED, FreshLink, LeaseRequest, PageCommitted, PageLease, PageOutcome,
-    PageToCommit, PullPlan, SharedStore, StoreError, TriggerKind, UnreadableEntry, UploadReturn,
+    PageToCommit, PullEnd, PullPlan, SharedStore, StoreError, TriggerKind, UnreadableEntry,
+    UploadReturn,
 };
 
 pub mod failures;
+#[cfg(test)]
+mod histories;
 pub mod paging;
 
 /// Longest time between two reads of the rows.
@@ -108,9 +113,11 @@ pub fn configured_feeds(config: &Config) -> Vec<Feed> {
         let exported = settings
             .companies
             .iter()
-            .map(|company| Feed::exported(account.clone(), company.clone()));
+            .map(|company| config.api.exported_feed(account.clone(), company.clone()));
         let digitized = settings.digitized.then(|| Feed::digitized(account.clone()));
-        exported.chain(digitized).collect::<Vec<_>>()
+        let only = (config.api.has_one_exported_feed())
+            .then(|| Feed::exported(account.clone(), Company::mixed()));
+        exported.chain(only).chain(digitized).collect::<Vec<_>>()
     };
     config.accounts.iter().flat_map(feeds_of).collect()
 }
@@ -121,6 +128,10 @@ pub struct Puller {
     clients: BTreeMap<Account, Client>,
     config: PullConfig,
     lease: Duration,
+    api: ApiConfig,
+    min_free_bytes: u64,
+    /// True while the disk has too little room for more documents.
+    disk_nearly_full: AtomicBool,
     askable: Vec<(Account, Queue)>,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -160,11 +171,21 @@ impl Puller {
             clients,
             config: config.pull.clone(),
             lease: config.pull.lease,
+            api: config.api.clone(),
+            min_free_bytes: config.store.min_free_bytes,
+            disk_nearly_full: AtomicBool::new(false),
             askable,
             clock,
             metrics: Arc::new(Metrics::new()),
             more: Notify::new(),
         })
+    }
+
+    /// Pulls a feed again at once, as a person asks for it.
+    #[must_use]
+    pub fn without_interval(mut self) -> Self {
+        self.config.min_interval = Duration::ZERO;
+        self
     }
 
     /// Counts requests and pages in `metrics`.
@@ -203,6 +224,9 @@ impl Puller {
     /// Fails only if the store does; the vendor's errors are stored in the rows and returned
     /// as [`PullOutcome::Failed`].
     pub async fn pull_page(&self) -> Result<PullOutcome, StoreError> {
+        if self.is_disk_nearly_full().await? {
+            return Ok(PullOutcome::Nothing);
+        }
         let leased = self.store.lease_page(self.lease_request());
         let Some(lease) = self.metrics.timed(StoreStep::Lease, leased).await? else {
             return Ok(PullOutcome::Nothing);
@@ -216,6 +240,29 @@ impl Puller {
             outcome = Empty,
         );
         self.pull_leased(lease).instrument(span).await
+    }
+
+    /// Returns true if the disk has less than `store.min_free_bytes`: like messages, documents are
+    /// then not stored, so that room is left for what is under way.
+    async fn is_disk_nearly_full(&self) -> Result<bool, StoreError> {
+        let free = self.store.free_bytes().await?;
+        let minimum = self.min_free_bytes;
+        let nearly_full = free.is_some_and(|free| free < minimum);
+        if self.disk_nearly_full.swap(nearly_full, Ordering::AcqRel) != nearly_full {
+            let free = free.unwrap_or_default();
+            if nearly_full {
+                warn!(
+                    free_bytes = free,
+                    "pulling has stopped: the store's disk has {free} bytes left, less than `store.min_free_bytes` = {minimum}"
+                );
+            } else {
+                info!(
+                    free_bytes = free,
+                    "pulling continues: the store's disk has enough free space again"
+                );
+            }
+        }
+        Ok(nearly_full)
     }
 
     async fn pull_leased(&self, lease: PageLease) -> Result<PullOutcome, StoreError> {
@@ -260,6 +307,8 @@ impl Puller {
             lease: self.lease,
             requests_per_account: self.config.requests_per_account,
             lookback: self.config.lookback,
+            min_interval: self.config.min_interval,
+            reconcile_every: self.config.reconcile_every,
             queues: self.askable.clone(),
         }
     }
@@ -274,33 +323,77 @@ impl Puller {
     }
 
     async fn store_page(&self, lease: PageLease, page: Page) -> Result<PullOutcome, StoreError> {
-        let (feed, kind) = (lease.feed.clone(), lease.kind);
-        let page = read_page(&lease, page);
-        let gap = page.gap;
+        let mut page = read_page(&lease, page);
+        for company in &mut page.companies {
+            let feed = self
+                .api
+                .exported_feed(lease.feed.account.clone(), company.clone());
+            *company = feed.company;
+        }
+        match self.commit(lease.clone(), page).await {
+            Ok(PageOutcome::Committed(committed)) => Ok(stored(&lease, committed)),
+            Ok(PageOutcome::CompanyDoubted(page)) => self.check_company(lease, *page).await,
+            Err(error) => stale(lease.feed, error),
+        }
+    }
+
+    async fn commit(
+        &self,
+        lease: PageLease,
+        page: PageToCommit,
+    ) -> Result<PageOutcome, StoreError> {
         let committed = self.store.commit_page(lease, page, self.plan());
-        match self.metrics.timed(StoreStep::Page, committed).await {
-            Ok(PageOutcome::Committed(committed)) => {
-                log_page(&feed, kind, committed, gap);
-                Ok(PullOutcome::Page {
-                    feed,
-                    kind,
-                    committed,
-                })
-            }
-            Ok(PageOutcome::CompanyFilterIgnored) => {
-                let error = COMPANY_FILTER_IGNORED.to_owned();
-                error!(%feed, "paused `{feed}`: {error}");
-                Ok(PullOutcome::Failed {
-                    feed,
-                    error,
-                    unreachable: false,
-                })
-            }
-            Err(StoreError::StaleLease) => {
-                debug!(%feed, "another worker took over the lease on `{feed}`; its page was dropped");
-                Ok(PullOutcome::Stale { feed })
-            }
-            Err(error) => Err(error),
+        self.metrics.timed(StoreStep::Page, committed).await
+    }
+
+    /// Finds out whether the vendor ignored the company in a request: if so, it gives the same
+    /// answer for a code that nobody has. Otherwise the documents belong to both companies.
+    async fn check_company(
+        &self,
+        lease: PageLease,
+        page: PageToCommit,
+    ) -> Result<PullOutcome, StoreError> {
+        let feed = lease.feed.clone();
+        let Some(client) = self.clients.get(&feed.account) else {
+            // Not reached: the page came from this client.
+            self.store.release_page(lease).await?;
+            return Ok(PullOutcome::Nothing);
+        };
+        let from = lease.position.from.as_ref();
+        let ignored = match client.page(feed.queue, &Company::nobody(), from).await {
+            Ok(answer) => is_answer(&lease, answer, &page),
+            // It refuses the code, so it reads it.
+            Err(ApiError::Status {
+                status: 400..=499,
+                retry_after: None,
+                ..
+            }) => false,
+            Err(error) => return self.store_failure(lease, &error).await,
+        };
+        if ignored {
+            return match self.store.pause_for_ignored_company(lease).await {
+                Ok(()) => {
+                    let error = COMPANY_FILTER_IGNORED.to_owned();
+                    error!(%feed, "paused `{feed}`: {error}");
+                    Ok(PullOutcome::Failed {
+                        feed,
+                        error,
+                        unreachable: false,
+                    })
+                }
+                Err(error) => stale(feed, error),
+            };
+        }
+        let page = PageToCommit {
+            company_checked: true,
+            ..page
+        };
+        match self.commit(lease.clone(), page).await {
+            Ok(PageOutcome::Committed(committed)) => Ok(stored(&lease, committed)),
+            Ok(PageOutcome::CompanyDoubted(_)) => Err(StoreError::Database(
+                "a page was doubted again after its check".to_owned(),
+            )),
+            Err(error) => stale(feed, error),
         }
     }
 
@@ -311,17 +404,18 @@ impl Puller {
     ) -> Result<PullOutcome, StoreError> {
         let feed = lease.feed.clone();
         let unreachable = matches!(error, ApiError::Unreachable(_));
-        let failure = failures::classify(error, &lease, self.clock.now(), backoff::jitter());
+        let now = self.clock.now();
+        let failure = failures::classify(error, &lease, now, backoff::jitter());
         let text = error.to_string();
         warn!(%feed, ?failure, "failed to fetch a page of `{feed}`: {text}");
-        match self.store.fail_page(lease, failure, text.clone()).await {
+        let failed = self.store.fail_page(lease, failure, text.clone(), now);
+        match failed.await {
             Ok(()) => Ok(PullOutcome::Failed {
                 feed,
                 error: text,
                 unreachable,
             }),
-            Err(StoreError::StaleLease) => Ok(PullOutcome::Stale { feed }),
-            Err(error) => Err(error),
+            Err(error) => stale(feed, error),
         }
     }
 
@@ -334,7 +428,8 @@ impl Puller {
         let now = self.clock.now();
         let pause = match self.next_due().await {
             // Due but not leased: all of the account's requests are in flight.
-            Ok(Some(due_at)) => due_at.since(now).max(BUSY_ACCOUNT_DELAY).min(MAX_IDLE),
+            Ok(Some(due_at)) if due_at <= now => BUSY_ACCOUNT_DELAY,
+            Ok(Some(due_at)) => due_at.since(now).min(MAX_IDLE),
             Ok(None) => MAX_IDLE,
             Err(_) => STORE_ERROR_DELAY,
         };
@@ -346,37 +441,77 @@ impl Puller {
     }
 }
 
+/// Returns the outcome of a stored page, and logs it.
+fn stored(lease: &PageLease, committed: PageCommitted) -> PullOutcome {
+    log_page(&lease.feed, lease.kind, committed);
+    PullOutcome::Page {
+        feed: lease.feed.clone(),
+        kind: lease.kind,
+        committed,
+    }
+}
+
+/// Returns the outcome of a step whose lease another worker took over; other errors stay errors.
+fn stale(feed: Feed, error: StoreError) -> Result<PullOutcome, StoreError> {
+    let StoreError::StaleLease = error else {
+        return Err(error);
+    };
+    debug!(%feed, "another worker took over the lease on `{feed}`; its page was dropped");
+    Ok(PullOutcome::Stale { feed })
+}
+
+/// Returns true if the answer for a code that nobody has is the whole answer for this company.
+fn is_answer(lease: &PageLease, answer: Page, page: &PageToCommit) -> bool {
+    let answer = read_page(lease, answer);
+    let identities = |page: &PageToCommit| {
+        let of = |document: &DocumentVersion| (document.id.clone(), document.version_key());
+        page.documents.iter().map(of).collect::<Vec<_>>()
+    };
+    !answer.documents.is_empty()
+        && answer.entries() == page.entries()
+        && identities(&answer) == identities(page)
+}
+
 /// Turns the vendor's page into rows, and determines the next step of the pull.
 fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
-    let queue = lease.feed.queue;
+    let feed = &lease.feed;
+    let queue = feed.queue;
     let entries = page.documents.len();
+    let mut repaired = page.repaired.iter().peekable();
     let mut documents = Vec::with_capacity(entries);
     let mut unreadable = Vec::new();
     let mut companies = Vec::new();
     let mut uploads = Vec::new();
     let mut links = Vec::new();
-    for body in page.documents {
-        if queue == Queue::Digitized {
-            companies.extend(ivesk::document::companies(&body));
+    for (index, body) in page.documents.into_iter().enumerate() {
+        let repaired = repaired.next_if(|repaired| repaired.entry == index);
+        let number = index + 1;
+        if let Some(repaired) = repaired {
+            warn!(%feed, "repaired entry {number} of {entries} on a page of `{feed}`: byte {} of it was not UTF-8, or a control character in a text", repaired.byte);
         }
-        match ivesk::document::read(queue, &body) {
-            Ok(document) => {
-                let correlation = ivesk::document::upload(&document.body);
+        let entry = Entry::parse(&body);
+        if let (Queue::Digitized, Some(entry)) = (queue, &entry) {
+            companies.extend(entry.companies());
+        }
+        match identity(entry.as_ref(), queue, repaired.is_some()) {
+            Ok(Identity { id, version }) => {
+                let entry = entry.as_ref();
+                let correlation = entry.and_then(Entry::upload);
                 uploads.extend(correlation.map(|correlation| UploadReturn {
                     correlation,
-                    document_id: document.id.clone(),
+                    document_id: id.clone(),
                 }));
-                links.extend(ivesk::document::link(&document.body).map(|url| FreshLink {
-                    document_id: document.id.clone(),
-                    version: document.version.clone(),
+                links.extend(entry.and_then(Entry::link).map(|url| FreshLink {
+                    document_id: id.clone(),
+                    version: version.clone(),
                     url,
                 }));
-                documents.push(document);
+                documents.push(DocumentVersion { id, version, body });
             }
             Err(reason) => {
-                warn!(feed = %lease.feed, "stored an unreadable entry of `{}` apart from its documents: {reason}", lease.feed);
+                warn!(%feed, "stored entry {number} of {entries} on a page of `{feed}` apart from its documents, as unreadable: {reason}");
                 unreadable.push(UnreadableEntry {
-                    dedup_key: ivesk::document::dedup_key(&body),
+                    dedup_key: entry.map_or_else(|| body.to_vec(), |entry| entry.dedup_key()),
                     body,
                 });
             }
@@ -384,28 +519,47 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
     }
     companies.sort();
     companies.dedup();
-    let step = paging::next_step(&lease.position, entries, &documents, page.next);
+    let largest = lease.largest_page;
+    let step = paging::next_step(&lease.position, largest, entries, &documents, page.next);
     PageToCommit {
         documents,
         unreadable,
         cursor: step.cursor,
         next_from: step.next_from,
+        progress: step.progress,
         end: step.end,
         companies,
-        gap: step.gap,
+        gaps: step.gaps,
+        company_checked: false,
         uploads,
         links,
     }
 }
 
-fn log_page(feed: &Feed, kind: TriggerKind, committed: PageCommitted, gap: bool) {
+/// Returns the identity of an entry.
+fn identity(
+    entry: Option<&Entry<'_>>,
+    queue: Queue,
+    is_repaired: bool,
+) -> Result<Identity, Unreadable> {
+    let identity = entry.ok_or(Unreadable::NotAnObject)?.identity(queue)?;
+    let is_replaced = |text: &str| text.contains(char::REPLACEMENT_CHARACTER);
+    if is_repaired && (is_replaced(&identity.id) || is_replaced(&identity.version)) {
+        return Err(Unreadable::NotUtf8);
+    }
+    Ok(identity)
+}
+
+fn log_page(feed: &Feed, kind: TriggerKind, committed: PageCommitted) {
     let PageCommitted {
         new,
         known,
-        up_to_date,
+        ended,
+        new_gaps,
         missed_notifications,
     } = committed;
     let kind = kind.as_str();
+    let up_to_date = ended == Some(PullEnd::Complete);
     if new > 0 {
         info!(%feed, kind, new, known, up_to_date, "stored {new} new document versions of `{feed}`");
     } else {
@@ -414,12 +568,12 @@ fn log_page(feed: &Feed, kind: TriggerKind, committed: PageCommitted, gap: bool)
     if missed_notifications > 0 {
         warn!(%feed, missed_notifications, "missed notifications: {missed_notifications} documents of `{feed}` were not announced; check `ivesk-webhook subscriptions list`");
     }
-    if gap {
-        error!(
-            %feed,
-            "documents of `{feed}` may be missing: Įvesk.lt's `next` did not pass a group of documents with the same timestamp; \
-             ask Įvesk.lt how to page past them"
-        );
+    if new_gaps > 0 {
+        warn!(%feed, new_gaps, "documents of `{feed}` may be missing; see `ivesk-webhook feeds gaps`");
+    }
+    if let Some(PullEnd::Incomplete(reason)) = ended {
+        let (cause, fix) = reason.cause_and_fix();
+        debug!(%feed, reason = reason.as_str(), "`{feed}` is incomplete: {cause}. Fix: {fix}");
     }
 }
 

@@ -2,14 +2,26 @@
 //!
 //! The vendor documents two stop rules, and leaves open whether `from` is inclusive, whether
 //! the last page has a `next`, and how documents with one timestamp are cut
-//! (vendor-api U11, U13 to U15). The rules here are right in every case.
+//! (vendor-api U11, U13 to U15). The rules here are right in every case, or find a gap.
+//!
+//! Where `next` names the moment of the page's last documents, their group is whole only if a
+//! page shows it: one that lists the group and something later. So the next request is from
+//! before the group, then from `next` itself. If neither shows it, the page may have been cut
+//! in the group if it was as large as others were.
 
-use crate::domain::{Cursor, DocumentVersion, Timestamp};
-use crate::store::{PageEnd, Position};
+use std::borrow::Cow;
 
-/// Entries of a full page: "~100" (vendor-api, "The queues"). A page of this many documents
-/// with one timestamp may have been cut among them.
-const FULL_PAGE: usize = 100;
+use crate::domain::moment::{self, Moment};
+use crate::domain::{Cursor, DocumentVersion};
+use crate::store::{
+    CycleSearch, FoundGap, Group, IncompleteReason, PageEnd, Position, PullProgress,
+};
+
+/// Fewest entries of a page that may have been cut, unless smaller pages are shown to be.
+const MIN_CUT_PAGE: usize = 10;
+
+/// Empty pages in a row whose `next` is followed.
+const MAX_EMPTY_PAGES: usize = 20;
 
 /// The step that follows a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,186 +30,405 @@ pub struct NextStep {
     pub cursor: Option<Cursor>,
     /// `from` of the next request.
     pub next_from: Option<Cursor>,
+    /// What the pages of the pull have shown so far.
+    pub progress: PullProgress,
     /// The end of the pull, or more pages.
     pub end: PageEnd,
-    /// True if the vendor's paging may have left documents out.
-    pub gap: bool,
-}
-
-impl NextStep {
-    fn up_to_date(cursor: Option<Cursor>) -> Self {
-        Self {
-            cursor,
-            next_from: None,
-            end: PageEnd::UpToDate,
-            gap: false,
-        }
-    }
+    /// Stretches in which the vendor's paging may have left documents out.
+    pub gaps: Vec<FoundGap>,
 }
 
 /// Returns the step that follows the page requested at `position`.
 ///
-/// `entries` counts all entries of the page, `documents` are the readable ones.
+/// `largest_page` is the number of entries of the largest page that the account's queue has
+/// ever shown; `entries` counts all entries of the page, `documents` are the readable ones.
 pub fn next_step(
     position: &Position,
+    largest_page: usize,
     entries: usize,
     documents: &[DocumentVersion],
     next: Option<Cursor>,
 ) -> NextStep {
-    if let Some(offered) = stepped_back_from(position) {
-        return after_boundary(position, entries, documents, next, offered);
+    let mut page = Page::new(position, largest_page, entries, documents);
+    let group = page.settle_group();
+    match next {
+        None => page.without_next(group),
+        Some(next) if entries == 0 => page.empty(group, next),
+        Some(next) => page.with_next(group, next),
     }
-    let Some(next) = next else {
-        // The last page may lack `next`: the version text of its last document replaces it.
-        return NextStep::up_to_date(last_version(documents));
-    };
-    if entries == 0 {
-        return NextStep::up_to_date(Some(next));
-    }
-    if position.from.as_ref() == Some(&next) {
-        let gap = stuck(&next, documents);
-        return NextStep {
-            gap,
-            ..NextStep::up_to_date(Some(next))
-        };
-    }
-    if went_back(position.previous_next.as_ref(), &next) {
-        return NextStep {
-            gap: true,
-            ..NextStep::up_to_date(position.previous_next.clone())
-        };
-    }
-    continue_pull(position, entries, documents, next)
 }
 
-/// Returns the `next` that the vendor offered for this page, if this page was requested from
-/// before the boundary of the previous one instead.
-fn stepped_back_from(position: &Position) -> Option<&Cursor> {
-    let offered = position.previous_next.as_ref()?;
-    (position.from.as_ref() != Some(offered)).then_some(offered)
-}
-
-/// Continues after a page: requests the next one from before the page's boundary.
-fn continue_pull(
-    position: &Position,
+/// A page, and what is known of its pull.
+struct Page<'a> {
+    position: &'a Position,
     entries: usize,
-    documents: &[DocumentVersion],
-    next: Cursor,
-) -> NextStep {
-    let boundary = boundary(documents, &next);
-    let next_from = boundary.filter(|boundary| position.from.as_ref() != Some(boundary));
-    NextStep {
-        next_from: Some(next_from.unwrap_or_else(|| next.clone())),
-        // Such a page has no boundary to step back to, and `next` may skip the rest of the group.
-        gap: entries >= FULL_PAGE && have_one_moment(&next, documents),
-        cursor: Some(next),
-        end: PageEnd::More,
+    /// The documents' versions that name moments, and these.
+    moments: Vec<(Moment, &'a str)>,
+    /// Entries of the largest page that was ever seen, with this one.
+    largest_ever: usize,
+    progress: PullProgress,
+    gaps: Vec<FoundGap>,
+}
+
+impl<'a> Page<'a> {
+    fn new(
+        position: &'a Position,
+        largest_page: usize,
+        entries: usize,
+        documents: &'a [DocumentVersion],
+    ) -> Self {
+        let mut progress = position.progress.clone();
+        progress.largest_page = progress.largest_page.max(entries);
+        Self {
+            position,
+            entries,
+            moments: documents
+                .iter()
+                .filter_map(|document| Some((document.moment()?, document.version.as_str())))
+                .collect(),
+            largest_ever: largest_page.max(progress.largest_page),
+            progress,
+            gaps: Vec::new(),
+        }
+    }
+
+    /// Returns the newest moment of the page and its version.
+    fn newest(&self) -> Option<(&Moment, &'a str)> {
+        let newest = self.moments.iter().max_by(|(a, _), (b, _)| a.cmp(b));
+        newest.map(|(moment, version)| (moment, *version))
+    }
+
+    /// Returns the moments, at the precision of `like`, and their versions.
+    fn moments_like(&self, like: &Cursor) -> impl Iterator<Item = (Cow<'_, Moment>, &'a str)> {
+        let form = moment::form(like.as_str());
+        self.moments.iter().filter_map(move |(moment, version)| {
+            if moment::form(version) == form {
+                return Some((Cow::Borrowed(moment), *version));
+            }
+            let moment = Moment::read(&moment.written_as(form?)?)?;
+            Some((Cow::Owned(moment), *version))
+        })
+    }
+
+    /// Returns true if a page with this many entries may have been cut.
+    fn may_be_cut(&self, entries: usize) -> bool {
+        entries >= MIN_CUT_PAGE && entries >= self.largest_ever
+    }
+
+    /// Returns true if a page with this many entries was probably cut, given that more followed
+    /// it. Pages may have become smaller than they once were, so those of this pull decide.
+    fn was_cut(&self, entries: usize) -> bool {
+        entries >= self.progress.largest_page
+            && (entries >= MIN_CUT_PAGE || entries >= self.largest_ever)
+    }
+
+    fn found(&mut self, reason: IncompleteReason, from: Option<Cursor>, to: Option<Cursor>) {
+        self.found_of(reason, from, to, 0);
+    }
+
+    fn found_of(
+        &mut self,
+        reason: IncompleteReason,
+        from: Option<Cursor>,
+        to: Option<Cursor>,
+        entries: usize,
+    ) {
+        self.gaps.push(FoundGap {
+            from,
+            to,
+            reason,
+            entries,
+        });
+    }
+
+    /// Returns the group at the end of an earlier page unless this page shows that it is whole, or
+    /// that it was cut.
+    fn settle_group(&mut self) -> Option<Group> {
+        let group = self.progress.group.take()?;
+        if self.progress.stepped {
+            if self.entries == 0 {
+                return Some(group);
+            }
+            // The page before the step ended at the group although these follow.
+            self.progress.stepped = false;
+            if self.was_cut(group.entries) {
+                let to = self.position.from.clone();
+                self.found_of(IncompleteReason::GroupCut, group.before, to, group.entries);
+            }
+            return None;
+        }
+        let at = Moment::read(group.at.as_str())?;
+        let has_group = self
+            .moments_like(&group.at)
+            .any(|(moment, _)| *moment == at);
+        if !self.moments_like(&group.at).any(|(moment, _)| *moment > at) {
+            return Some(Group {
+                entries: if has_group {
+                    self.entries
+                } else {
+                    group.entries
+                },
+                ..group
+            });
+        }
+        let skipped = !has_group && self.position.from.as_ref() == Some(&group.at);
+        if skipped && self.was_cut(group.entries) {
+            let Group {
+                at,
+                before,
+                entries,
+            } = group;
+            self.found_of(IncompleteReason::GroupCut, before, Some(at), entries);
+        }
+        None
+    }
+
+    /// Returns true if the page was requested from before the group.
+    fn is_before(&self, group: Option<&Group>) -> bool {
+        let is_before = |group: &Group| self.position.from.as_ref() != Some(&group.at);
+        group.is_some_and(is_before) && !self.progress.stepped
+    }
+
+    /// The step after a page without `next`: nothing follows it.
+    fn without_next(mut self, group: Option<Group>) -> NextStep {
+        if self.entries == 0 {
+            return match group {
+                // Its documents were there before.
+                Some(group) if self.is_before(Some(&group)) => self.request_group(group),
+                group => self.end_of_queue(group, None),
+            };
+        }
+        // The version of the last document replaces it, if cursors are such texts.
+        let last = self.newest().map(|(_, version)| version);
+        let known = self.position.from.as_ref();
+        let last = last
+            .zip(known)
+            .and_then(|(last, known)| moment::in_form_of(last, known.as_str()))
+            .map(Cursor::new);
+        let previous = self.position.previous_next.as_ref();
+        let cursor = match last {
+            Some(last) if previous.is_some_and(|previous| is_before(&last, previous)) => None,
+            last => last,
+        };
+        self.progress.group = None;
+        self.end(PageEnd::EndOfQueue, cursor)
+    }
+
+    /// The step after an empty page.
+    fn empty(mut self, group: Option<Group>, next: Cursor) -> NextStep {
+        if let Some(group) = group.clone().filter(|group| self.is_before(Some(group))) {
+            return self.request_group(group);
+        }
+        let moves = match &self.position.from {
+            None => true,
+            Some(from) if read(from).is_some() && read(&next).is_some() => is_before(from, &next),
+            Some(from) => *from != next,
+        };
+        if !moves {
+            let is_same = self.position.from.as_ref() == Some(&next) && !self.progress.stepped;
+            return self.end_of_queue(group, is_same.then_some(next));
+        }
+        self.progress.empty_pages += 1;
+        if self.progress.empty_pages > MAX_EMPTY_PAGES {
+            self.found(IncompleteReason::EmptyPages, Some(next.clone()), None);
+            return self.end(PageEnd::Stopped { failing: false }, Some(next));
+        }
+        self.progress.group = group;
+        self.request(next.clone(), Some(next))
+    }
+
+    /// The step after a page with entries and a `next`.
+    fn with_next(mut self, group: Option<Group>, next: Cursor) -> NextStep {
+        self.progress.empty_pages = 0;
+        let newest = self.newest().map(|(_, version)| version);
+        let newest = newest.and_then(|newest| moment::in_form_of(newest, next.as_str()));
+        match (read(&next), newest) {
+            (Some(at), Some(newest)) => self.at_moment(group, next, at, Cursor::new(newest)),
+            _ => self.at_opaque(group, next),
+        }
+    }
+
+    /// The step after a page whose `next` names no moment of the documents' kind.
+    fn at_opaque(mut self, group: Option<Group>, next: Cursor) -> NextStep {
+        self.settle_by_size(group);
+        if self.position.from.as_ref() != Some(&next) {
+            return self.request(next.clone(), Some(next));
+        }
+        // Entries were listed after it, so it should have moved.
+        self.found(IncompleteReason::NextStuck, Some(next), None);
+        self.end(PageEnd::Stopped { failing: true }, None)
+    }
+
+    /// The step after a page whose `next` names the moment `at`; `newest` is the newest version.
+    fn at_moment(
+        mut self,
+        group: Option<Group>,
+        next: Cursor,
+        at: Moment,
+        newest: Cursor,
+    ) -> NextStep {
+        let from = self.position.from.clone();
+        let from_moment = from.as_ref().and_then(read);
+        let mut target = next;
+        if let (Some(from), Some(moment)) = (&from, &from_moment)
+            && at <= *moment
+        {
+            let is_same = at == *moment;
+            let follow = is_before(from, &newest);
+            if !follow && self.is_before(group.as_ref()) {
+                // The group before fills the page.
+                if let Some(group) = group {
+                    return self.request_group(group);
+                }
+            }
+            let reason = match is_same {
+                true => IncompleteReason::NextStuck,
+                false => IncompleteReason::NextBack,
+            };
+            if follow {
+                self.found(reason, Some(from.clone()), Some(newest.clone()));
+                target = newest.clone();
+            } else if !is_same {
+                self.found(reason, Some(from.clone()), None);
+                target = from.clone();
+            }
+        }
+        let target_moment = read(&target);
+        if target_moment == from_moment {
+            return self.at_same_moment(group, target);
+        }
+        let cursor = match &self.position.previous_next {
+            Some(previous) if is_before(&target, previous) => previous.clone(),
+            _ => target.clone(),
+        };
+        if read(&newest) != target_moment {
+            return self.request(target, Some(cursor));
+        }
+        let again =
+            group.filter(|group| self.is_before(Some(group)) && read(&group.at) == target_moment);
+        if let Some(group) = again {
+            let at = target.clone();
+            self.progress.group = Some(Group { at, ..group });
+            return self.request(target, Some(cursor));
+        }
+        let boundary = self.boundary(&target, from_moment.as_ref());
+        self.progress.group = Some(Group {
+            at: target.clone(),
+            before: boundary.clone().or(from),
+            entries: self.entries,
+        });
+        self.request(boundary.unwrap_or(target), Some(cursor))
+    }
+
+    /// The step after a page that has nothing later than the moment that it was requested from.
+    fn at_same_moment(mut self, group: Option<Group>, target: Cursor) -> NextStep {
+        let group = group.unwrap_or_else(|| Group {
+            at: target.clone(),
+            before: self.position.from.clone(),
+            entries: self.entries,
+        });
+        let Some(step) = moment::step_after(target.as_str()) else {
+            self.found(IncompleteReason::NextStuck, Some(target), None);
+            return self.end(PageEnd::Stopped { failing: true }, None);
+        };
+        // Only a request from after it shows whether the queue ends here.
+        self.progress.group = Some(group);
+        self.progress.stepped = true;
+        self.request(Cursor::new(step), Some(target))
+    }
+
+    /// Returns the newest version of the page that is before the group at `target`, if it is after
+    /// the moment that the page was requested from: a request from there lists the whole group.
+    fn boundary(&self, target: &Cursor, from: Option<&Moment>) -> Option<Cursor> {
+        let at = read(target)?;
+        let is_between = |moment: &Moment| *moment < at && from.is_none_or(|from| moment > from);
+        let moments = self.moments_like(target);
+        let before = moments.filter(|(moment, _)| is_between(moment));
+        let (_, version) = before.max_by(|(a, _), (b, _)| a.cmp(b))?;
+        moment::in_form_of(version, target.as_str()).map(Cursor::new)
+    }
+
+    /// Requests the group's moment itself.
+    fn request_group(mut self, group: Group) -> NextStep {
+        let at = group.at.clone();
+        self.progress.group = Some(group);
+        self.request(at, None)
+    }
+
+    /// Records a gap if the page that ended with the group may have been cut.
+    fn settle_by_size(&mut self, group: Option<Group>) {
+        let Some(group) = group.filter(|group| self.may_be_cut(group.entries)) else {
+            return;
+        };
+        let to = match self.progress.stepped {
+            true => self.position.from.clone(),
+            false => Some(group.at),
+        };
+        let reason = IncompleteReason::PageSizeUnknown;
+        self.found_of(reason, group.before, to, group.entries);
+    }
+
+    fn end_of_queue(mut self, group: Option<Group>, cursor: Option<Cursor>) -> NextStep {
+        self.settle_by_size(group);
+        self.end(PageEnd::EndOfQueue, cursor)
+    }
+
+    fn end(self, end: PageEnd, cursor: Option<Cursor>) -> NextStep {
+        NextStep {
+            cursor,
+            next_from: None,
+            progress: self.progress,
+            end,
+            gaps: self.gaps,
+        }
+    }
+
+    fn request(mut self, from: Cursor, cursor: Option<Cursor>) -> NextStep {
+        if self.comes_round(&from) {
+            self.found(IncompleteReason::CursorCycle, Some(from), None);
+            return self.end(PageEnd::Stopped { failing: true }, None);
+        }
+        NextStep {
+            cursor,
+            next_from: Some(from),
+            progress: self.progress,
+            end: PageEnd::More,
+            gaps: self.gaps,
+        }
+    }
+
+    /// Returns true if the pull has requested from this cursor before: at the latest when it has
+    /// come round three times.
+    fn comes_round(&mut self, from: &Cursor) -> bool {
+        let search = self.progress.cycle.get_or_insert_with(|| CycleSearch {
+            anchor: self
+                .position
+                .from
+                .clone()
+                .unwrap_or_else(|| Cursor::new("")),
+            steps: 0,
+            limit: 1,
+        });
+        if search.anchor == *from {
+            return true;
+        }
+        search.steps += 1;
+        if search.steps == search.limit {
+            search.anchor = from.clone();
+            search.steps = 0;
+            search.limit *= 2;
+        }
+        false
     }
 }
 
-/// Continues after a page that was requested from before the boundary of the previous one,
-/// whose `next` was `offered`.
-///
-/// If the page leads past `offered`, the pull continues from its `next`. Otherwise it continues
-/// from `offered` itself: having stepped back proves nothing about the end of the queue. Such a
-/// page may end before `offered` if documents of that group became visible meanwhile, or if
-/// pages differ in size; and a vendor whose pages grow to hold a whole group may have ended
-/// the page there although it was not cut.
-fn after_boundary(
-    position: &Position,
-    entries: usize,
-    documents: &[DocumentVersion],
-    next: Option<Cursor>,
-    offered: &Cursor,
-) -> NextStep {
-    let gap = match next {
-        // The vendor says that nothing follows this page.
-        None if entries > 0 => {
-            let last = last_version(documents).filter(|last| !went_back(Some(offered), last));
-            return NextStep::up_to_date(Some(last.unwrap_or_else(|| offered.clone())));
-        }
-        Some(next) if leads_past(&next, offered, position) => {
-            return continue_pull(position, entries, documents, next);
-        }
-        // The group fills pages of this size: `offered` may skip the rest of it.
-        Some(next) => {
-            next == *offered
-                && entries >= position.previous_entries
-                && have_one_moment(&next, documents)
-        }
-        None => false,
-    };
-    NextStep {
-        gap,
-        next_from: Some(offered.clone()),
-        cursor: Some(offered.clone()),
-        end: PageEnd::More,
-    }
+fn read(cursor: &Cursor) -> Option<Moment> {
+    Moment::read(cursor.as_str())
 }
 
-fn leads_past(next: &Cursor, offered: &Cursor, position: &Position) -> bool {
-    next != offered && position.from.as_ref() != Some(next) && !went_back(Some(offered), next)
-}
-
-/// Returns true if all documents have the moment that `next` names.
-fn have_one_moment(next: &Cursor, documents: &[DocumentVersion]) -> bool {
-    documents
-        .iter()
-        .all(|document| is_moment_of(next, document))
-}
-
-/// Returns true if `next` names the moment of this document's version, even if the vendor
-/// writes the two in different forms.
-fn is_moment_of(next: &Cursor, document: &DocumentVersion) -> bool {
-    document.version == next.as_str()
-        || document
-            .version_time()
-            .is_some_and(|version| Timestamp::parse(next.as_str()) == Some(version))
-}
-
-/// Returns the newest version before the page's last group of equal versions, if `next` names
-/// the moment of that group.
-///
-/// A request from there lists the whole group again: if `from` is exclusive, documents of the
-/// group that the page's end cut off are not lost.
-fn boundary(documents: &[DocumentVersion], next: &Cursor) -> Option<Cursor> {
-    let last = documents.last()?;
-    if !is_moment_of(next, last) {
-        return None;
-    }
-    let before = documents
-        .iter()
-        .rev()
-        .find(|document| document.version != last.version)?;
-    (!before.version.is_empty()).then(|| Cursor::new(before.version.clone()))
-}
-
-/// Returns true if `next` does not move although the queue continues: the page has documents
-/// newer than it, or a full page of documents with its moment.
-fn stuck(next: &Cursor, documents: &[DocumentVersion]) -> bool {
-    let newer = documents
-        .iter()
-        .filter_map(DocumentVersion::version_time)
-        .max()
-        .zip(Timestamp::parse(next.as_str()))
-        .is_some_and(|(newest, next)| newest > next);
-    let ties = documents
-        .iter()
-        .filter(|document| is_moment_of(next, document))
-        .count();
-    newer || ties >= FULL_PAGE
-}
-
-fn went_back(previous: Option<&Cursor>, next: &Cursor) -> bool {
-    let previous = previous.and_then(|previous| Timestamp::parse(previous.as_str()));
-    previous
-        .zip(Timestamp::parse(next.as_str()))
-        .is_some_and(|(previous, next)| next < previous)
-}
-
-fn last_version(documents: &[DocumentVersion]) -> Option<Cursor> {
-    let last = documents.last()?;
-    (!last.version.is_empty()).then(|| Cursor::new(last.version.clone()))
+/// Returns true if both name moments, in this order.
+fn is_before(a: &Cursor, b: &Cursor) -> bool {
+    read(a).zip(read(b)).is_some_and(|(a, b)| a < b)
 }
 
 #[cfg(test)]
@@ -211,161 +442,280 @@ mod tests {
             .map(|(n, version)| DocumentVersion {
                 id: n.to_string(),
                 version: (*version).to_owned(),
-                body: Vec::new(),
+                body: bytes::Bytes::new(),
             })
             .collect()
     }
 
-    fn step_after(
-        from: Option<&str>,
-        previous: Option<(&str, usize)>,
-        versions: &[&str],
-        next: Option<&str>,
-    ) -> NextStep {
-        let position = Position {
-            from: from.map(Cursor::new),
-            previous_next: previous.map(|(next, _)| Cursor::new(next)),
-            previous_entries: previous.map_or(0, |(_, entries)| entries),
-        };
-        next_step(
-            &position,
-            versions.len(),
-            &documents(versions),
-            next.map(Cursor::new),
-        )
+    /// A pull of which each page is given.
+    struct Pull {
+        position: Position,
+        largest_page: usize,
+        gaps: Vec<FoundGap>,
+        end: PageEnd,
     }
 
+    impl Pull {
+        fn from(from: Option<&str>) -> Self {
+            Self {
+                position: Position {
+                    from: from.map(Cursor::new),
+                    ..Position::default()
+                },
+                largest_page: 100,
+                gaps: Vec::new(),
+                end: PageEnd::More,
+            }
+        }
+
+        /// Takes a page; returns the `from` of the next request.
+        fn page(&mut self, versions: &[&str], next: Option<&str>) -> Option<String> {
+            assert_eq!(self.end, PageEnd::More);
+            let step = next_step(
+                &self.position,
+                self.largest_page,
+                versions.len(),
+                &documents(versions),
+                next.map(Cursor::new),
+            );
+            self.end = step.end;
+            self.gaps.extend(step.gaps);
+            let previous = self.position.previous_next.take();
+            self.position = Position {
+                from: step.next_from.clone(),
+                previous_next: step.cursor.or(previous),
+                progress: step.progress,
+            };
+            step.next_from.map(|from| from.to_string())
+        }
+
+        fn cursor(&self) -> Option<&str> {
+            self.position.previous_next.as_ref().map(Cursor::as_str)
+        }
+
+        /// Asserts that the queue ended at this cursor, with gaps for these reasons.
+        fn ended(&self, cursor: Option<&str>, reasons: &[IncompleteReason]) {
+            let found: Vec<_> = self.gaps.iter().map(|gap| gap.reason).collect();
+            assert_eq!(
+                (self.end, self.cursor(), found.as_slice()),
+                (PageEnd::EndOfQueue, cursor, reasons)
+            );
+        }
+    }
+
+    const T0: &str = "2026-01-01T00:00:00.000Z";
     const T1: &str = "2026-01-01T00:00:01.000Z";
     const T2: &str = "2026-01-01T00:00:02.000Z";
     const T3: &str = "2026-01-01T00:00:03.000Z";
+    const T4: &str = "2026-01-01T00:00:04.000Z";
+    const STEPPED: &str = "2026-01-01T00:00:02.001Z";
+
+    use IncompleteReason::{
+        CursorCycle, EmptyPages, GroupCut, NextBack, NextStuck, PageSizeUnknown,
+    };
 
     #[test]
     fn a_page_without_next_ends_the_pull_at_its_last_version() {
-        let step = step_after(Some(T1), None, &[T1, T2], None);
-        assert_eq!(
-            (step.end, step.cursor),
-            (PageEnd::UpToDate, Some(Cursor::new(T2)))
-        );
+        let mut pull = Pull::from(Some(T1));
+        assert_eq!(pull.page(&[T1, T2], None), None);
+        pull.ended(Some(T2), &[]);
+        let mut pull = Pull::from(None);
+        pull.page(&[T1, T2], None);
+        // It is not known that cursors are such texts.
+        pull.ended(None, &[]);
     }
 
     #[test]
     fn an_empty_page_ends_the_pull() {
-        assert_eq!(
-            step_after(Some(T1), None, &[], Some(T1)).end,
-            PageEnd::UpToDate
-        );
-        assert_eq!(step_after(Some(T1), None, &[], None).cursor, None);
+        for next in [Some(T1), None] {
+            let mut pull = Pull::from(Some(T1));
+            assert_eq!(pull.page(&[], next), None);
+            pull.ended(next, &[]);
+        }
     }
 
     #[test]
-    fn next_equal_to_from_ends_the_pull() {
-        let step = step_after(Some(T2), None, &[T2], Some(T2));
-        assert_eq!((step.end, step.gap), (PageEnd::UpToDate, false));
+    fn a_group_is_whole_if_a_page_lists_it_and_something_later() {
+        // Exclusive, then inclusive.
+        for again in [&[T2, T2, T3][..], &[T1, T2, T2, T3]] {
+            let mut pull = Pull::from(Some(T0));
+            assert_eq!(pull.page(&[T1, T2], Some(T2)).as_deref(), Some(T1));
+            assert_eq!(pull.page(again, Some(T3)).as_deref(), Some(T2));
+            assert_eq!(pull.page(&[T3], Some(T3)).as_deref(), Some(T3));
+            pull.page(&[], None);
+            pull.ended(Some(T3), &[]);
+        }
+    }
+
+    #[test]
+    fn a_group_as_large_as_a_page_was_cut_if_more_follows() {
+        let group = [T2; 100];
+        let mut pull = Pull::from(Some(T1));
+        assert_eq!(pull.page(&group, Some(T2)).as_deref(), Some(T2));
+        assert_eq!(pull.page(&[T3], Some(T3)).as_deref(), Some(T3));
+        pull.page(&[], None);
+        pull.ended(Some(T3), &[GroupCut]);
+        let gap = &pull.gaps[0];
+        assert_eq!(
+            (gap.from.clone(), gap.to.clone(), gap.entries),
+            (Some(Cursor::new(T1)), Some(Cursor::new(T2)), 100)
+        );
+    }
+
+    #[test]
+    fn a_group_smaller_than_other_pages_was_not_cut() {
+        let mut pull = Pull::from(Some(T1));
+        assert_eq!(pull.page(&[T2; 99], Some(T2)).as_deref(), Some(T2));
+        pull.page(&[], None);
+        pull.ended(Some(T2), &[]);
+    }
+
+    #[test]
+    fn a_last_group_on_the_largest_page_is_a_notice() {
+        let mut pull = Pull::from(None);
+        pull.largest_page = 5;
+        assert_eq!(pull.page(&[T2; 30], Some(T2)).as_deref(), Some(T2));
+        pull.page(&[], None);
+        pull.ended(Some(T2), &[PageSizeUnknown]);
+        // Nine documents of one moment are an ordinary day.
+        let mut pull = Pull::from(None);
+        pull.largest_page = 5;
+        pull.page(&[T2; 9], Some(T2));
+        pull.page(&[], None);
+        pull.ended(Some(T2), &[]);
+    }
+
+    #[test]
+    fn a_group_that_next_does_not_pass_is_stepped_over_once() {
+        let group = [T2; 100];
+        let mut pull = Pull::from(Some(T1));
+        assert_eq!(pull.page(&group, Some(T2)).as_deref(), Some(T2));
+        assert_eq!(pull.page(&group, Some(T2)).as_deref(), Some(STEPPED));
+        assert_eq!(pull.page(&[T3], Some(T3)).as_deref(), Some(T3));
+        pull.page(&[T3], Some(T3));
+        pull.page(&[], None);
+        pull.ended(Some(T3), &[GroupCut]);
+        assert_eq!(pull.gaps[0].to, Some(Cursor::new(STEPPED)));
+    }
+
+    #[test]
+    fn a_step_that_finds_nothing_does_not_move_the_cursor() {
+        let mut pull = Pull::from(Some(T2));
+        assert_eq!(pull.page(&[T2; 100], Some(T2)).as_deref(), Some(STEPPED));
+        pull.page(&[], Some(STEPPED));
+        pull.ended(Some(T2), &[PageSizeUnknown]);
+        let mut pull = Pull::from(Some(T2));
+        assert_eq!(pull.page(&[T2; 3], Some(T2)).as_deref(), Some(STEPPED));
+        pull.page(&[], None);
+        pull.ended(Some(T2), &[]);
+        // Pages that end before a group that does not fit in.
+        let mut pull = Pull::from(Some(T2));
+        assert_eq!(pull.page(&[T2; 3], Some(T2)).as_deref(), Some(STEPPED));
+        assert_eq!(pull.page(&[T3; 4], Some(T3)).as_deref(), Some(T3));
+        assert!(pull.gaps.is_empty());
     }
 
     #[test]
     fn next_that_stays_although_documents_are_newer_is_a_gap() {
-        let step = step_after(Some(T1), None, &[T2, T3], Some(T1));
-        assert_eq!((step.end, step.gap), (PageEnd::UpToDate, true));
+        let mut pull = Pull::from(Some(T1));
+        assert_eq!(pull.page(&[T2, T3], Some(T1)).as_deref(), Some(T2));
+        assert_eq!(pull.page(&[T3, T4], Some(T2)).as_deref(), Some(T3));
+        assert_eq!(pull.page(&[T4], Some(T3)).as_deref(), Some(T4));
+        pull.page(&[], None);
+        pull.ended(Some(T4), &[NextStuck, NextStuck, NextStuck]);
     }
 
     #[test]
-    fn a_full_page_of_one_timestamp_that_leads_nowhere_is_a_gap() {
-        assert!(step_after(Some(T1), None, &[T1; 100], Some(T1)).gap);
-        assert!(!step_after(Some(T1), None, &[T1; 3], Some(T1)).gap);
-    }
-
-    #[test]
-    fn the_last_group_of_equal_timestamps_is_requested_again() {
-        let step = step_after(None, None, &[T1, T2, T3, T3], Some(T3));
-        assert_eq!(
-            (step.next_from, step.cursor),
-            (Some(Cursor::new(T2)), Some(Cursor::new(T3)))
-        );
-    }
-
-    #[test]
-    fn after_a_shorter_page_the_pull_continues_from_next() {
-        let step = step_after(Some(T2), Some((T3, 4)), &[T3, T3], Some(T3));
-        assert_eq!(
-            (step.end, step.gap, step.next_from),
-            (PageEnd::More, false, Some(Cursor::new(T3)))
-        );
-    }
-
-    #[test]
-    fn a_full_page_of_one_timestamp_is_a_gap_even_if_next_moves() {
-        assert!(step_after(None, None, &[T1; 100], Some(T1)).gap);
-        assert!(!step_after(None, None, &[T1; 99], Some(T1)).gap);
-    }
-
-    #[test]
-    fn a_group_larger_than_a_page_is_a_gap() {
-        let step = step_after(Some(T2), Some((T3, 4)), &[T3; 4], Some(T3));
-        assert_eq!(
-            (step.end, step.gap, step.next_from),
-            (PageEnd::More, true, Some(Cursor::new(T3)))
-        );
+    fn next_that_goes_back_is_a_gap_and_the_cursor_stays() {
+        let mut pull = Pull::from(Some(T3));
+        assert!(pull.page(&[T3], Some(T2)).is_some());
+        pull.page(&[], None);
+        pull.ended(Some(T3), &[NextBack]);
+        let mut pull = Pull::from(Some(T3));
+        assert_eq!(pull.page(&[T4], Some(T2)).as_deref(), Some(T4));
+        pull.page(&[], None);
+        pull.ended(Some(T4), &[NextBack]);
     }
 
     #[test]
     fn a_next_that_writes_the_moment_differently_has_a_boundary() {
         let local = "2026-01-01T02:00:02.000+02:00";
-        let step = step_after(None, None, &[T1, T2], Some(local));
-        assert_eq!(
-            (step.next_from, step.cursor),
-            (Some(Cursor::new(T1)), Some(Cursor::new(local)))
-        );
+        let mut pull = Pull::from(None);
+        assert_eq!(pull.page(&[T1, T2], Some(local)).as_deref(), Some(T1));
+        assert_eq!(pull.page(&[T2], Some(local)).as_deref(), Some(local));
+        pull.page(&[], None);
+        pull.ended(Some(local), &[]);
+        let mut pull = Pull::from(None);
+        let millis = pull.page(&[T1, T2], Some("1767225602000"));
+        assert_eq!(millis.as_deref(), Some("1767225601000"));
     }
 
     #[test]
-    fn a_page_that_ends_before_the_boundary_does_not_end_the_pull() {
-        // Pages of 100 and then 98, or documents of T2 that became visible meanwhile.
-        for next in [Some(T2), Some(T1), None] {
-            let entries: &[&str] = if next.is_some() { &[T2, T2] } else { &[] };
-            let step = step_after(Some(T2), Some((T3, 3)), entries, next);
-            assert_eq!(
-                (step.end, step.next_from, step.cursor, step.gap),
-                (
-                    PageEnd::More,
-                    Some(Cursor::new(T3)),
-                    Some(Cursor::new(T3)),
-                    false
-                ),
-                "{next:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_last_page_never_moves_the_cursor_back() {
-        let step = step_after(Some(T1), Some((T3, 3)), &[T2], None);
-        assert_eq!(
-            (step.end, step.cursor),
-            (PageEnd::UpToDate, Some(Cursor::new(T3)))
-        );
-        let step = step_after(Some(T1), Some((T2, 3)), &[T2, T3], None);
-        assert_eq!(
-            (step.end, step.cursor),
-            (PageEnd::UpToDate, Some(Cursor::new(T3)))
-        );
+    fn a_page_that_ends_before_the_group_does_not_end_the_pull() {
+        // Documents of T2 became visible meanwhile, or pages became smaller.
+        let mut pull = Pull::from(None);
+        assert_eq!(pull.page(&[T1, T2, T3], Some(T3)).as_deref(), Some(T2));
+        assert_eq!(pull.page(&[T2, T2], Some(T2)).as_deref(), Some(T3));
+        assert!(pull.page(&[T3], Some(T3)).is_some());
+        pull.page(&[], None);
+        pull.ended(Some(T3), &[]);
+        let mut pull = Pull::from(None);
+        pull.page(&[T1, T3], Some(T3));
+        assert_eq!(pull.page(&[T2], Some(T2)).as_deref(), Some(T2));
+        assert_eq!(pull.cursor(), Some(T3));
+        let mut pull = Pull::from(None);
+        pull.page(&[T1, T3], Some(T3));
+        assert_eq!(pull.page(&[], None).as_deref(), Some(T3));
     }
 
     #[test]
     fn an_opaque_next_is_sent_back_as_it_is() {
-        let step = step_after(None, None, &[T1, T2], Some("b2s="));
-        assert_eq!(
-            (step.next_from, step.cursor),
-            (Some(Cursor::new("b2s=")), Some(Cursor::new("b2s=")))
-        );
+        let mut pull = Pull::from(None);
+        assert_eq!(pull.page(&[T1, T2], Some("b2s=")).as_deref(), Some("b2s="));
+        assert_eq!(pull.page(&[T2, T3], None), None);
+        pull.ended(Some("b2s="), &[]);
     }
 
     #[test]
-    fn next_that_goes_back_ends_the_pull_and_keeps_the_cursor() {
-        let step = step_after(Some(T3), Some((T3, 1)), &[T1], Some(T2));
-        assert_eq!(
-            (step.end, step.gap, step.cursor),
-            (PageEnd::UpToDate, true, Some(Cursor::new(T3)))
-        );
+    fn an_opaque_next_that_is_stuck_fails_the_feed() {
+        let mut pull = Pull::from(Some("b2s="));
+        pull.page(&[T1; 100], Some("b2s="));
+        assert_eq!(pull.end, PageEnd::Stopped { failing: true });
+        assert_eq!(pull.gaps[0].reason, NextStuck);
+        let mut pull = Pull::from(Some("b2s="));
+        pull.page(&[], Some("b2s="));
+        pull.ended(Some("b2s="), &[]);
+    }
+
+    #[test]
+    fn cursors_that_come_round_end_the_pull() {
+        let mut pull = Pull::from(None);
+        let mut pages = 0;
+        while pull.end == PageEnd::More {
+            let cursor = ["a", "b", "c"][pages % 3];
+            pull.page(&[T1], Some(cursor));
+            pages += 1;
+        }
+        assert!(pages < 12, "{pages}");
+        assert_eq!(pull.end, PageEnd::Stopped { failing: true });
+        assert_eq!(pull.gaps[0].reason, CursorCycle);
+    }
+
+    #[test]
+    fn next_of_an_empty_page_is_followed_a_bounded_number_of_times() {
+        let mut pull = Pull::from(None);
+        assert_eq!(pull.page(&[], Some(T1)).as_deref(), Some(T1));
+        assert_eq!(pull.page(&[T2], Some(T2)).as_deref(), Some(T2));
+        pull.page(&[], Some(T2));
+        pull.ended(Some(T2), &[]);
+        let mut pull = Pull::from(None);
+        let mut pages = 0;
+        while pull.end == PageEnd::More {
+            pull.page(&[], Some(&format!("token-{pages}")));
+            pages += 1;
+        }
+        assert_eq!(pages, MAX_EMPTY_PAGES + 1);
+        assert_eq!(pull.end, PageEnd::Stopped { failing: false });
+        assert_eq!(pull.gaps[0].reason, EmptyPages);
     }
 }

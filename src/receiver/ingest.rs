@@ -20,9 +20,9 @@ use super::incoming::IncomingMessage;
 use super::log::{self, MessageIds, MessageLog};
 use super::unreadable;
 use super::webhooks::{Webhook, Webhooks};
-use crate::config::Config;
+use crate::config::{ApiConfig, Config};
 use crate::domain::{Clock, Event, Feed, Timestamp};
-use crate::ivesk::notification;
+use crate::ivesk::notification::Announcement;
 use crate::metrics::{Metrics, StoreStep};
 use crate::refusal::Refusal;
 use crate::sns::{
@@ -30,7 +30,7 @@ use crate::sns::{
     VerifyError,
 };
 use crate::store::{
-    AcceptedMessage, Insertion, Quarantined, QuarantinedMessage, SharedStore, StoreError,
+    AcceptedMessage, Insertion, Quarantined, QuarantinedMessage, SharedStore, StoreError, Triggers,
     UnknownTopicOffer,
 };
 use crate::subscriptions::topics::ApprovedTopics;
@@ -46,6 +46,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Accepts SNS messages, from the first byte to the commit.
 pub struct Ingest {
     webhooks: Webhooks,
+    api: ApiConfig,
     body: BodyReader,
     verifier: Arc<Verifier>,
     store: SharedStore,
@@ -83,6 +84,7 @@ impl Ingest {
     pub fn new(config: &Config, parts: Parts) -> Self {
         Self {
             webhooks: Webhooks::new(config, &parts.metrics),
+            api: config.api.clone(),
             body: BodyReader::new(config.public.body_timeout),
             verifier: parts.verifier,
             store: parts.store,
@@ -231,17 +233,18 @@ impl Ingest {
         let action = Action::of(&message);
         let ids = MessageIds {
             message_id: message.message_id().to_owned(),
-            feed: triggered_feed(webhook, &message),
-            other_topic: (!webhook.event.fits_topic(message.topic_arn()))
-                .then(|| message.topic_arn().to_owned()),
+            triggers: triggers(&self.api, webhook, &message),
         };
 
         // SNS may deliver a message twice, so a duplicate is a success.
-        let feed = ids.feed.clone();
+        let triggers = ids.triggers.clone();
         let insertion = self
-            .commit(webhook, message, feed, incoming.received_at)
+            .commit(webhook, message, triggers, incoming.received_at)
             .await?;
         self.metrics.accepted_at(self.clock.now());
+        if insertion == Insertion::New && ids.triggers == Triggers::AllFeeds {
+            self.metrics.unclear_notification();
+        }
         self.log
             .accepted(webhook, insertion, &ids, incoming.request_id.as_ref());
         self.perform(webhook, action, insertion).await?;
@@ -309,20 +312,32 @@ impl Ingest {
         &self,
         webhook: &Webhook,
         message: VerifiedMessage,
-        feed: Option<Feed>,
+        triggers: Triggers,
         received_at: Timestamp,
     ) -> Result<Insertion, Refusal> {
         let accepted = AcceptedMessage {
             account: webhook.account.clone(),
             event: webhook.event,
-            trigger: feed,
+            triggers,
+            needs_approval: self.verifier.needs_approval(message.topic_arn()),
             message,
             received_at,
         };
+        let topic_arn = accepted.message.topic_arn().to_owned();
         let commit = self
             .metrics
             .timed(StoreStep::Accept, self.store.accept(accepted));
-        self.within_commit_timeout(commit).await
+        let commit = async {
+            match commit.await {
+                // A person has revoked its approval, perhaps on another replica.
+                Err(StoreError::TopicNotAllowed) => Ok(None),
+                other => other.map(Some),
+            }
+        };
+        self.within_commit_timeout(commit).await?.ok_or_else(|| {
+            self.topics.forget(&topic_arn);
+            VerifyError::TopicNotAllowed(topic_arn).into()
+        })
     }
 
     async fn within_commit_timeout<T>(
@@ -495,18 +510,23 @@ impl Action {
     }
 }
 
-/// Returns the feed that a notification triggers.
+/// Returns the feeds that a message triggers.
 ///
 /// Account and event are the webhook's, since the path's token proves them; only the
-/// company is taken from the signed message.
-fn triggered_feed(webhook: &Webhook, message: &VerifiedMessage) -> Option<Feed> {
+/// company is taken from the signed message. What `on_digitized` says is not known (vendor-api
+/// U9), and it has one feed.
+fn triggers(api: &ApiConfig, webhook: &Webhook, message: &VerifiedMessage) -> Triggers {
     if message.message_type() != MessageType::Notification {
-        return None;
+        return Triggers::Nothing;
     }
+    let account = webhook.account.clone();
     match webhook.event {
-        Event::OnExported => notification::company(message.message())
-            .map(|company| Feed::exported(webhook.account.clone(), company)),
-        Event::OnDigitized => Some(Feed::digitized(webhook.account.clone())),
+        Event::OnExported => match Announcement::read(message.message()) {
+            Announcement::Company(company) => Triggers::Feed(api.exported_feed(account, company)),
+            Announcement::Unclear => Triggers::AllFeeds,
+            Announcement::Nothing => Triggers::Nothing,
+        },
+        Event::OnDigitized => Triggers::Feed(Feed::digitized(account)),
     }
 }
 

@@ -12,10 +12,10 @@ use tracing::{Span, debug, debug_span, error, info, warn};
 use super::caller::{Caller, RequestId};
 use super::incoming::IncomingMessage;
 use super::webhooks::{ROUTE_TEMPLATE, Webhook};
-use crate::domain::{Account, Event, Feed};
+use crate::domain::Account;
 use crate::refusal::Refusal;
 use crate::sns::UnknownTopicConfirmation;
-use crate::store::{Insertion, StoreError};
+use crate::store::{Insertion, StoreError, Triggers};
 use crate::unexpected::UnexpectedRequest;
 
 /// Lines about refused messages within one second, and as many about accepted ones;
@@ -25,17 +25,15 @@ const MAX_LINES_PER_SECOND: u64 = 20;
 /// Time between two explanations of the same problem.
 const EXPLAIN_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// What to do about swapped targets.
-pub const SWAPPED_TARGETS_FIX: &str = "subscribe each event with its own target, as `ivesk-webhook subscriptions create \
-    --print` shows it, and ask Įvesk.lt to remove the wrong subscriptions";
+/// What to do about notifications whose shape is not understood.
+pub const UNCLEAR_FIX: &str = "name all companies in `accounts.NAME.companies`, since a new one is not found by such a \
+    notification, and report the shape with a message of `ivesk-webhook notifications export`";
 
 /// Identifiers by which a message can be followed to the documents that it announced.
 pub(super) struct MessageIds {
     pub(super) message_id: String,
-    /// The feed that it triggers.
-    pub(super) feed: Option<Feed>,
-    /// Its topic, if that is the other event's.
-    pub(super) other_topic: Option<String>,
+    /// The feeds that it triggers.
+    pub(super) triggers: Triggers,
 }
 
 /// Returns the span of a message; its empty fields are recorded later.
@@ -70,8 +68,8 @@ pub struct MessageLog {
 enum Problem {
     /// The request reached no webhook; true if SNS sent it.
     Unexpected(UnexpectedRequest, bool),
-    /// The message's topic is that of the other event.
-    OtherTopic(Account, Event),
+    /// The shape of the account's notifications is not understood.
+    Unclear(Account),
 }
 
 /// The last explanation of a problem.
@@ -130,7 +128,7 @@ impl MessageLog {
         recent.fetch_add(1, Ordering::Relaxed);
         let (account, event, id) = (&webhook.account, webhook.event, &ids.message_id);
         let request = request.map(RequestId::as_str);
-        let feed = ids.feed.as_ref().map(display);
+        let feed = ids.triggers.feed().map(display);
         let outcome = match insertion {
             Insertion::New => "new",
             Insertion::Duplicate => "duplicate",
@@ -141,12 +139,19 @@ impl MessageLog {
         if let Some(feed) = &feed {
             span.record("feed", feed);
         }
-        if let Some(topic_arn) = &ids.other_topic
-            && self
-                .explains(Problem::OtherTopic(account.clone(), event))
-                .is_some()
+        if insertion == Insertion::New
+            && ids.triggers == Triggers::AllFeeds
+            && let Some(more) = self.explains(Problem::Unclear(account.clone()))
         {
-            other_topic(account, event, topic_arn);
+            warn!(
+                %account,
+                %event,
+                request.id = request,
+                sns.message_id = %id,
+                more,
+                "the notification `{id}` of {account}/{event} names no company in a shape that is understood, so all known \
+                 feeds of the account are pulled ({more} more since the last such line). Fix: {UNCLEAR_FIX}"
+            );
         }
         if self.accepted.allows() {
             info!(%account, %event, request.id = request, sns.message_id = %id, feed, outcome, "accepted message `{id}` of {account}/{event}");
@@ -295,17 +300,6 @@ pub(super) fn store_fault(fault: Option<&str>) {
         Some(fault) => error!("no message can be stored; all are answered 503: {fault}"),
         None => info!("messages can be stored again"),
     }
-}
-
-/// Logs that messages of the other event arrive at a webhook.
-pub fn other_topic(account: &Account, event: Event, topic_arn: &str) {
-    warn!(
-        %account,
-        %event,
-        sns.topic_arn = topic_arn,
-        "the webhook {account}/{event} receives messages of the other event's topic, {topic_arn}: the targets of \
-         the two subscriptions are swapped. Fix: {SWAPPED_TARGETS_FIX}"
-    );
 }
 
 /// Logs that the store did not commit a message.

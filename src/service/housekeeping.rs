@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::app::App;
-use crate::store::{LATE_AFTER, Retention, RetentionOutcome, StoreError, UploadFilter};
+use crate::erasure;
+use crate::store::{Retention, RetentionOutcome, StoreError, UploadFilter};
 
 /// Interval between checks of the disk's free space.
 const DISK_INTERVAL: Duration = Duration::from_secs(5);
@@ -26,7 +27,7 @@ const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 /// Interval between removals; [`DISK_INTERVAL`] while there is more to remove.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
-/// Retention of fresh links to files, longer than any link is valid.
+/// Retention of fresh links to files and of upload locations, longer than any is valid.
 const LINK_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Retention of alarms that are over.
@@ -88,11 +89,25 @@ pub async fn retain(app: &App) -> RetentionOutcome {
     }
 }
 
+/// Removes files of erased documents that could not be removed before: their disk was not
+/// mounted, or the service ended.
+async fn remove_erased_files(app: &App) {
+    match erasure::remove_files(&app.store, &app.config, None).await {
+        Ok(outcome) => {
+            for left in outcome.left {
+                let (destination, files, problem) = (left.destination, left.files, left.problem);
+                warn!(%destination, files, "{files} files of erased documents remain at destination `{destination}`: {problem}");
+            }
+        }
+        Err(error) => warn!("failed to read which files of erased documents remain: {error}"),
+    }
+}
+
 /// Counts the uploads whose documents are late, for metrics.
 pub async fn check_uploads(app: &App) {
     let filter = UploadFilter {
         after: 0,
-        missing_since: Some(app.clock.now().before(LATE_AFTER)),
+        missing_since: Some(app.config.upload.late_before(app.clock.now())),
         limit: MAX_LATE_UPLOADS,
     };
     match app.store.uploads(filter).await {
@@ -159,6 +174,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
         }
         if now >= retention {
             let removed = retain(&app).await;
+            remove_erased_files(&app).await;
             let more = removed != RetentionOutcome::default();
             retention = now
                 + if more {

@@ -29,8 +29,7 @@ use crate::pull::{self, Puller, configured_feeds};
 use crate::receiver::PublicRoutes;
 use crate::receiver::caller::Callers;
 use crate::receiver::listener::{self, Drained, Limits, ListenError, bind, local_address};
-use crate::receiver::log;
-use crate::store::{SharedStore, Store, StoreError, StoreOptions, SubscriptionRow};
+use crate::store::{SharedStore, Store, StoreError, StoreOptions};
 use crate::subscriptions;
 use crate::uploads::watch::{self, WatchError, Watcher};
 use crate::uploads::{UploadSettings, Uploader};
@@ -178,7 +177,6 @@ impl Service {
         app.verifier.load_certificates().await;
         app.topics.load().await;
         app.confirmations.log_problems(&app.config).await?;
-        log_other_topics(&app.store.subscriptions().await?);
         let mut service = Self {
             public: local_address("public.listen", &public, app.config.public.listen)?,
             admin: local_address("admin.listen", &admin, app.config.admin.listen)?,
@@ -422,7 +420,8 @@ fn watcher(app: &App, stop: &CancellationToken) -> Result<Option<Watcher>, Start
     let journal = Arc::new(Arc::clone(&app.store));
     let uploader = Uploader::new(client, journal, settings, app.clock.clone(), stop.clone())
         .map_err(|error| StartError::Random(error.to_string()))?;
-    Ok(Some(Watcher::open(folder, uploader)?))
+    let quiet = app.config.upload.quiet_time;
+    Ok(Some(Watcher::open(folder, quiet, uploader)?))
 }
 
 /// Returns a worker for each configured destination.
@@ -441,15 +440,6 @@ fn workers(app: &App) -> Result<Vec<DestinationWorker>, OpenError> {
         ))
     });
     workers.collect()
-}
-
-/// Logs subscriptions to the other event's topic, without waiting for its next message.
-fn log_other_topics(subscriptions: &[SubscriptionRow]) {
-    for row in subscriptions {
-        if let Some(topic_arn) = row.other_topic() {
-            log::other_topic(&row.account, row.event, topic_arn);
-        }
-    }
 }
 
 fn log_early_end(ended: Option<Result<&'static str, tokio::task::JoinError>>) {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
+use crate::backoff;
 use crate::domain::{Account, Queue, Timestamp};
 
 /// Number of newest documents among which unannounced ones are counted.
@@ -21,12 +22,16 @@ named! {
         Unsubscribed = "unsubscribed",
         /// A subscription could not be confirmed, or waits for a person.
         Unconfirmed = "unconfirmed",
+        /// A webhook is subscribed to the topic of the other event.
+        SwappedTargets = "swapped_targets",
         /// A feed or an account is paused until a person resumes it.
         Paused = "paused",
         /// A queue can't be pulled because a setting is missing.
         Blocked = "blocked",
         /// A feed has not been up to date for long.
         Behind = "behind",
+        /// Documents of a feed may be missing.
+        Incomplete = "incomplete",
         /// Many messages were refused within a short time.
         RefusedStorm = "refused_storm",
         /// SNS sent requests that reached no webhook.
@@ -63,8 +68,10 @@ impl AlarmKind {
             Self::Silence
             | Self::Unsubscribed
             | Self::Unconfirmed
+            | Self::SwappedTargets
             | Self::Paused
             | Self::Behind
+            | Self::Incomplete
             | Self::Certificate
             | Self::Store
             | Self::Damaged
@@ -316,14 +323,23 @@ async fn lease_notice<T: Tx>(
 ) -> Result<Option<AlarmNotice>> {
     static SQL: Sql = Sql::with(
         "UPDATE alarm SET notify_at = $2, fence = fence + 1
-         WHERE id = (SELECT id FROM alarm WHERE notify_at <= $1 AND kind IN ({elements}($3))
+         WHERE id = (SELECT id FROM alarm WHERE notify_at > $4 AND notify_at <= $1 AND kind IN ({elements}($3))
                      ORDER BY notify_at, id LIMIT 1{skip_locked})
          RETURNING {columns}, notified, fence",
         &[("columns", COLUMNS)],
     );
     let until = now.after(lease);
     let known = AlarmKind::ALL.to_vec();
-    let leased: Option<(AlarmRow, i64, i64)> = tx.first(&SQL, &[&now, &until, &known]).await?;
+    let (first, last) = (Timestamp::from_millis(-1), Timestamp::from_millis(i64::MAX));
+    let longest = backoff::ALARM.longest_wait(lease);
+    let mut leased: Option<(AlarmRow, i64, i64)> = None;
+    // One whose time has come, or else one that was to wait for longer than any does.
+    for (after, by) in [(first, now), (backoff::latest_end(now, longest), last)] {
+        if leased.is_none() {
+            let params = params! { by, until, known, after };
+            leased = tx.first(&SQL, params).await?;
+        }
+    }
     Ok(leased.map(|(alarm, notified, fence)| AlarmNotice {
         alarm,
         over: notified > 0,

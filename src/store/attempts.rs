@@ -9,6 +9,7 @@ use super::deliveries::{
 };
 use super::destinations;
 use super::engine::{Sql, Tx, operations, params};
+use super::erasure::{erased_among, keep_files, record_late_attempt};
 use super::error::Result;
 use super::import_errors::{ImportErrorState, NewImportError};
 use super::links::request_fresh_link;
@@ -20,7 +21,7 @@ const MAX_ATTEMPT_ROWS: i64 = 50;
 
 /// Time that a version waits after the link to its file has expired, unless a fresh link
 /// arrives sooner.
-const LINK_RETRY_DELAY: Duration = Duration::from_secs(60);
+pub(super) const LINK_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// The error of an import error that names no company and therefore can't be sent.
 const NO_COMPANY: &str = "the document does not say which of your companies it belongs to, and Įvesk.lt requires \
@@ -31,7 +32,7 @@ operations! {
         -> bool;
 
     /// Records an outcome that a destination reports later; returns false if the version
-    /// was never listed at or delivered to it.
+    /// was never listed at or delivered to it, or a person has erased it.
     pub write record_outcome(
         destination: DestinationName,
         sequence: i64,
@@ -83,6 +84,7 @@ async fn settle<T: Tx>(
     let destination = lease.destination_id;
     let owned: Option<()> = tx.first(&OWN, &[&destination, &lease.fence]).await?;
     owned.ok_or(StoreError::StaleLease)?;
+    let (attempts, action) = without_erased(tx, destination, attempts, action).await?;
     let of = |is: fn(&DeliveryOutcome) -> bool| -> Vec<i64> {
         let these = attempts.iter().filter(|one| is(&one.outcome));
         these.map(|one| one.sequence).collect()
@@ -100,6 +102,36 @@ async fn settle<T: Tx>(
         record_success(tx, destination, [delivered.len(), rejected.len()], now).await?;
     }
     end_lease(tx, destination, &action, now).await
+}
+
+/// Returns the attempts and the action without versions that a person has erased meanwhile.
+async fn without_erased<T: Tx>(
+    tx: &mut T,
+    destination: i64,
+    attempts: Vec<Attempt>,
+    action: LeaseAction,
+) -> Result<(Vec<Attempt>, LeaseAction)> {
+    let failed = match &action {
+        LeaseAction::Wait { sequence, .. } => Some(*sequence),
+        LeaseAction::Keep(_) | LeaseAction::Release => None,
+    };
+    let sequences = attempts.iter().map(|one| one.sequence).chain(failed);
+    let erased = erased_among(tx, sequences.collect()).await?;
+    if erased.is_empty() {
+        return Ok((attempts, action));
+    }
+    let is_erased = |sequence: i64| erased.contains(&sequence);
+    let (late, kept): (Vec<_>, Vec<_>) = attempts
+        .into_iter()
+        .partition(|one| is_erased(one.sequence));
+    for attempt in &late {
+        record_late_attempt(tx, destination, attempt).await?;
+    }
+    let action = match failed {
+        Some(sequence) if is_erased(sequence) => LeaseAction::Release,
+        _ => action,
+    };
+    Ok((kept, action))
 }
 
 /// Locks the feeds that are to be pulled for fresh links before their triggers are touched,
@@ -134,9 +166,10 @@ async fn record_attempt<T: Tx>(
         DeliveryOutcome::LinkExpired => {
             request_fresh_link(tx, destination, one.sequence, now).await
         }
-        DeliveryOutcome::Delivered { .. } | DeliveryOutcome::Listed | DeliveryOutcome::Filtered => {
-            Ok(())
-        }
+        DeliveryOutcome::Delivered { note: Some(note) } => keep_files(tx, destination, note).await,
+        DeliveryOutcome::Delivered { note: None }
+        | DeliveryOutcome::Listed
+        | DeliveryOutcome::Filtered => Ok(()),
     }
 }
 
@@ -312,7 +345,8 @@ async fn record_outcome<T: Tx>(
 ) -> Result<bool> {
     static FIND: Sql = Sql::new(
         "SELECT state, detail FROM delivery
-         WHERE destination_id = $1 AND sequence = $2 AND state IN ('listed', 'delivered', 'rejected')",
+         WHERE destination_id = $1 AND sequence = $2 AND state IN ('listed', 'delivered', 'rejected')
+           AND NOT EXISTS (SELECT 1 FROM document d WHERE d.sequence = $2 AND d.erased_at IS NOT NULL)",
     );
     static COUNT: Sql = Sql::new(
         "UPDATE destination SET delivered = delivered + $2, rejected = rejected + $3 WHERE id = $1",

@@ -1,26 +1,30 @@
 //! The end of a pull: what it completes, and the triggers that follow.
 
-use super::engine::{Sql, Tx};
+use super::engine::{Param, Sql, Tx};
 use super::error::Result;
-use super::feeds::{PageLease, PullPlan};
+use super::feeds::{PageEnd, PageLease, PageToCommit, PullEnd, PullPlan};
+use super::gaps::{close_proven, incomplete_reason};
 use super::links::complete_link_request;
 use super::pulls::position_kind;
 use super::trigger_kind::TriggerKind;
 use super::triggers::raise;
 
-/// Completes the triggers of the pull, and raises those that follow.
+/// Completes the triggers of the pull, and raises those that follow. Returns how it ended:
+/// complete only if the feed has no open gap.
 pub(super) async fn complete_pull<T: Tx>(
     tx: &mut T,
     lease: &PageLease,
+    page: &PageToCommit,
     plan: &PullPlan,
-) -> Result<()> {
-    static UP_TO_DATE: Sql = Sql::new(
-        "UPDATE feed SET up_to_date_at = $2,
-             first_complete_at = CASE WHEN $3 THEN first_complete_at ELSE coalesce(first_complete_at, $2) END
+) -> Result<PullEnd> {
+    static ENDED: Sql = Sql::new(
+        "UPDATE feed SET pulled_at = CASE WHEN $3 THEN $2 ELSE pulled_at END,
+             up_to_date_at = CASE WHEN $4 THEN $2 ELSE up_to_date_at END,
+             first_complete_at = CASE WHEN $3 AND $4 THEN coalesce(first_complete_at, $2) ELSE first_complete_at END
          WHERE id = $1",
     );
     static CLEAR_POSITION: Sql = Sql::new(
-        "UPDATE feed_pull SET position = NULL, previous_next = NULL, previous_entries = 0
+        "UPDATE feed_pull SET position = NULL, previous_next = NULL, progress = NULL
          WHERE feed_id = $1 AND kind IN ($2, $3)",
     );
     // It was triggered again while pending: due once more at that time, if the pull began
@@ -28,6 +32,7 @@ pub(super) async fn complete_pull<T: Tx>(
     static AGAIN: Sql = Sql::new(
         "UPDATE feed_trigger AS d
          SET due_at = CASE WHEN d.again_at > r.started_at THEN d.again_at ELSE d.due_at END,
+             next_at = CASE WHEN d.again_at > r.started_at THEN d.again_at ELSE d.next_at END,
              raised = CASE WHEN d.again_at > r.started_at THEN d.raised + 1 ELSE d.raised END,
              again_at = NULL
          FROM feed_pull r
@@ -39,9 +44,19 @@ pub(super) async fn complete_pull<T: Tx>(
     );
     let (feed, kind) = (lease.feed_id, lease.kind);
     let is_backfill = kind == TriggerKind::Backfill;
-    let position_kind = position_kind(kind, lease.first_pull);
-    tx.run(&UP_TO_DATE, &[&feed, &plan.now, &is_backfill])
-        .await?;
+    let position_kind = position_kind(kind, lease.first_read);
+    let began = page.progress.began.as_ref();
+    if let (PageEnd::EndOfQueue, Some(began)) = (page.end, began) {
+        close_proven(tx, feed, began.from.as_ref(), began.fence, plan.now).await?;
+    }
+    let end = match incomplete_reason(tx, feed).await? {
+        Some(reason) => PullEnd::Incomplete(reason),
+        None => PullEnd::Complete,
+    };
+    let complete = end == PullEnd::Complete;
+    // A backfill leaves the rest of the feed unread.
+    let params: [&dyn Param; 4] = [&feed, &plan.now, &!is_backfill, &complete];
+    tx.run(&ENDED, &params).await?;
     tx.run(&CLEAR_POSITION, &[&feed, &kind, &position_kind])
         .await?;
     // Only these kinds repeat, so that the row of notifications, which ingest writes, is
@@ -50,8 +65,8 @@ pub(super) async fn complete_pull<T: Tx>(
         tx.run(&AGAIN, &[&feed, &kind]).await?;
     }
     tx.run(&COMPLETE, &[&feed, &kind]).await?;
-    if lease.first_pull && !is_backfill {
-        complete_first_pull(tx, feed).await?;
+    if lease.first_read && !is_backfill {
+        end_first_read(tx, feed).await?;
     }
     match kind {
         TriggerKind::Notification => {
@@ -68,10 +83,10 @@ pub(super) async fn complete_pull<T: Tx>(
     if kind.overlaps() {
         complete_link_request(tx, feed, kind, plan.now).await?;
     }
-    Ok(())
+    Ok(end)
 }
 
-async fn complete_first_pull<T: Tx>(tx: &mut T, feed: i64) -> Result<()> {
+async fn end_first_read<T: Tx>(tx: &mut T, feed: i64) -> Result<()> {
     // It has read everything, so it counts as a reconciliation that began with it.
     static RECONCILED: Sql = Sql::new(
         "INSERT INTO feed_pull (feed_id, kind, started_at)
@@ -80,7 +95,8 @@ async fn complete_first_pull<T: Tx>(tx: &mut T, feed: i64) -> Result<()> {
     );
     // Pulls of other kinds started from the beginning too; they restart as overlap reads.
     static RESTART_OTHERS: Sql = Sql::new(
-        "UPDATE feed_pull SET target = NULL, position = NULL WHERE feed_id = $1 AND kind <> $2",
+        "UPDATE feed_pull SET target = NULL, position = NULL, previous_next = NULL, progress = NULL
+         WHERE feed_id = $1 AND kind <> $2",
     );
     let (reconciliation, backfill) = (TriggerKind::Reconciliation, TriggerKind::Backfill);
     tx.run(&RECONCILED, &[&feed, &reconciliation, &backfill])

@@ -67,7 +67,7 @@ pub struct Delivery {
     pub feed: Feed,
     /// The vendor's id of the document.
     pub document_id: String,
-    /// The vendor's version text.
+    /// Its version: the moment in UTC, without a zone; the vendor's text if it is no moment.
     pub version: String,
     /// The store's epoch: numbers of different epochs don't compare.
     pub epoch: String,
@@ -297,7 +297,7 @@ pub struct ListEntry {
 pub struct FreshLink {
     /// The vendor's id of the document.
     pub document_id: String,
-    /// The vendor's version text.
+    /// Its version: the moment in UTC, without a zone; the vendor's text if it is no moment.
     pub version: String,
     /// The link; a secret.
     pub url: SecretString,

@@ -1,5 +1,6 @@
 //! Leasing a destination with the next versions for it.
 
+use super::attempts::LINK_RETRY_DELAY;
 use super::deliveries::{
     Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, LEASE_WINDOW, LINK_TIMEOUT,
 };
@@ -7,6 +8,7 @@ use super::destinations::{MATCHING, start_automatically};
 use super::documents;
 use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
+use crate::backoff;
 use crate::domain::Timestamp;
 
 operations! {
@@ -64,7 +66,7 @@ static FIRST_UNSETTLED: Sql = Sql::with(
     &[("unsettled", UNSETTLED), ("matching", MATCHING)],
 );
 
-/// Those that are ready at $7: at most $10, and none after $11 bytes of bodies. $8 is true if
+/// Those that are ready at $7: at most $10, and none after $11 bytes of bodies. None waits longer than $12. $8 is true if
 /// files are fetched; feeds whose links were requested by $9 are not waited for any more.
 static READY: Sql = Sql::with(
     "SELECT {columns},
@@ -76,7 +78,7 @@ static READY: Sql = Sql::with(
                SELECT d.sequence, length(d.body) AS size, coalesce(h.link_tries, 0) AS link_tries,
                       coalesce(w.requested_at <= $9, false) AS link_timed_out
                {unsettled} AND {matching}
-                 AND (h.next_try_at IS NULL OR h.next_try_at <= $7 OR coalesce(l.listed_at >= h.changed_at, false))
+                 AND (h.next_try_at IS NULL OR h.next_try_at <= $7 OR h.next_try_at > $12 OR coalesce(l.listed_at >= h.changed_at, false))
                  AND (NOT $8 OR w.requested_at IS NULL OR w.requested_at <= $9
                       OR coalesce(l.listed_at >= w.requested_at, false))
                ORDER BY d.sequence LIMIT $10) AS ready) AS c
@@ -127,10 +129,10 @@ async fn lease_deliveries<T: Tx>(
     let Some(destination) = found.filter(|destination| !destination.paused) else {
         return Ok(DeliveryLeased::Nothing { until: None });
     };
-    let busy = [destination.waits_until, destination.leased_until]
-        .into_iter()
-        .flatten();
-    if let Some(until) = busy.filter(|until| *until > now).max() {
+    let longest_wait = backoff::DELIVERY.longest_wait(backoff::LONGEST_RETRY_AFTER);
+    let wait = backoff::rest_within(destination.waits_until, longest_wait, now);
+    let lease = backoff::rest_within(destination.leased_until, request.lease, now);
+    if let Some(until) = wait.into_iter().chain(lease).max() {
         return Ok(DeliveryLeased::Nothing { until: Some(until) });
     }
     let (id, position) = (destination.id, destination.position);
@@ -139,9 +141,10 @@ async fn lease_deliveries<T: Tx>(
     let end = last.min(position.saturating_add(LEASE_WINDOW));
     let filter = &request.filter;
     let link_timeout = now.before(LINK_TIMEOUT);
+    let latest_try = backoff::latest_end(now, LINK_RETRY_DELAY);
     let params = params! {
         id, filter.queue, filter.accounts, filter.companies, position, end, now, request.files,
-        link_timeout, request.limit, request.limit_bytes,
+        link_timeout, request.limit, request.limit_bytes, latest_try,
     };
     let first: Option<i64> = tx.first(&FIRST_UNSETTLED, &params[..6]).await?;
     let settled_to = first.map_or(end, |first| first - 1);

@@ -6,7 +6,7 @@ use super::debug::redacted;
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::trigger_kind::TriggerKind;
-use crate::domain::{Account, Company, Feed, Queue, Timestamp};
+use crate::domain::{Account, Company, Feed, Queue, Timestamp, version_key};
 
 /// Selects documents to list.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +35,7 @@ pub struct DocumentRow {
     pub feed: Feed,
     /// The vendor's id.
     pub document_id: String,
-    /// The vendor's version text.
+    /// Its version: the moment in UTC, without a zone; the vendor's text if it is no moment.
     pub version: String,
     /// True if a newer version of the document is stored.
     pub superseded: bool,
@@ -45,14 +45,17 @@ pub struct DocumentRow {
     pub found_by: TriggerKind,
     /// When it was stored.
     pub stored_at: Timestamp,
-    /// The JSON as the vendor sent it; none once retention removed it.
+    /// When a person erased it: its id and its contents are gone since then.
+    pub erased_at: Option<Timestamp>,
+    /// The JSON as the vendor sent it; none once retention removed it, or a person erased it.
     #[serde(skip)]
     pub body: Option<Vec<u8>>,
 }
 
 redacted! {
     DocumentRow {
-        sequence, feed, document_id, version, superseded, first_pull, found_by, stored_at; body
+        sequence, feed, document_id, version, superseded, first_pull, found_by, stored_at, erased_at;
+        body
     }
 }
 
@@ -130,12 +133,13 @@ operations! {
 /// The columns of a [`DocumentRow`].
 const COLUMNS: Fragment = Fragment::Same(
     "d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.superseded, d.first_pull,
-        d.found_by, d.stored_at, d.body",
+        d.found_by, d.stored_at, d.erased_at, d.body",
 );
 
 rows! {
     DocumentRow {
-        sequence, feed, document_id, version, superseded, first_pull, found_by, stored_at, body,
+        sequence, feed, document_id, version, superseded, first_pull, found_by, stored_at, erased_at,
+        body,
     }
     SequenceRow { epoch, last }
 }
@@ -250,7 +254,11 @@ async fn known_versions<T: Tx>(
          FROM {versions} ORDER BY v.number",
         &[("versions", VERSIONS)],
     );
-    let (ids, versions): (Vec<String>, Vec<String>) = versions.into_iter().unzip();
+    // As they identify rows.
+    let versions = versions
+        .into_iter()
+        .map(|(id, version)| (id, version_key(&version)));
+    let (ids, versions): (Vec<String>, Vec<String>) = versions.unzip();
     let params = params! { ids, versions, feed.account, feed.queue, feed.company };
     tx.all(&SQL, params).await
 }

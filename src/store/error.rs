@@ -56,6 +56,9 @@ pub enum StoreError {
         "the lease has expired and another worker may hold it; nothing was written, and the work is retried automatically"
     )]
     StaleLease,
+    /// The topic of a message needs a person's approval, and has none any more.
+    #[error("the approval of the message's topic was revoked; nothing was stored")]
+    TopicNotAllowed,
     /// The file or its folder can't be opened or written.
     #[error("{} can't be opened: {detail}", path.display())]
     NotAccessible {

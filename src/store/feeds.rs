@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::columns::{named, named_columns};
 use super::debug::redacted;
 use super::engine::{Sql, Tx, operations, rows};
 use super::error::Result;
+use super::gaps::{FoundGap, IncompleteReason};
 use super::trigger_kind::TriggerKind;
 use super::{FreshLink, UploadReturn};
 use crate::domain::{Account, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp};
@@ -37,6 +39,10 @@ pub struct LeaseRequest {
     pub requests_per_account: u32,
     /// Duration that overlap reads go back.
     pub lookback: Duration,
+    /// Shortest time from the beginning of a feed's pull to that of its next one.
+    pub min_interval: Duration,
+    /// Time from one reconciliation to the next.
+    pub reconcile_every: Duration,
     /// (account, queue) pairs that this process can pull: it has a key and knows the path.
     /// Triggers of others are kept, for later or for a replica that can.
     pub queues: Vec<(Account, Queue)>,
@@ -55,8 +61,12 @@ pub struct PageLease {
     pub fence: i64,
     /// The position of the pull.
     pub position: Position,
-    /// True if no pull of this feed has ended yet.
+    /// True if no pull of this feed was complete yet: what it finds is history.
     pub first_pull: bool,
+    /// True if no pull of this feed has ended yet: there is nothing to overlap with.
+    pub first_read: bool,
+    /// Entries of the largest page that the account's queue has ever shown.
+    pub largest_page: usize,
     /// Failures of this feed since its last success.
     pub feed_failures: u32,
     /// Failures of its account since its last success.
@@ -73,8 +83,59 @@ pub struct Position {
     pub from: Option<Cursor>,
     /// The newest `next` that the vendor returned in this pull.
     pub previous_next: Option<Cursor>,
-    /// Number of entries of the pull's previous page; 0 if there was none.
-    pub previous_entries: usize,
+    /// What the pages of the pull have shown so far.
+    pub progress: PullProgress,
+}
+
+/// What the pages of a pull have shown so far. Its size is bounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PullProgress {
+    /// The `from` and the fence of its first request; `None` before that.
+    pub began: Option<PullStart>,
+    /// Entries of its largest page.
+    pub largest_page: usize,
+    /// Empty pages in a row.
+    pub empty_pages: usize,
+    /// The group of equal moments at the end of an earlier page, until a page shows that it is
+    /// whole.
+    pub group: Option<Group>,
+    /// True if the request steps over that group.
+    pub stepped: bool,
+    /// For finding cursors that come round again.
+    pub cycle: Option<CycleSearch>,
+}
+
+/// The beginning of a pull.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullStart {
+    /// The `from` of its first request.
+    pub from: Option<Cursor>,
+    /// The feed's fence then.
+    pub fence: i64,
+}
+
+/// A group of documents with equal moments at the end of a page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// The cursor that names its moment.
+    pub at: Cursor,
+    /// A cursor before it.
+    pub before: Option<Cursor>,
+    /// Entries of the page.
+    pub entries: usize,
+}
+
+/// Brent's search for a cycle: the cursors of a pull are compared with one of them, which is
+/// replaced after 1, 2, 4, … steps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CycleSearch {
+    /// The cursor that others are compared with.
+    pub anchor: Cursor,
+    /// Steps since then.
+    pub steps: u64,
+    /// Steps after which it is replaced.
+    pub limit: u64,
 }
 
 /// A page to be stored.
@@ -89,17 +150,28 @@ pub struct PageToCommit {
     pub cursor: Option<Cursor>,
     /// The `from` of the pull's next request.
     pub next_from: Option<Cursor>,
+    /// What the pages of the pull have shown so far.
+    pub progress: PullProgress,
     /// The place of the page in its pull.
     pub end: PageEnd,
     /// Companies found in a page of the digitized queue: their exported feeds are added
     /// and reconciled.
     pub companies: Vec<Company>,
-    /// True if the vendor's paging may have omitted documents here (vendor-api U14, U15).
-    pub gap: bool,
+    /// Stretches in which the vendor's paging may have omitted documents (vendor-api U14, U15).
+    pub gaps: Vec<FoundGap>,
+    /// True if it is certain that the vendor obeyed the company in the request.
+    pub company_checked: bool,
     /// Documents that name the uploads they were made of.
     pub uploads: Vec<UploadReturn>,
     /// Links to the documents' files, stored if fresh links were requested for the feed.
     pub links: Vec<FreshLink>,
+}
+
+impl PageToCommit {
+    /// Returns the number of entries, readable or not.
+    pub fn entries(&self) -> usize {
+        self.documents.len() + self.unreadable.len()
+    }
 }
 
 /// An entry of a page without a usable `id`.
@@ -108,8 +180,8 @@ pub struct UnreadableEntry {
     /// The part that is the same whenever the vendor lists the entry, so that it is stored
     /// once.
     pub dedup_key: Vec<u8>,
-    /// The entry, byte for byte.
-    pub body: Vec<u8>,
+    /// The entry, byte for byte; a part of its page.
+    pub body: Bytes,
 }
 
 redacted! { UnreadableEntry { ; dedup_key, body } }
@@ -120,9 +192,19 @@ pub enum PageEnd {
     /// More pages follow.
     #[default]
     More,
-    /// The feed is up to date.
-    UpToDate,
+    /// The queue ends with it.
+    EndOfQueue,
+    /// The pull can't continue, although the queue may.
+    Stopped {
+        /// True if no later version arrives until the vendor's `next` moves again: the feed is
+        /// failing.
+        failing: bool,
+    },
 }
+
+/// The error of a feed whose cursor does not lead on.
+pub const CURSOR_LEADS_NOWHERE: &str = "Įvesk.lt's `next` does not lead on, and it names no moment that could be \
+     stepped over: no later document arrives. Report it to Įvesk.lt; the feed is retried by itself";
 
 /// Counts of a stored page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,24 +213,36 @@ pub struct PageCommitted {
     pub new: usize,
     /// Versions that were stored before.
     pub known: usize,
-    /// True if the pull has ended.
-    pub up_to_date: bool,
+    /// How the pull ended; `None` if more pages follow.
+    pub ended: Option<PullEnd>,
+    /// Gaps that were not known before.
+    pub new_gaps: usize,
     /// New versions that a notification should have announced, but none did.
     pub missed_notifications: usize,
 }
 
+/// The end of a pull.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullEnd {
+    /// The pages prove that the feed has every version.
+    Complete,
+    /// Versions may be missing.
+    Incomplete(IncompleteReason),
+}
+
 /// The error of a feed whose company the vendor ignored, and what to do.
 pub const COMPANY_FILTER_IGNORED: &str = "Įvesk.lt returned another company's documents: it ignored the company in the \
-     request. Check `api.exported_path`, then run `ivesk-webhook feeds resume`";
+     request. Check `api.exported_path`, then run `ivesk-webhook feeds resume`; with --accept if the documents \
+     are this company's after all";
 
 /// The result of storing a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum PageOutcome {
     /// It is stored.
     Committed(PageCommitted),
-    /// Every document is stored for another company already: the vendor ignored the
-    /// company filter. Nothing was stored, and the feed is paused.
-    CompanyFilterIgnored,
+    /// Nothing was stored, since every document is another company's too: the vendor may have
+    /// ignored the company. The lease is kept, for the answer to that.
+    CompanyDoubted(Box<PageToCommit>),
 }
 
 /// The consequence of a failed request.
@@ -202,16 +296,22 @@ pub struct FeedRow {
     pub cursor: Option<Cursor>,
     /// When a page of it was last stored.
     pub last_page_at: Option<Timestamp>,
-    /// When it was last known to be up to date.
+    /// When a pull of it last ended, complete or not.
+    pub pulled_at: Option<Timestamp>,
+    /// When a pull of it was last complete.
     pub up_to_date_at: Option<Timestamp>,
-    /// When its first pull ended.
+    /// When a pull of it was first complete.
     pub first_complete_at: Option<Timestamp>,
+    /// Why it is incomplete; `None` if nothing is known to be missing.
+    pub incomplete: Option<IncompleteReason>,
+    /// When that was found.
+    pub incomplete_since: Option<Timestamp>,
     /// Stored versions.
     pub documents: u64,
     /// Versions that no notification announced: newer than the last notification, and
     /// found by an overlap read.
     pub missed_notifications: u64,
-    /// Page boundaries at which documents may be missing.
+    /// Open gaps: stretches in which versions may be missing.
     pub gaps: u64,
     /// Unreadable entries of its pages.
     pub unreadable: u64,
@@ -225,6 +325,17 @@ pub struct FeedRow {
     pub last_error: Option<String>,
     /// Kinds of triggers that are pending or being pulled.
     pub triggers: Vec<TriggerKind>,
+    /// When a person removed it.
+    pub removed_at: Option<Timestamp>,
+    /// Notifications that no pull has taken up yet.
+    pub pending_notifications: u64,
+}
+
+impl FeedRow {
+    /// Returns true unless a person removed it.
+    pub fn is_known(&self) -> bool {
+        self.removed_at.is_none()
+    }
 }
 
 /// The state of an account.
@@ -256,7 +367,7 @@ pub struct PullPlan {
 }
 
 operations! {
-    /// Lists all feeds.
+    /// Lists all feeds, also removed ones.
     pub read feeds() -> Vec<FeedRow>;
 
     /// Lists all accounts.
@@ -265,22 +376,31 @@ operations! {
 
 rows! {
     FeedRow {
-        feed, cursor, last_page_at, up_to_date_at, first_complete_at, documents,
-        missed_notifications, gaps, unreadable, paused, waits_until, failures, last_error,
-        triggers,
+        feed, cursor, last_page_at, pulled_at, up_to_date_at, first_complete_at, incomplete,
+        incomplete_since, documents, missed_notifications, gaps, unreadable, paused, waits_until, failures, last_error,
+        triggers, removed_at, pending_notifications,
     }
     AccountRow { account, paused, waits_until, failures, last_error }
 }
 
 async fn feeds<T: Tx>(tx: &mut T) -> Result<Vec<FeedRow>> {
     static SQL: Sql = Sql::new(
-        "SELECT a.name, f.queue, f.company, f.cursor, f.last_page_at, f.up_to_date_at, f.first_complete_at,
-                f.documents, f.missed_notifications, f.gaps,
+        "SELECT a.name, f.queue, f.company, f.cursor, f.last_page_at, f.pulled_at, f.up_to_date_at, f.first_complete_at,
+                (SELECT g.reason FROM gap g WHERE g.feed_id = f.id AND g.closed_at IS NULL
+                 ORDER BY g.reason = 'page_size_unknown', g.id LIMIT 1),
+                (SELECT g.found_at FROM gap g WHERE g.feed_id = f.id AND g.closed_at IS NULL
+                 ORDER BY g.reason = 'page_size_unknown', g.id LIMIT 1),
+                f.documents, f.missed_notifications,
+                (SELECT count(*) FROM gap g WHERE g.feed_id = f.id AND g.closed_at IS NULL),
                 (SELECT count(*) FROM unreadable u WHERE u.feed_id = f.id),
                 f.paused, f.waits_until, f.failures, f.last_error,
                 (SELECT string_agg(CAST(d.kind AS TEXT), ',') FROM feed_trigger d
                  LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
-                 WHERE d.feed_id = f.id AND d.raised > coalesce(r.completed, 0))
+                 WHERE d.feed_id = f.id AND d.raised > coalesce(r.completed, 0)),
+                f.removed_at,
+                coalesce((SELECT d.raised - coalesce(r.completed, 0) FROM feed_trigger d
+                 LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
+                 WHERE d.feed_id = f.id AND d.kind = 0), 0)
          FROM feed f JOIN account a ON a.id = f.account_id
          ORDER BY a.name{bytewise}, f.queue{bytewise}, f.company{bytewise}",
     );

@@ -8,6 +8,7 @@ use super::StoreError;
 use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
+use crate::backoff;
 use crate::domain::{Account, Company, Timestamp};
 
 /// An import error for the vendor's accountant.
@@ -171,8 +172,8 @@ async fn lease_import_error<T: Tx>(
     lease: Duration,
 ) -> Result<Option<ImportErrorLease>> {
     static FIND: Sql = Sql::with(
-        "{rows} WHERE r.state = 'pending' AND r.next_try_at <= $1 AND coalesce(r.leased_until, 0) <= $1
-           AND a.name IN ({elements}($2))
+        "{rows} WHERE r.state = 'pending' AND r.next_try_at > $4 AND r.next_try_at <= $5
+           AND (coalesce(r.leased_until, 0) <= $1 OR r.leased_until > $3) AND a.name IN ({elements}($2))
          ORDER BY r.attempts, r.next_try_at, r.id LIMIT 1{skip_leased}",
         &[
             ("rows", ROWS),
@@ -187,7 +188,17 @@ async fn lease_import_error<T: Tx>(
          RETURNING attempts, fence",
     );
     let now = tx.now_or(now);
-    let found: Option<ImportErrorRow> = tx.first(&FIND, &[&now, &accounts]).await?;
+    let latest_lease = backoff::latest_end(now, lease);
+    let longest_wait = backoff::IMPORT_ERROR.longest_wait(backoff::LONGEST_VENDOR_RETRY_AFTER);
+    let (first, last) = (Timestamp::from_millis(-1), Timestamp::from_millis(i64::MAX));
+    let mut found: Option<ImportErrorRow> = None;
+    // One whose time has come, or else one that was to wait for longer than any does.
+    for (after, until) in [(first, now), (backoff::latest_end(now, longest_wait), last)] {
+        if found.is_none() {
+            let params = params! { now, accounts, latest_lease, after, until };
+            found = tx.first(&FIND, params).await?;
+        }
+    }
     let Some(row) = found else {
         return Ok(None);
     };

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio::sync::oneshot;
 
+use super::allowed_topics::check_approvals;
 use super::columns::{event_code, message_key};
 use super::engine::{Fragment, NewNotification, Sql, Tx};
 use super::error::Result;
 use super::row_ids::{account_id, feed_ids};
 use super::subscription_messages::{HeardTopics, record_confirmation};
 use super::trigger_kind::TriggerKind;
-use super::{AcceptedMessage, Insertion, StoreError};
-use crate::domain::{Account, Feed};
+use super::{AcceptedMessage, Insertion, StoreError, Triggers, UNCLEAR_INTERVAL};
+use crate::domain::{Account, Feed, Queue, Timestamp};
 use crate::sns::MessageType;
 
 /// Maximum number of messages that share one commit.
@@ -55,13 +56,16 @@ impl Group {
                     let _ = answer.send(Ok(outcome));
                 }
             }
-            Err(StoreError::Value(_)) if self.messages.len() > 1 => {
+            Err(StoreError::Value(_) | StoreError::TopicNotAllowed) if self.messages.len() > 1 => {
                 let pending = self.messages.into_iter().zip(self.answers);
                 let one = |(incoming, answer)| Self::new(vec![PendingMessage { incoming, answer }]);
                 return pending.rev().map(one).collect();
             }
             Err(error) => {
-                tracing::error!(%error, "failed to store a group of {} messages", self.answers.len());
+                // The refusal of a topic is logged as such.
+                if !matches!(error, StoreError::TopicNotAllowed) {
+                    tracing::error!(%error, "failed to store a group of {} messages", self.answers.len());
+                }
                 for answer in self.answers {
                     let _ = answer.send(Err(error.clone()));
                 }
@@ -107,6 +111,7 @@ pub(super) async fn store_group<T: Tx>(
     known: &RowIds,
     ask: bool,
 ) -> Result<StoredGroup> {
+    check_approvals(tx, messages).await?;
     let mut row_ids = RowIds::default();
     // In the order of names, as everywhere, which prevents deadlocks.
     let accounts: BTreeSet<&Account> = messages.iter().map(|one| &one.account).collect();
@@ -124,9 +129,8 @@ pub(super) async fn store_group<T: Tx>(
         .filter(|(_, outcome)| **outcome == Insertion::New)
         .map(|(incoming, _)| incoming)
         .collect();
-    let raised = raise_triggers(tx, &new, known, &mut row_ids).await?;
     let mut heard = HeardTopics::default();
-    for incoming in new {
+    for incoming in &new {
         let account = row_ids.accounts[&incoming.account];
         if incoming.message.message_type() == MessageType::Notification {
             heard.add(account, incoming);
@@ -135,6 +139,8 @@ pub(super) async fn store_group<T: Tx>(
         }
     }
     heard.record(tx).await?;
+    // Last, since replicas whose messages are of the same feeds wait for each other from here on.
+    let raised = raise_triggers(tx, &new, known, &mut row_ids).await?;
     Ok(StoredGroup {
         outcomes,
         row_ids,
@@ -184,10 +190,12 @@ async fn raise_triggers<T: Tx>(
     row_ids: &mut RowIds,
 ) -> Result<bool> {
     static SQL: Sql = Sql::with(
-        "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at)
-         SELECT v.feed_id, $3, v.triggers, $4 FROM {raised} WHERE true
+        "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at, account_id, queue, next_at)
+         SELECT v.feed_id, $3, v.triggers, $4, f.account_id, f.queue, $4
+         FROM {raised} {then_join} feed f ON f.id = v.feed_id WHERE true
          ON CONFLICT (feed_id, kind) DO UPDATE
-         SET raised = d.raised + excluded.raised, due_at = excluded.due_at",
+         SET raised = d.raised + excluded.raised, due_at = excluded.due_at,
+             next_at = coalesce(d.next_at, excluded.next_at)",
         &[(
             "raised",
             Fragment::Differs(
@@ -196,13 +204,16 @@ async fn raise_triggers<T: Tx>(
             ),
         )],
     );
-    let triggering = || new.iter().filter(|incoming| incoming.trigger.is_some());
+    let triggering = || {
+        let triggering = |incoming: &&&AcceptedMessage| incoming.triggers != Triggers::Nothing;
+        new.iter().filter(triggering)
+    };
     let Some(received_at) = triggering().map(|incoming| incoming.received_at).max() else {
         return Ok(false);
     };
     // A replica whose clock is ahead can't delay it.
     let due_at = tx.now_or(received_at);
-    let feeds = || triggering().filter_map(|incoming| incoming.trigger.as_ref());
+    let feeds = || triggering().filter_map(|incoming| incoming.triggers.feed());
     let unknown = feeds().filter(|feed| !known.feeds.contains_key(feed));
     row_ids.feeds = feed_ids(tx, unknown.cloned(), due_at).await?;
     let mut triggers: BTreeMap<i64, i64> = BTreeMap::new();
@@ -212,8 +223,51 @@ async fn raise_triggers<T: Tx>(
             *triggers.entry(*id).or_default() += 1;
         }
     }
+    for id in triggered_by_unclear(tx, new, &row_ids.accounts, due_at).await? {
+        *triggers.entry(id).or_default() += 1;
+    }
     let (ids, counts): (Vec<i64>, Vec<i64>) = triggers.into_iter().unzip();
     let kind = TriggerKind::Notification;
+    if ids.is_empty() {
+        return Ok(false);
+    }
     tx.run(&SQL, &[&ids, &counts, &kind, &due_at]).await?;
     Ok(true)
+}
+
+/// Counts notifications whose shape is not understood, and returns the feeds that they trigger.
+async fn triggered_by_unclear<T: Tx>(
+    tx: &mut T,
+    new: &[&AcceptedMessage],
+    accounts: &HashMap<Account, i64>,
+    now: Timestamp,
+) -> Result<Vec<i64>> {
+    static COUNT: Sql = Sql::new(
+        "INSERT INTO unclear_notification AS u (account_id, total, last_at) VALUES ($1, $2, $3)
+         ON CONFLICT (account_id) DO UPDATE
+         SET total = u.total + excluded.total, last_at = excluded.last_at",
+    );
+    // A moment in the future comes from a clock that was ahead.
+    static TRIGGER: Sql = Sql::new(
+        "UPDATE unclear_notification SET triggered_at = $2
+         WHERE account_id = $1 AND (triggered_at IS NULL OR triggered_at <= $3 OR triggered_at > $2)",
+    );
+    static FEEDS: Sql =
+        Sql::new("SELECT id FROM feed WHERE account_id = $1 AND queue = $2 AND removed_at IS NULL");
+    let mut counts: BTreeMap<i64, i64> = BTreeMap::new();
+    for incoming in new {
+        if incoming.triggers == Triggers::AllFeeds {
+            *counts.entry(accounts[&incoming.account]).or_default() += 1;
+        }
+    }
+    let mut feeds = Vec::new();
+    // In the order of accounts, which prevents deadlocks.
+    for (account, count) in counts {
+        tx.run(&COUNT, &[&account, &count, &now]).await?;
+        let since = now.before(UNCLEAR_INTERVAL);
+        if tx.execute(&TRIGGER, &[&account, &now, &since]).await? > 0 {
+            feeds.extend(tx.all::<i64>(&FEEDS, &[&account, &Queue::Exported]).await?);
+        }
+    }
+    Ok(feeds)
 }

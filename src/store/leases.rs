@@ -1,81 +1,183 @@
 //! Leasing feeds: the most urgent one, and the position of its pull.
+//!
+//! `feed_trigger.next_at` is when to look at a pending trigger again. Whoever raises a trigger sets
+//! it, and whoever finds here that its feed can't be pulled yet moves it to when it can: so each
+//! lease reads a few entries of an index, however many feeds are due, waiting or paused.
 
-use std::ops::ControlFlow;
+use std::time::Duration;
 
-use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
+use super::columns::UnknownValue;
+use super::engine::{Column, Columns, Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
-use super::feeds::{LeaseRequest, PageLease, Position};
+use super::feeds::{LeaseRequest, PageLease, Position, PullProgress};
+use super::gaps::{earlier, provable_start};
 use super::pulls::{SavedCursor, overlap_start, position_kind};
 use super::trigger_kind::TriggerKind;
 use super::{Store, StoreError};
-use crate::domain::{Cursor, Feed, Timestamp};
+use crate::backoff;
+use crate::domain::{Account, Cursor, Feed, Queue, Timestamp};
 
-/// Pending triggers of feeds that a process can pull ($1). Paused feeds and accounts are
-/// retried when their wait is over, except those that need a person.
-const PENDING: Fragment = Fragment::Same(
-    "FROM feed_trigger d
-         JOIN feed f ON f.id = d.feed_id
-         JOIN account a ON a.id = f.account_id
-         LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
-         WHERE d.raised > coalesce(r.completed, 0)
-           AND coalesce(f.paused, '') NOT IN ('by_hand', 'company_filter_ignored')
-           AND coalesce(a.paused, '') <> 'by_hand'
-           AND a.name || '/' || f.queue IN ({elements}($1))",
+/// True if the feed `f` is leased at $1. Its lease is over if it began later than $2, the latest
+/// present: the clock was ahead.
+const LEASED: Fragment =
+    Fragment::Same("coalesce(f.leased_until > $1 AND f.last_leased_at <= $2, false)");
+
+/// Queues of accounts: ids $3, queues $4.
+const QUEUES: Fragment = Fragment::Differs(
+    "(SELECT value AS account_id, $4 ->> key AS queue FROM json_each($3)) AS q",
+    "unnest($3, $4) AS q (account_id, queue)",
 );
 
-/// Restricts them to those that may be pulled at $2, with fewer than $3 requests of the
-/// account in flight.
-const DUE: Fragment = Fragment::Same(
-    "d.due_at <= $2
-           AND coalesce(f.leased_until, 0) <= $2
-           AND coalesce(f.waits_until, 0) <= $2
-           AND coalesce(a.waits_until, 0) <= $2
-           AND (SELECT count(*) FROM feed busy WHERE busy.account_id = a.id AND busy.leased_until > $2) < $3",
-);
+/// The kinds of triggers, most urgent first.
+const KINDS: Fragment = Fragment::Same("(VALUES (0), (1), (2), (3), (4)) AS k");
 
-impl LeaseRequest {
-    /// Returns `account/queue` of the feeds that the process can pull.
-    fn pullable(&self) -> Vec<String> {
-        let queues = self.queues.iter();
-        queues
-            .map(|(account, queue)| format!("{account}/{queue}"))
-            .collect()
-    }
-}
+/// The feeds of one queue and kind that are not leased, in the order of their turns.
+const IN_TURN: Fragment = Fragment::Same(
+    "FROM feed_trigger d {then_join} feed f ON f.id = d.feed_id
+           WHERE d.account_id = q.account_id AND d.queue = q.queue AND d.kind = k.column1
+             AND NOT {leased}",
+);
 
 operations! {
-    /// Leases the most urgent feed that may be pulled now; its pull starts or continues.
-    /// Returns [`ControlFlow::Continue`], with nothing changed, if another replica pulled
-    /// it, or used the account's last request.
-    write try_lease(request: LeaseRequest) -> ControlFlow<Option<PageLease>>;
+    /// Tries to lease the most urgent feed that may be pulled now, but none of `locked`; its pull
+    /// starts or continues.
+    write try_lease(request: LeaseRequest, locked: Vec<i64>) -> LeaseAttempt;
 
     /// Returns the moment when the next trigger is due; `None` if there is none.
     pub read next_due(request: LeaseRequest) -> Option<Timestamp>;
 }
 
-/// Number of attempts to lease a feed while other replicas lease those that were chosen.
-const MAX_LEASE_ATTEMPTS: usize = 4;
+/// The result of one attempt to lease a feed.
+enum LeaseAttempt {
+    /// It is leased.
+    Leased(Box<PageLease>),
+    /// Nothing may be pulled now.
+    Nothing,
+    /// The feed can't be pulled yet; its triggers have moved.
+    Moved,
+    /// Another replica has locked the feed.
+    Locked(i64),
+}
+
+/// Number of attempts to lease a feed in one call.
+const MAX_LEASE_ATTEMPTS: usize = 1_000;
 
 impl Store {
     /// Leases the most urgent feed that may be requested now.
     pub async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>> {
+        let mut locked = Vec::new();
         for _ in 0..MAX_LEASE_ATTEMPTS {
-            if let ControlFlow::Break(lease) = self.try_lease(request.clone()).await? {
-                return Ok(lease);
+            match self.try_lease(request.clone(), locked.clone()).await? {
+                LeaseAttempt::Leased(lease) => return Ok(Some(*lease)),
+                LeaseAttempt::Nothing => break,
+                LeaseAttempt::Moved => {}
+                LeaseAttempt::Locked(feed) => locked.push(feed),
             }
         }
         Ok(None)
     }
 }
 
-async fn next_due<T: Tx>(tx: &mut T, request: LeaseRequest) -> Result<Option<Timestamp>> {
+/// An account whose feeds are pulled.
+struct AccountState {
+    id: i64,
+    account: Account,
+    needs_person: bool,
+    waits_since: Option<Timestamp>,
+    waits_until: Option<Timestamp>,
+    in_flight: u32,
+}
+
+impl AccountState {
+    fn wait(&self, now: Timestamp) -> Option<Timestamp> {
+        backoff::rest_since(self.waits_since, self.waits_until, now)
+    }
+
+    fn is_open(&self, request: &LeaseRequest, now: Timestamp) -> bool {
+        !self.needs_person
+            && self.in_flight < request.requests_per_account
+            && self.wait(now).is_none()
+    }
+
+    /// Returns the queues that the process can pull, beside the account's id for each.
+    fn queues(&self, request: &LeaseRequest) -> (Vec<i64>, Vec<Queue>) {
+        let queues = request.queues.iter();
+        queues
+            .filter(|(account, _)| *account == self.account)
+            .map(|(_, queue)| (self.id, *queue))
+            .unzip()
+    }
+}
+
+/// Returns the accounts of these names.
+async fn accounts<T: Tx>(
+    tx: &mut T,
+    names: &[&Account],
+    now: Timestamp,
+) -> Result<Vec<AccountState>> {
     static SQL: Sql = Sql::with(
-        "SELECT min({greatest}(d.due_at, coalesce(f.waits_until, 0), coalesce(a.waits_until, 0),
-                               coalesce(f.leased_until, 0)))
-         {pending}",
-        &[("pending", PENDING)],
+        "SELECT a.id, a.name, a.removed_at IS NOT NULL OR coalesce(a.paused, '') = 'by_hand',
+             a.waits_since, a.waits_until,
+             (SELECT count(*) FROM feed f WHERE f.account_id = a.id AND f.leased_until > $1 AND {leased})
+         FROM account a WHERE a.name IN ({elements}($3))",
+        &[("leased", LEASED)],
     );
-    tx.one(&SQL, &[&request.pullable()]).await
+    tx.all(&SQL, params! { now, backoff::latest_present(now), names })
+        .await
+}
+
+async fn next_due<T: Tx>(tx: &mut T, request: LeaseRequest) -> Result<Option<Timestamp>> {
+    static NEXT: Sql = Sql::with(
+        "SELECT min(c.next_at) FROM (
+             SELECT (SELECT d.next_at {in_turn} AND d.next_at IS NOT NULL ORDER BY d.next_at LIMIT 1) AS next_at
+             FROM {queues} CROSS JOIN {kinds}) AS c",
+        &[
+            ("in_turn", IN_TURN),
+            ("leased", LEASED),
+            ("queues", QUEUES),
+            ("kinds", KINDS),
+        ],
+    );
+    static LEASED_UNTIL: Sql = Sql::with(
+        "SELECT min(f.leased_until) FROM feed f
+         WHERE f.account_id = $3 AND f.leased_until > $1 AND {leased}",
+        &[("leased", LEASED)],
+    );
+    let now = tx.now_or(request.now);
+    let present = backoff::latest_present(now);
+    let mut due_at: Option<Timestamp> = None;
+    for account in accounts(tx, &request.accounts(), now).await? {
+        if account.needs_person {
+            continue;
+        }
+        let (ids, queues) = account.queues(&request);
+        let next: Option<Timestamp> = tx.one(&NEXT, params! { now, present, ids, queues }).await?;
+        let leased: Option<Timestamp> = tx
+            .one(&LEASED_UNTIL, params! { now, present, account.id })
+            .await?;
+        let next = next.into_iter().chain(leased).min();
+        let next = next.map(|next| account.wait(now).map_or(next, |wait| wait.max(next)));
+        due_at = due_at.into_iter().chain(next).min();
+    }
+    Ok(due_at)
+}
+
+impl LeaseRequest {
+    /// Returns the accounts that the process can pull.
+    fn accounts(&self) -> Vec<&Account> {
+        let mut accounts: Vec<&Account> = self.queues.iter().map(|(account, _)| account).collect();
+        accounts.sort();
+        accounts.dedup();
+        accounts
+    }
+
+    /// Returns the longest time for which a trigger may have to wait, apart from its account.
+    fn longest_wait(&self, kind: TriggerKind) -> Duration {
+        match kind {
+            TriggerKind::Reconciliation => self.reconcile_every.max(backoff::PAUSED),
+            _ => backoff::PAUSED,
+        }
+    }
 }
 
 /// The locks are those of an UPDATE that does not change the key, so that ingest, whose rows
@@ -83,85 +185,271 @@ async fn next_due<T: Tx>(tx: &mut T, request: LeaseRequest) -> Result<Option<Tim
 async fn try_lease<T: Tx>(
     tx: &mut T,
     request: LeaseRequest,
-) -> Result<ControlFlow<Option<PageLease>>> {
-    // A feed that no other replica has locked.
-    static CHOOSE: Sql = Sql::with(
-        "SELECT f.id, f.account_id {pending} AND {due}
-         ORDER BY d.kind, f.last_leased_at NULLS FIRST, f.id LIMIT 1{skip_leased}",
-        &[
-            ("pending", PENDING),
-            ("due", DUE),
-            (
-                "skip_leased",
-                Fragment::Differs("", " FOR NO KEY UPDATE OF f SKIP LOCKED"),
-            ),
-        ],
+    locked: Vec<i64>,
+) -> Result<LeaseAttempt> {
+    static LOCK_FEED: Sql = Sql::with(
+        "SELECT 1 FROM feed WHERE id = $1{skip_leased}",
+        &[(
+            "skip_leased",
+            Fragment::Differs("", " FOR NO KEY UPDATE SKIP LOCKED"),
+        )],
     );
     // Serializes the counting of requests in flight.
-    static LOCK_ACCOUNT: Sql = Sql::new("SELECT 1 FROM account WHERE id = $1{lock_rows}");
-    // Read again: others may have committed between the choice, which saw an older snapshot,
-    // and the lock.
-    static CHECK: Sql = Sql::with(
-        "SELECT a.name, f.queue, f.company, d.kind, d.raised, r.target IS NOT NULL, f.cursor,
-                f.first_complete_at IS NULL, f.failures, a.failures,
+    static LOCK_ACCOUNT: Sql = Sql::new("SELECT name FROM account WHERE id = $1{lock_rows}");
+    static FEED: Sql = Sql::with(
+        "SELECT a.name, f.queue, f.company, f.cursor, f.first_complete_at IS NULL, f.pulled_at IS NULL,
+                f.failures, a.failures,
                 (f.last_page_at IS NOT NULL OR NOT EXISTS
-                     (SELECT 1 FROM feed w WHERE w.account_id = a.id AND w.last_page_at IS NOT NULL))
-         {pending} AND {due} AND f.id = $4 ORDER BY d.kind LIMIT 1",
-        &[("pending", PENDING), ("due", DUE)],
+                     (SELECT 1 FROM feed w WHERE w.account_id = a.id AND w.last_page_at IS NOT NULL)),
+                f.removed_at IS NOT NULL OR coalesce(f.paused, '') IN ('by_hand', 'company_filter_ignored'),
+                f.waits_since, f.waits_until,
+                coalesce((SELECT q.largest_page FROM account_queue q
+                          WHERE q.account_id = a.id AND q.queue = f.queue), 0)
+         FROM feed f JOIN account a ON a.id = f.account_id WHERE f.id = $3 AND NOT {leased}",
+        &[("leased", LEASED)],
+    );
+    static TRIGGERS: Sql = Sql::new(
+        "SELECT d.kind, d.raised, coalesce(r.completed, 0), r.target IS NOT NULL, d.due_at, d.next_at, r.started_at
+         FROM feed_trigger d LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
+         WHERE d.feed_id = $1 ORDER BY d.kind",
     );
     static LEASE: Sql = Sql::new(
         "UPDATE feed SET fence = fence + 1, leased_until = $2, last_leased_at = $3 WHERE id = $1
          RETURNING fence",
     );
     let now = tx.now_or(request.now);
-    let pullable = request.pullable();
-    let params: [&dyn Param; 3] = [&pullable, &now, &request.requests_per_account];
-    let chosen: Option<(i64, i64)> = tx.first(&CHOOSE, &params).await?;
-    let Some((feed_id, account)) = chosen else {
-        return Ok(ControlFlow::Break(None));
+    let present = backoff::latest_present(now);
+    let Some((feed_id, account, kind)) = choose(tx, &request, &locked, now).await? else {
+        return Ok(LeaseAttempt::Nothing);
     };
-    tx.first::<()>(&LOCK_ACCOUNT, &[&account]).await?;
-    let params = [&params[..], &[&feed_id as &dyn Param]].concat();
-    let Some(candidate) = tx.first::<Candidate>(&CHECK, &params).await? else {
-        return Ok(ControlFlow::Continue(()));
+    if tx.first::<()>(&LOCK_FEED, &[&feed_id]).await?.is_none() {
+        return Ok(LeaseAttempt::Locked(feed_id));
+    }
+    let name: Account = tx.one(&LOCK_ACCOUNT, &[&account]).await?;
+    // Read again: others may have committed between the choice, which saw an older snapshot,
+    // and the locks.
+    let accounts = accounts(tx, &[&name], now).await?;
+    if !accounts
+        .iter()
+        .all(|account| account.is_open(&request, now))
+    {
+        return Ok(LeaseAttempt::Moved);
+    }
+    let feed: Option<LeasableFeed> = tx.first(&FEED, params! { now, present, feed_id }).await?;
+    let Some(feed) = feed else {
+        return Ok(LeaseAttempt::Moved);
+    };
+    let triggers: Vec<PendingTrigger> = tx.all(&TRIGGERS, &[&feed_id]).await?;
+    let next = feed.next(&triggers, &request, now);
+    // A less urgent one of this feed has its turn among those of other feeds.
+    let found = triggers.iter().position(|trigger| trigger.kind == kind);
+    let chosen = next
+        .iter()
+        .position(|next| next.is_some_and(|at| at <= now));
+    let chosen = chosen.filter(|chosen| found.is_some_and(|found| *chosen <= found));
+    for (index, (trigger, next)) in triggers.iter().zip(next).enumerate() {
+        let next = match next {
+            // The end of the line: other feeds have their turns first.
+            Some(_) if chosen == Some(index) => Some(now),
+            Some(at) if at <= now => continue,
+            next => next,
+        };
+        move_trigger(tx, feed_id, trigger, next).await?;
+    }
+    let Some(trigger) = chosen.map(|index| &triggers[index]) else {
+        return Ok(LeaseAttempt::Moved);
+    };
+    let candidate = Candidate {
+        kind: trigger.kind,
+        raised: trigger.raised,
+        in_progress: trigger.in_progress,
+        cursor: feed.cursor,
+        first_read: feed.first_read,
+        largest_page: feed.largest_page,
     };
     let position = start_or_resume(tx, &request, feed_id, &candidate, now).await?;
     let fence = tx
         .one(&LEASE, &[&feed_id, &now.after(request.lease), &now])
         .await?;
-    Ok(ControlFlow::Break(Some(PageLease {
+    Ok(LeaseAttempt::Leased(Box::new(PageLease {
         feed_id,
-        feed: candidate.feed,
+        feed: feed.feed,
         kind: candidate.kind,
         fence,
         position,
-        first_pull: candidate.first_pull,
-        feed_failures: candidate.feed_failures,
-        account_failures: candidate.account_failures,
-        key_at_fault: candidate.key_at_fault,
+        first_pull: feed.first_pull,
+        first_read: feed.first_read,
+        largest_page: feed.largest_page,
+        feed_failures: feed.feed_failures,
+        account_failures: feed.account_failures,
+        key_at_fault: feed.key_at_fault,
     })))
 }
 
+/// Returns feed, account and kind of the most urgent trigger to look at: one whose time has come, or
+/// else one that was to wait for longer than any does.
+async fn choose<T: Tx>(
+    tx: &mut T,
+    request: &LeaseRequest,
+    locked: &[i64],
+    now: Timestamp,
+) -> Result<Option<(i64, i64, TriggerKind)>> {
+    static SQL: Sql = Sql::with(
+        "SELECT c.feed_id, c.account_id, c.kind FROM (
+             SELECT q.account_id, k.column1 AS kind,
+                 (SELECT d.feed_id {waiting}) AS feed_id, (SELECT d.next_at {waiting}) AS next_at
+             FROM {queues} CROSS JOIN {kinds}) AS c
+         WHERE c.feed_id IS NOT NULL ORDER BY c.kind, c.next_at LIMIT 1",
+        &[
+            (
+                "waiting",
+                Fragment::Same(
+                    "{in_turn} AND d.next_at > CASE WHEN k.column1 = 3 THEN $6 ELSE $5 END AND d.next_at <= $7
+                       AND d.feed_id NOT IN ({elements}($8)) ORDER BY d.next_at LIMIT 1",
+                ),
+            ),
+            ("in_turn", IN_TURN),
+            ("leased", LEASED),
+            ("queues", QUEUES),
+            ("kinds", KINDS),
+        ],
+    );
+    let open = accounts(tx, &request.accounts(), now).await?;
+    let open = open.iter().filter(|account| account.is_open(request, now));
+    let (ids, queues): (Vec<_>, Vec<_>) = open.map(|account| account.queues(request)).unzip();
+    let (ids, queues) = (ids.concat(), queues.concat());
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    let (first, last) = (Timestamp::from_millis(-1), Timestamp::from_millis(i64::MAX));
+    let latest = [TriggerKind::Notification, TriggerKind::Reconciliation]
+        .map(|kind| backoff::latest_end(now, request.longest_wait(kind)));
+    let present = backoff::latest_present(now);
+    for ([after, reconciled_after], until) in [([first, first], now), (latest, last)] {
+        let params = params! {
+            now, present, ids, queues, after, reconciled_after, until, locked,
+        };
+        let chosen = tx.first(&SQL, params).await?;
+        if chosen.is_some() {
+            return Ok(chosen);
+        }
+    }
+    Ok(None)
+}
+
+/// Sets when a trigger is looked at again.
+async fn move_trigger<T: Tx>(
+    tx: &mut T,
+    feed_id: i64,
+    trigger: &PendingTrigger,
+    next: Option<Timestamp>,
+) -> Result<()> {
+    // It may have been raised meanwhile.
+    static SQL: Sql = Sql::new(
+        "UPDATE feed_trigger SET next_at = $3 WHERE feed_id = $1 AND kind = $2 AND raised = $4",
+    );
+    if trigger.next_at == next {
+        return Ok(());
+    }
+    tx.run(
+        &SQL,
+        params! { feed_id, trigger.kind, next, trigger.raised },
+    )
+    .await
+}
+
 /// A feed that may be leased.
-struct Candidate {
+struct LeasableFeed {
     feed: Feed,
+    cursor: Option<Cursor>,
+    first_pull: bool,
+    first_read: bool,
+    feed_failures: u32,
+    account_failures: u32,
+    key_at_fault: bool,
+    needs_person: bool,
+    waits_since: Option<Timestamp>,
+    waits_until: Option<Timestamp>,
+    largest_page: usize,
+}
+
+/// A trigger of a feed, and its pull.
+struct PendingTrigger {
+    kind: TriggerKind,
+    raised: i64,
+    completed: i64,
+    in_progress: bool,
+    due_at: Timestamp,
+    next_at: Option<Timestamp>,
+    started_at: Option<Timestamp>,
+}
+
+impl LeasableFeed {
+    /// Returns for each trigger when the feed may be pulled for it; `None` if it is not pending,
+    /// or a person is needed.
+    fn next(
+        &self,
+        triggers: &[PendingTrigger],
+        request: &LeaseRequest,
+        now: Timestamp,
+    ) -> Vec<Option<Timestamp>> {
+        let wait = backoff::rest_since(self.waits_since, self.waits_until, now);
+        let began = triggers.iter().filter_map(|trigger| trigger.started_at);
+        let last_began = began.filter(|at| *at <= backoff::latest_present(now)).max();
+        let interval = last_began.map(|began| began.after(request.min_interval));
+        let next = |trigger: &PendingTrigger| {
+            if self.needs_person || trigger.raised <= trigger.completed {
+                return None;
+            }
+            let longest = request.longest_wait(trigger.kind);
+            let due = backoff::rest_within(Some(trigger.due_at), longest, now);
+            let interval = interval.filter(|_| !trigger.in_progress);
+            let next = [due, wait, interval].into_iter().flatten().max();
+            // No wait is longer, lest it is found again and again.
+            Some(next.unwrap_or(now).min(now.after(longest)))
+        };
+        triggers.iter().map(next).collect()
+    }
+}
+
+/// A trigger whose pull starts or continues.
+struct Candidate {
     kind: TriggerKind,
     raised: i64,
     in_progress: bool,
     cursor: Option<Cursor>,
-    first_pull: bool,
-    feed_failures: u32,
-    account_failures: u32,
-    key_at_fault: bool,
+    first_read: bool,
+    largest_page: usize,
 }
 
 rows! {
-    Candidate {
-        feed, kind, raised, in_progress, cursor, first_pull, feed_failures, account_failures,
-        key_at_fault,
+    AccountState { id, account, needs_person, waits_since, waits_until, in_flight }
+    LeasableFeed {
+        feed, cursor, first_pull, first_read, feed_failures, account_failures, key_at_fault,
+        needs_person, waits_since, waits_until, largest_page,
     }
-    Position { from, previous_next, previous_entries }
+    PendingTrigger { kind, raised, completed, in_progress, due_at, next_at, started_at }
+    Position { from, previous_next, progress }
     SavedCursor { saved_at, cursor }
+}
+
+impl PullProgress {
+    /// Returns the text of its column.
+    fn to_json(&self) -> Option<String> {
+        // It has nothing that JSON can't hold.
+        (*self != Self::default()).then(|| serde_json::to_string(self).ok())?
+    }
+}
+
+impl Column for PullProgress {
+    /// NULL is the progress of a pull that has not begun.
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
+        let Some(json) = columns.get::<Option<String>>()? else {
+            return Ok(Self::default());
+        };
+        let read = serde_json::from_str(&json);
+        Ok(read.map_err(|_| UnknownValue("progress of a pull"))?)
+    }
 }
 
 /// Returns the position of the pull; a new pull is recorded first.
@@ -173,14 +461,14 @@ async fn start_or_resume<T: Tx>(
     now: Timestamp,
 ) -> Result<Position> {
     static POSITION: Sql = Sql::new(
-        "SELECT position, previous_next, previous_entries FROM feed_pull WHERE feed_id = $1 AND kind = $2",
+        "SELECT position, previous_next, progress FROM feed_pull WHERE feed_id = $1 AND kind = $2",
     );
     static START: Sql = Sql::new(
         "INSERT INTO feed_pull (feed_id, kind, target, started_at) VALUES ($1, $2, $3, $4)
          ON CONFLICT (feed_id, kind) DO UPDATE SET target = excluded.target, started_at = excluded.started_at",
     );
-    let (kind, first_pull) = (candidate.kind, candidate.first_pull);
-    let position_kind = position_kind(kind, first_pull);
+    let (kind, first_read) = (candidate.kind, candidate.first_read);
+    let position_kind = position_kind(kind, first_read);
     let stored: Option<Position> = tx.first(&POSITION, &[&feed_id, &position_kind]).await?;
     let stored = stored.unwrap_or_default();
     if candidate.in_progress {
@@ -190,11 +478,15 @@ async fn start_or_resume<T: Tx>(
         // Set when it was requested.
         TriggerKind::Backfill => stored.from,
         // Another kind may have begun the first pull.
-        _ if first_pull => stored.from.or_else(|| candidate.cursor.clone()),
+        _ if first_read => stored.from.or_else(|| candidate.cursor.clone()),
         kind if kind.overlaps() => {
             let saved = saved_cursors(tx, feed_id).await?;
             let last = last_overlap_read(tx, feed_id, now).await?;
-            overlap_start(saved, last.before(request.lookback))
+            let start = overlap_start(saved, last.before(request.lookback));
+            match provable_start(tx, feed_id, candidate.largest_page).await? {
+                Some(gap) => earlier(start.as_ref(), gap.as_ref()).cloned(),
+                None => start,
+            }
         }
         _ => candidate.cursor.clone(),
     };
@@ -216,12 +508,17 @@ pub(super) async fn save_position<T: Tx>(
     position: &Position,
 ) -> Result<()> {
     static SQL: Sql = Sql::new(
-        "INSERT INTO feed_pull (feed_id, kind, position, previous_next, previous_entries) VALUES ($1, $2, $3, $4, $5)
+        "INSERT INTO feed_pull (feed_id, kind, position, previous_next, progress) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (feed_id, kind) DO UPDATE SET position = excluded.position,
-             previous_next = excluded.previous_next, previous_entries = excluded.previous_entries",
+             previous_next = excluded.previous_next, progress = excluded.progress",
     );
-    let (previous, entries) = (&position.previous_next, position.previous_entries);
-    tx.run(&SQL, &[&feed, &kind, &position.from, previous, &entries])
+    let Position {
+        from,
+        previous_next,
+        progress,
+    } = position;
+    let progress = progress.to_json();
+    tx.run(&SQL, &[&feed, &kind, from, previous_next, &progress])
         .await
 }
 

@@ -7,7 +7,7 @@ use super::engine::{Param, Sql, Tx};
 use super::error::Result;
 use super::trigger_kind::TriggerKind;
 use super::triggers::{backfill_from_beginning, raise};
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, version_key};
 
 /// Stores the links of a page, if fresh links were requested for the feed.
 pub(super) async fn store_links<T: Tx>(
@@ -26,7 +26,8 @@ pub(super) async fn store_links<T: Tx>(
     }
     for link in links {
         let url = link.url.expose_secret();
-        let params: [&dyn Param; 5] = [&link.document_id, &link.version, &feed, &url, &now];
+        let version = version_key(&link.version);
+        let params: [&dyn Param; 5] = [&link.document_id, &version, &feed, &url, &now];
         tx.run(&SQL, &params).await?;
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! Accepted messages.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::columns::{event, message_id, random_hex};
@@ -20,8 +22,48 @@ pub struct AcceptedMessage {
     pub message: VerifiedMessage,
     /// When it was received.
     pub received_at: Timestamp,
-    /// The feed that it triggers, if any.
-    pub trigger: Option<Feed>,
+    /// The feeds that it triggers.
+    pub triggers: Triggers,
+    /// True if its topic is allowed only as long as a person approves it.
+    pub needs_approval: bool,
+}
+
+/// The feeds that a message triggers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Triggers {
+    /// None: it is no notification, or announces nothing.
+    Nothing,
+    /// One, which is added if it is new.
+    Feed(Feed),
+    /// All known exported feeds of its account, since its shape is not understood; at most once
+    /// in [`UNCLEAR_INTERVAL`].
+    AllFeeds,
+}
+
+impl Triggers {
+    /// Returns the feed, if it is one.
+    pub fn feed(&self) -> Option<&Feed> {
+        match self {
+            Self::Feed(feed) => Some(feed),
+            Self::Nothing | Self::AllFeeds => None,
+        }
+    }
+}
+
+/// Time for which no further notification triggers all feeds of an account. It is kept in the
+/// store: a restart or another replica would only repeat the requests. What is announced
+/// meanwhile is found by the late follow-ups of those pulls, which come as long after them.
+pub const UNCLEAR_INTERVAL: Duration = Duration::from_secs(5 * 60);
+
+/// The notifications of an account whose shape is not understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnclearNotifications {
+    /// The account.
+    pub account: Account,
+    /// Their number.
+    pub total: u64,
+    /// When the last one was received.
+    pub last_at: Timestamp,
 }
 
 /// Lengths of a process's write queues.
@@ -53,8 +95,9 @@ pub(super) async fn rehearse_message<T: Tx>(tx: &mut T) -> Result<()> {
     static NOTIFICATION: Sql = Sql::new(
         "INSERT INTO notification (account_id, event, message_id, kind, received_at) VALUES ($1, 0, $2, '', 0)",
     );
-    static TRIGGER: Sql =
-        Sql::new("INSERT INTO feed_trigger (feed_id, kind, raised, due_at) VALUES ($1, 0, 1, 0)");
+    static TRIGGER: Sql = Sql::new(
+        "INSERT INTO feed_trigger (feed_id, kind, raised, due_at, account_id, queue) VALUES ($1, 0, 1, 0, $2, '')",
+    );
     static SUBSCRIPTION: Sql = Sql::new(
         "INSERT INTO subscription (account_id, event, state, created_at, changed_at) VALUES ($1, '', '', 0, 0)",
     );
@@ -65,7 +108,7 @@ pub(super) async fn rehearse_message<T: Tx>(tx: &mut T) -> Result<()> {
     let feed: i64 = tx.one(&FEED, &[&account]).await?;
     tx.run(&NOTIFICATION, &[&account, &[0_u8].as_slice()])
         .await?;
-    tx.run(&TRIGGER, &[&feed]).await?;
+    tx.run(&TRIGGER, &[&feed, &account]).await?;
     tx.run(&SUBSCRIPTION, &[&account]).await
 }
 
@@ -103,6 +146,9 @@ operations! {
 
     /// Lists at most `limit` stored notifications after row `after`, oldest first.
     pub read notifications(after: i64, limit: usize) -> Vec<NotificationRow>;
+
+    /// Lists the notifications whose shape is not understood, by account.
+    pub read unclear_notifications() -> Vec<UnclearNotifications>;
 }
 
 impl Column for NotificationRow {
@@ -118,7 +164,18 @@ impl Column for NotificationRow {
     }
 }
 
-rows! { StoredNotification { row, body } }
+rows! {
+    StoredNotification { row, body }
+    UnclearNotifications { account, total, last_at }
+}
+
+async fn unclear_notifications<T: Tx>(tx: &mut T) -> Result<Vec<UnclearNotifications>> {
+    static SQL: Sql = Sql::new(
+        "SELECT a.name, u.total, u.last_at FROM unclear_notification u
+         JOIN account a ON a.id = u.account_id ORDER BY a.name{bytewise}",
+    );
+    tx.all(&SQL, &[]).await
+}
 
 async fn notification<T: Tx>(tx: &mut T, id: i64) -> Result<Option<StoredNotification>> {
     static SQL: Sql = Sql::new(

@@ -11,11 +11,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::completion::complete_pull;
 use super::documents::VERSIONS;
 use super::engine::{Fragment, Param, Sql, Tx, operations, params};
+use super::erasure::mark_erased;
 use super::error::Result;
 use super::feeds::{
-    COMPANY_FILTER_IGNORED, FeedPauseReason, PageCommitted, PageEnd, PageLease, PageOutcome,
-    PageToCommit, PullPlan, UnreadableEntry,
+    COMPANY_FILTER_IGNORED, CURSOR_LEADS_NOWHERE, FeedPauseReason, PageCommitted, PageEnd,
+    PageLease, PageOutcome, PageToCommit, PullPlan, PullStart, UnreadableEntry,
 };
+use super::gaps::{self, IncompleteReason, Recorded};
 use super::leases::{last_overlap_read, lock_as_owner, save_position, saved_cursors};
 use super::links::store_links;
 use super::pausing::pause_feed;
@@ -23,7 +25,8 @@ use super::pulls::{advance, is_unannounced, plan_cursor_save};
 use super::row_ids::feed_ids;
 use super::trigger_kind::TriggerKind;
 use super::uploads::link_documents;
-use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
+use crate::backoff;
+use crate::domain::{Cursor, DocumentVersion, Feed, Moment, Queue, Timestamp};
 
 /// Maximum number of unreadable entries kept per feed.
 const MAX_UNREADABLE_ENTRIES: i64 = 1000;
@@ -36,12 +39,15 @@ operations! {
     /// reconciliation `reconcile_every` later if it was one.
     pub write commit_page(lease: PageLease, page: PageToCommit, plan: PullPlan) -> PageOutcome,
         then wake_deliveries;
+
+    /// Pauses a feed for which the vendor ignored the company, and releases its lease.
+    pub write pause_for_ignored_company(lease: PageLease) -> ();
 }
 
 async fn commit_page<T: Tx>(
     tx: &mut T,
     lease: PageLease,
-    page: PageToCommit,
+    mut page: PageToCommit,
     plan: PullPlan,
 ) -> Result<PageOutcome> {
     let account = lock_as_owner(tx, &lease).await?;
@@ -49,51 +55,105 @@ async fn commit_page<T: Tx>(
         now: tx.now_or(plan.now),
         ..plan
     };
-    let stored = stored_versions(tx, &lease, account, &page.documents).await?;
-    // Every document is stored for another company, and not all for this one.
-    if lease.feed.queue == Queue::Exported
-        && !stored.is_empty()
-        && stored.iter().all(|(elsewhere, _)| *elsewhere)
-        && !stored.iter().all(|(_, here)| *here)
+    page.progress.began.get_or_insert_with(|| PullStart {
+        from: lease.position.from.clone(),
+        fence: lease.fence,
+    });
+    let versions: Vec<Version<'_>> = page.documents.iter().map(Version::of).collect();
+    let mut stored = stored_versions(tx, &lease, account, &versions).await?;
+    let here = stored.iter_mut().map(|(_, here)| here);
+    let keys = versions
+        .iter()
+        .map(|one| (one.document.id.as_str(), one.key.as_str()));
+    mark_erased(tx, lease.feed_id, &keys.collect::<Vec<_>>(), here).await?;
+    if !page.company_checked
+        && is_doubtful(&lease, &stored)
+        && !is_vouched(tx, lease.feed_id).await?
     {
-        let reason = FeedPauseReason::CompanyFilterIgnored;
-        pause_feed(tx, lease.feed_id, reason, None, COMPANY_FILTER_IGNORED).await?;
-        return Ok(PageOutcome::CompanyFilterIgnored);
+        drop(versions);
+        return Ok(PageOutcome::CompanyDoubted(Box::new(page)));
     }
     // Each once. None is added before COMMIT: only the owner of the feed's lock inserts any.
     let mut seen = HashSet::new();
-    let new: Vec<&DocumentVersion> = page
-        .documents
+    let new: Vec<&Version<'_>> = versions
         .iter()
         .zip(&stored)
-        .filter(|(one, (_, here))| !here && seen.insert((&one.id, &one.version)))
-        .map(|(document, _)| document)
+        .filter(|(one, (_, here))| !here && seen.insert((&one.document.id, &one.key)))
+        .map(|(version, _)| version)
         .collect();
     let notified_at = notified_at(tx, lease.feed_id).await?;
     let missed_notifications = new
         .iter()
-        .filter(|document| is_unannounced(&lease, document, notified_at))
+        .filter(|version| is_unannounced(&lease, version.time, notified_at))
         .count();
     let counts = [new.len(), missed_notifications];
     record_page(tx, &lease, &page, plan.now, counts).await?;
     record_success(tx, account, plan.now).await?;
+    record_page_size(tx, &lease, account, page.entries()).await?;
     let companies = page.companies.iter();
     let of_companies =
         companies.map(|company| Feed::exported(lease.feed.account.clone(), company.clone()));
     feed_ids(tx, of_companies, plan.now).await?;
-    let up_to_date = page.end == PageEnd::UpToDate;
-    move_cursor(tx, &lease, &page, &plan, up_to_date).await?;
-    if up_to_date {
-        complete_pull(tx, &lease, &plan).await?;
+    let new_gaps = record_gaps(tx, &lease, &page, plan.now).await?;
+    move_cursor(tx, &lease, &page, &plan).await?;
+    let ended = match page.end {
+        PageEnd::More => None,
+        PageEnd::EndOfQueue | PageEnd::Stopped { .. } => {
+            Some(complete_pull(tx, &lease, &page, &plan).await?)
+        }
+    };
+    if page.end == (PageEnd::Stopped { failing: true }) {
+        fail_feed(tx, lease.feed_id).await?;
     }
     let outcome = PageOutcome::Committed(PageCommitted {
         new: new.len(),
         known: page.documents.len() - new.len(),
-        up_to_date,
+        ended,
+        new_gaps,
         missed_notifications,
     });
-    insert(tx, &lease, new, plan.now).await?;
+    insert(tx, &lease, &new, plan.now).await?;
     Ok(outcome)
+}
+
+async fn pause_for_ignored_company<T: Tx>(tx: &mut T, lease: PageLease) -> Result<()> {
+    lock_as_owner(tx, &lease).await?;
+    let reason = FeedPauseReason::CompanyFilterIgnored;
+    pause_feed(tx, lease.feed_id, reason, None, COMPANY_FILTER_IGNORED).await
+}
+
+/// A document's version, as the store identifies it.
+struct Version<'a> {
+    document: &'a DocumentVersion,
+    key: String,
+    time: Option<Timestamp>,
+}
+
+impl<'a> Version<'a> {
+    fn of(document: &'a DocumentVersion) -> Self {
+        let moment = document.moment();
+        Self {
+            document,
+            time: moment.as_ref().and_then(Moment::timestamp),
+            key: moment.map_or_else(|| document.version.clone(), |moment| moment.to_string()),
+        }
+    }
+}
+
+/// Returns true if every document is stored for another company, and not all for this one: the
+/// vendor may have ignored the company, unless they are documents between the two.
+fn is_doubtful(lease: &PageLease, stored: &[(bool, bool)]) -> bool {
+    lease.feed.queue == Queue::Exported
+        && !lease.feed.company.as_str().is_empty()
+        && !stored.is_empty()
+        && stored.iter().all(|(elsewhere, _)| *elsewhere)
+        && !stored.iter().all(|(_, here)| *here)
+}
+
+/// Returns true if a person vouched that the vendor obeys the company in requests for the feed.
+async fn is_vouched<T: Tx>(tx: &mut T, feed: i64) -> Result<bool> {
+    static SQL: Sql = Sql::new("SELECT company_vouched FROM feed WHERE id = $1");
+    tx.one(&SQL, &[&feed]).await
 }
 
 /// Returns for each document whether its version is stored for another company of the account,
@@ -102,7 +162,7 @@ async fn stored_versions<T: Tx>(
     tx: &mut T,
     lease: &PageLease,
     account: i64,
-    documents: &[DocumentVersion],
+    versions: &[Version<'_>],
 ) -> Result<Vec<(bool, bool)>> {
     static SQL: Sql = Sql::with(
         "SELECT EXISTS (SELECT 1 FROM document d JOIN feed f ON f.id = d.feed_id
@@ -113,10 +173,12 @@ async fn stored_versions<T: Tx>(
          FROM {versions} ORDER BY v.number",
         &[("versions", VERSIONS)],
     );
-    let ids: Vec<&str> = documents.iter().map(|one| one.id.as_str()).collect();
-    let versions: Vec<&str> = documents.iter().map(|one| one.version.as_str()).collect();
-    tx.all(&SQL, &[&ids, &versions, &lease.feed_id, &account])
-        .await
+    let ids: Vec<&str> = versions
+        .iter()
+        .map(|one| one.document.id.as_str())
+        .collect();
+    let keys: Vec<&str> = versions.iter().map(|one| one.key.as_str()).collect();
+    tx.all(&SQL, &[&ids, &keys, &lease.feed_id, &account]).await
 }
 
 /// Returns the moment when the newest notification of this feed arrived.
@@ -135,17 +197,13 @@ async fn record_page<T: Tx>(
 ) -> Result<()> {
     static SQL: Sql = Sql::new(
         "UPDATE feed SET leased_until = NULL, last_page_at = $2, documents = documents + $3,
-             missed_notifications = missed_notifications + $4, gaps = gaps + $5,
+             missed_notifications = missed_notifications + $4,
              paused = CASE WHEN paused = 'by_hand' THEN paused END, waits_until = NULL, failures = 0, last_error = NULL
          WHERE id = $1",
     );
     let feed = lease.feed_id;
-    let gaps = i64::from(page.gap);
-    let params: [&dyn Param; 5] = [&feed, &now, &new, &missed_notifications, &gaps];
+    let params: [&dyn Param; 4] = [&feed, &now, &new, &missed_notifications];
     tx.run(&SQL, &params).await?;
-    for entry in &page.unreadable {
-        store_unreadable(tx, feed, entry, now).await?;
-    }
     link_documents(tx, &lease.feed.account, &page.uploads).await?;
     store_links(tx, feed, &page.links, now).await
 }
@@ -154,27 +212,82 @@ async fn record_success<T: Tx>(tx: &mut T, account: i64, now: Timestamp) -> Resu
     // A wait set since by another request in flight is kept.
     static SQL: Sql = Sql::new(
         "UPDATE account SET paused = CASE WHEN paused = 'by_hand' THEN paused END,
-             waits_until = CASE WHEN waits_until > $2 THEN waits_until END, failures = 0, last_error = NULL
+             waits_until = CASE WHEN waits_until > $2 AND waits_since <= $3 THEN waits_until END,
+             failures = 0, last_error = NULL
          WHERE id = $1 AND (failures > 0 OR paused IS NOT NULL)",
     );
-    tx.run(&SQL, &[&account, &now]).await
+    let present = backoff::latest_present(now);
+    tx.run(&SQL, &[&account, &now, &present]).await
 }
 
-/// Stores an entry without a usable id, once.
+/// Raises the size of the largest page of the account's queue. Called after the account is locked.
+async fn record_page_size<T: Tx>(
+    tx: &mut T,
+    lease: &PageLease,
+    account: i64,
+    entries: usize,
+) -> Result<()> {
+    static SQL: Sql = Sql::new(
+        "INSERT INTO account_queue AS q (account_id, queue, largest_page) VALUES ($1, $2, $3)
+         ON CONFLICT (account_id, queue) DO UPDATE
+             SET largest_page = {greatest}(q.largest_page, excluded.largest_page)",
+    );
+    if entries <= lease.largest_page {
+        return Ok(());
+    }
+    tx.run(&SQL, &[&account, &lease.feed.queue, &entries]).await
+}
+
+/// Stores the unreadable entries, and records the page's gaps; returns the number of new gaps.
+async fn record_gaps<T: Tx>(
+    tx: &mut T,
+    lease: &PageLease,
+    page: &PageToCommit,
+    now: Timestamp,
+) -> Result<usize> {
+    let feed = lease.feed_id;
+    let mut new_entries = 0;
+    for entry in &page.unreadable {
+        new_entries += store_unreadable(tx, feed, entry, now).await?;
+    }
+    let mut recorded = Vec::new();
+    for gap in &page.gaps {
+        recorded.push(gaps::record(tx, feed, gap, now).await?);
+    }
+    if new_entries > 0 {
+        let (from, to) = (lease.position.from.as_ref(), page.cursor.as_ref());
+        let reason = IncompleteReason::UnreadableEntry;
+        recorded.push(gaps::record_gap(tx, feed, from, to, reason, now).await?);
+    } else if !page.unreadable.is_empty() {
+        gaps::see_unreadable_again(tx, feed).await?;
+    }
+    let new = recorded.iter().filter(|one| **one == Recorded::New).count();
+    Ok(new)
+}
+
+/// Marks a feed as failing although its page was stored.
+async fn fail_feed<T: Tx>(tx: &mut T, feed: i64) -> Result<()> {
+    static SQL: Sql =
+        Sql::new("UPDATE feed SET failures = failures + 1, last_error = $2 WHERE id = $1");
+    tx.run(&SQL, &[&feed, &CURSOR_LEADS_NOWHERE]).await
+}
+
+/// Stores an entry without a usable id, once, unless a person has erased it; returns 1 if it is new.
 async fn store_unreadable<T: Tx>(
     tx: &mut T,
     feed: i64,
     entry: &UnreadableEntry,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<usize> {
     static SQL: Sql = Sql::new(
         "INSERT INTO unreadable (feed_id, digest, seen_at, body)
          SELECT $1, $2, $3, $4 WHERE (SELECT count(*) FROM unreadable WHERE feed_id = $1) < $5
+             AND NOT EXISTS (SELECT 1 FROM tombstone WHERE feed_id = $1 AND document_digest = $2 AND version = '')
          ON CONFLICT (feed_id, digest) DO NOTHING",
     );
     let digest = digest(&SHA256, &entry.dedup_key);
     let params = params! { feed, digest.as_ref(), now, entry.body, MAX_UNREADABLE_ENTRIES };
-    tx.run(&SQL, params).await
+    tx.execute(&SQL, params).await
 }
 
 /// Saves the position of the pull, and the feed's cursor if this kind of pull moves it.
@@ -183,10 +296,9 @@ async fn move_cursor<T: Tx>(
     lease: &PageLease,
     page: &PageToCommit,
     plan: &PullPlan,
-    up_to_date: bool,
 ) -> Result<()> {
     static SQL: Sql = Sql::new("UPDATE feed SET cursor = $2 WHERE id = $1");
-    let advance = advance(lease, page, up_to_date);
+    let advance = advance(lease, page);
     save_position(tx, lease.feed_id, advance.kind, &advance.position).await?;
     let Some(cursor) = advance.cursor else {
         return Ok(());
@@ -215,32 +327,38 @@ async fn save_cursor<T: Tx>(tx: &mut T, feed: i64, cursor: &Cursor, plan: &PullP
 async fn insert<T: Tx>(
     tx: &mut T,
     lease: &PageLease,
-    documents: Vec<&DocumentVersion>,
+    new: &[&Version<'_>],
     now: Timestamp,
 ) -> Result<()> {
     static CURRENT: Sql = Sql::new(
-        "SELECT document_id, sequence, version_ms FROM document{by_identity}
+        "SELECT document_id, sequence, version, version_ms IS NOT NULL FROM document{by_identity}
          WHERE document_id IN ({elements}($2)) AND feed_id = $1 AND NOT superseded",
     );
     static SUPERSEDE: Sql =
         Sql::new("UPDATE document SET superseded = true WHERE sequence IN ({elements}($1))");
-    if documents.is_empty() {
+    if new.is_empty() {
         return Ok(());
     }
-    let ids: Vec<&str> = documents.iter().map(|one| one.id.as_str()).collect();
+    let ids: Vec<&str> = new.iter().map(|one| one.document.id.as_str()).collect();
     let current = tx.all(&CURRENT, &[&lease.feed_id, &ids]).await?;
-    let (stored, new) = superseded(&documents, current);
+    let (stored, superseded) = superseded(new, current);
     if !stored.is_empty() {
         tx.run(&SUPERSEDE, &[&stored]).await?;
     }
-    let times: Vec<Option<Timestamp>> = documents.iter().map(|one| one.version_time()).collect();
     let row = |index: usize| -> Vec<&dyn Param> {
-        let (one, time, superseded) = (documents[index], &times[index], &new[index]);
-        let of_document: [&dyn Param; 5] = [&one.id, &one.version, time, superseded, &one.body];
+        let (one, superseded) = (new[index], &superseded[index]);
+        let document = one.document;
+        let of_document: [&dyn Param; 5] = [
+            &document.id,
+            &one.key,
+            &one.time,
+            superseded,
+            &document.body,
+        ];
         let of_pull: [&dyn Param; 4] = [&lease.feed_id, &lease.first_pull, &lease.kind, &now];
         [&of_document[..], &of_pull].concat()
     };
-    let rows: Vec<Vec<&dyn Param>> = (0..documents.len()).map(row).collect();
+    let rows: Vec<Vec<&dyn Param>> = (0..new.len()).map(row).collect();
     tx.insert_numbered(&INSERT, &rows).await
 }
 
@@ -276,27 +394,32 @@ static INSERT: Sql = Sql::with(
     ],
 );
 
-/// Returns the sequence numbers of the stored current versions (id, sequence number, moment)
-/// that new ones supersede, and for each new one whether it is superseded.
+/// Returns the sequence numbers of the stored current versions (id, sequence number, version,
+/// whether that is a moment) that new ones supersede, and for each new one whether it is
+/// superseded.
 fn superseded(
-    new: &[&DocumentVersion],
-    current: Vec<(String, i64, Option<Timestamp>)>,
+    new: &[&Version<'_>],
+    current: Vec<(String, i64, String, bool)>,
 ) -> (Vec<i64>, Vec<bool>) {
     /// The sequence number of a stored version, or the index of a new one.
     type Place = std::result::Result<i64, usize>;
     let current = current
         .into_iter()
-        .map(|(id, sequence, time)| (id, (Ok(sequence), time)));
-    let mut current: HashMap<String, (Place, Option<Timestamp>)> = current.collect();
+        .map(|(id, sequence, version, is_moment)| {
+            (id, (Ok(sequence), is_moment.then_some(version)))
+        });
+    // Moments in their canonical text are ordered like the text.
+    let mut current: HashMap<String, (Place, Option<String>)> = current.collect();
     let (mut of_stored, mut of_new) = (Vec::new(), vec![false; new.len()]);
-    for (index, document) in new.iter().enumerate() {
-        let time = document.version_time();
-        let before = current.get(&document.id).and_then(|(_, time)| *time);
-        if matches!((time, before), (Some(time), Some(before)) if time < before) {
+    for (index, version) in new.iter().enumerate() {
+        let id = &version.document.id;
+        let moment = version.time.is_some().then_some(&version.key);
+        let before = current.get(id).and_then(|(_, moment)| moment.as_ref());
+        if matches!((moment, before), (Some(moment), Some(before)) if moment < before) {
             of_new[index] = true;
             continue;
         }
-        match current.insert(document.id.clone(), (Err(index), time)) {
+        match current.insert(id.clone(), (Err(index), moment.cloned())) {
             Some((Ok(sequence), _)) => of_stored.push(sequence),
             Some((Err(earlier), _)) => of_new[earlier] = true,
             None => {}

@@ -1,16 +1,16 @@
 //! Cursors and positions of pulls, for both databases.
 
 use super::trigger_kind::TriggerKind;
-use super::{PageLease, PageToCommit, Position};
-use crate::domain::{Cursor, DocumentVersion, Timestamp};
+use super::{PageEnd, PageLease, PageToCommit, Position};
+use crate::domain::{Cursor, Moment, Timestamp};
 
 /// Minimum distance in time between saved cursors; a closer one replaces the older.
 const CURSOR_SPACING_MS: i64 = 5 * 60 * 1000;
 
 /// Returns the kind whose row stores the position of a pull. During a feed's first pull,
 /// when there is nothing to overlap with, all kinds but a backfill share one.
-pub(super) fn position_kind(kind: TriggerKind, first_pull: bool) -> TriggerKind {
-    if first_pull && kind != TriggerKind::Backfill {
+pub(crate) fn position_kind(kind: TriggerKind, first_read: bool) -> TriggerKind {
+    if first_read && kind != TriggerKind::Backfill {
         TriggerKind::Notification
     } else {
         kind
@@ -18,22 +18,24 @@ pub(super) fn position_kind(kind: TriggerKind, first_pull: bool) -> TriggerKind 
 }
 
 /// A cursor that overlap reads may start from.
-pub(super) struct SavedCursor {
-    pub(super) saved_at: Timestamp,
-    pub(super) cursor: Cursor,
+pub(crate) struct SavedCursor {
+    pub(crate) saved_at: Timestamp,
+    pub(crate) cursor: Cursor,
 }
 
 impl SavedCursor {
     fn is_from_before(&self, moment: Timestamp) -> bool {
         self.saved_at <= moment
-            || Timestamp::parse(self.cursor.as_str()).is_some_and(|named| named <= moment)
+            || Moment::read(self.cursor.as_str())
+                .and_then(|named| named.timestamp())
+                .is_some_and(|named| named <= moment)
     }
 }
 
 /// Returns the cursor from which an overlap read starts: the newest of the saved cursors
 /// (newest first) that was saved by `old_enough` (`lookback` before the last overlap
 /// read), or is the text of such a moment. `None` is the beginning.
-pub(super) fn overlap_start(saved: Vec<SavedCursor>, old_enough: Timestamp) -> Option<Cursor> {
+pub(crate) fn overlap_start(saved: Vec<SavedCursor>, old_enough: Timestamp) -> Option<Cursor> {
     saved
         .into_iter()
         .find(|saved| saved.is_from_before(old_enough))
@@ -41,16 +43,16 @@ pub(super) fn overlap_start(saved: Vec<SavedCursor>, old_enough: Timestamp) -> O
 }
 
 /// The changes of saving a cursor.
-pub(super) struct CursorChange {
+pub(crate) struct CursorChange {
     /// The times of the saved cursors that no overlap read needs any more.
-    pub(super) unneeded: Vec<Timestamp>,
+    pub(crate) unneeded: Vec<Timestamp>,
     /// The time of the new cursor.
-    pub(super) saved_at: Timestamp,
+    pub(crate) saved_at: Timestamp,
 }
 
 /// Returns the changes of saving another cursor now to the saved ones (newest first). The
 /// newest one from before `old_enough` is kept: the next overlap read starts there.
-pub(super) fn plan_cursor_save(
+pub(crate) fn plan_cursor_save(
     saved: &[SavedCursor],
     old_enough: Timestamp,
     now: Timestamp,
@@ -80,31 +82,31 @@ pub(super) fn plan_cursor_save(
 }
 
 /// The position of a pull, and the cursor of its feed, after a page.
-pub(super) struct PageAdvance {
+pub(crate) struct PageAdvance {
     /// The kind whose row stores the position.
-    pub(super) kind: TriggerKind,
+    pub(crate) kind: TriggerKind,
     /// The position of the pull.
-    pub(super) position: Position,
+    pub(crate) position: Position,
     /// The feed's new cursor; `None` leaves it unchanged.
-    pub(super) cursor: Option<Cursor>,
+    pub(crate) cursor: Option<Cursor>,
 }
 
 /// Returns the position and cursor after a page.
-pub(super) fn advance(lease: &PageLease, page: &PageToCommit, up_to_date: bool) -> PageAdvance {
-    let kind = position_kind(lease.kind, lease.first_pull);
+pub(crate) fn advance(lease: &PageLease, page: &PageToCommit) -> PageAdvance {
+    let kind = position_kind(lease.kind, lease.first_read);
     let position = Position {
         from: page.next_from.clone(),
         previous_next: page
             .cursor
             .clone()
             .or_else(|| lease.position.previous_next.clone()),
-        previous_entries: page.documents.len() + page.unreadable.len(),
+        progress: page.progress.clone(),
     };
     let cursor = match kind {
         TriggerKind::Backfill => None,
         TriggerKind::Notification => page.cursor.clone(),
         // An overlap read moves the cursor only once it reaches the end of the queue.
-        _ if up_to_date => position.previous_next.clone(),
+        _ if page.end == PageEnd::EndOfQueue => position.previous_next.clone(),
         _ => None,
     };
     PageAdvance {
@@ -114,25 +116,25 @@ pub(super) fn advance(lease: &PageLease, page: &PageToCommit, up_to_date: bool) 
     }
 }
 
-/// Returns true if no notification announced a new version; `notified_at` is when the
+/// Returns true if no notification announced a new version of this moment; `notified_at` is when the
 /// newest notification arrived.
 ///
 /// A version older than the newest notification was announced and only listed late,
 /// whichever pull finds it. A newer one was not, even if a follow-up of that notification
 /// finds it first, as after downtime of the service.
-pub(super) fn is_unannounced(
+pub(crate) fn is_unannounced(
     lease: &PageLease,
-    document: &DocumentVersion,
+    version: Option<Timestamp>,
     notified_at: Option<Timestamp>,
 ) -> bool {
     let is_overlap_read = match lease.kind {
         TriggerKind::FollowUp | TriggerKind::LateFollowUp | TriggerKind::Reconciliation => {
-            !lease.first_pull
+            !lease.first_read
         }
         TriggerKind::Notification | TriggerKind::Backfill => false,
     };
     is_overlap_read
-        && match (document.version_time(), notified_at) {
+        && match (version, notified_at) {
             (Some(version), Some(notified_at)) => version > notified_at,
             (None, _) | (_, None) => lease.kind == TriggerKind::Reconciliation,
         }

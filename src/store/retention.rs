@@ -6,6 +6,7 @@ use super::alarms::remove_old_alarms;
 use super::engine::{Fragment, Sql, Tx, operations, params};
 use super::error::Result;
 use super::quarantine::remove_old_quarantined;
+use super::uploads::remove_upload_locations;
 use crate::domain::{DestinationName, Timestamp};
 
 /// Maximum number of rows that one retention step changes, so that ingest never waits long.
@@ -21,7 +22,8 @@ pub struct Retention {
     pub documents_before: Timestamp,
     /// The configured destinations.
     pub destinations: Vec<DestinationName>,
-    /// Links to files that were listed before this are removed.
+    /// Links to files that were listed, and locations of uploads that were used, before this
+    /// are removed.
     pub links_before: Timestamp,
     /// Quarantined messages older than this are removed.
     pub quarantine_before: Timestamp,
@@ -56,6 +58,7 @@ async fn retain<T: Tx>(tx: &mut T, retention: Retention) -> Result<RetentionOutc
         alarms: remove_old_alarms(tx, retention.alarms_before, RETENTION_BATCH).await?,
     };
     remove_links(tx, retention.links_before).await?;
+    remove_upload_locations(tx, retention.links_before, RETENTION_BATCH).await?;
     Ok(outcome)
 }
 

@@ -40,8 +40,8 @@ pub(super) async fn feed_ids<T: Tx>(
         &[("wanted", WANTED)],
     );
     static RAISE: Sql = Sql::new(
-        "INSERT INTO feed_trigger (feed_id, kind, raised, due_at)
-         SELECT id, $2, 1, $3 FROM feed WHERE id IN ({elements}($1))",
+        "INSERT INTO feed_trigger (feed_id, kind, raised, due_at, account_id, queue, next_at)
+         SELECT id, $2, 1, $3, account_id, queue, $3 FROM feed WHERE id IN ({elements}($1))",
     );
     let mut feeds: Vec<Feed> = feeds.into_iter().collect();
     // The same order everywhere prevents deadlocks.

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{AccountRow, DestinationRow, FeedRow};
+use crate::backoff;
 use crate::domain::Timestamp;
 
 /// The state of a feed or a destination.
@@ -26,17 +27,26 @@ pub enum RunState {
         /// The reason's name.
         reason: &'static str,
     },
+    /// A person removed it.
+    Removed {
+        /// When.
+        since: Timestamp,
+    },
 }
 
 impl AccountRow {
     /// Returns the account's state at `now`.
     pub fn state(&self, now: Timestamp) -> RunState {
-        match (self.paused, self.waits_until) {
+        let longest = backoff::LONGEST_VENDOR_RETRY_AFTER;
+        match (
+            self.paused,
+            backoff::rest_within(self.waits_until, longest, now),
+        ) {
             (Some(reason), _) => RunState::Paused {
                 reason: reason.as_str(),
             },
-            (None, Some(until)) if until > now => RunState::Waiting { until },
-            (None, _) => RunState::Active,
+            (None, Some(until)) => RunState::Waiting { until },
+            (None, None) => RunState::Active,
         }
     }
 }
@@ -51,8 +61,12 @@ impl FeedRow {
 
     /// Returns the feed's state at `now`: a feed can't run while its `account` is paused or waits.
     pub fn state(&self, account: Option<&AccountRow>, now: Timestamp) -> RunState {
+        if let Some(since) = self.removed_at {
+            return RunState::Removed { since };
+        }
         let of_account = account.map_or(RunState::Active, |row| row.state(now));
-        match (self.paused, of_account, self.waits_until) {
+        let waits_until = backoff::rest_within(self.waits_until, backoff::PAUSED, now);
+        match (self.paused, of_account, waits_until) {
             (Some(reason), _, _) => RunState::Paused {
                 reason: reason.as_str(),
             },
@@ -61,8 +75,8 @@ impl FeedRow {
             (None, RunState::Waiting { until }, own) => RunState::Waiting {
                 until: own.map_or(until, |own| own.max(until)),
             },
-            (None, _, Some(until)) if until > now => RunState::Waiting { until },
-            (None, _, _) => RunState::Active,
+            (None, _, Some(until)) => RunState::Waiting { until },
+            (None, _, None) => RunState::Active,
         }
     }
 }

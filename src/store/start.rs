@@ -2,6 +2,7 @@
 
 use super::engine::{Sql, Tx};
 use super::error::Result;
+use super::triggers::reconsider;
 
 /// Releases all leases: at the start of the only process, those of a process that ended.
 pub(super) async fn release_all_leases<T: Tx>(tx: &mut T) -> Result<()> {
@@ -21,13 +22,15 @@ pub(super) async fn release_all_leases<T: Tx>(tx: &mut T) -> Result<()> {
 /// it.
 pub(super) async fn resume_at_start<T: Tx>(tx: &mut T) -> Result<()> {
     static FEEDS: Sql = Sql::new(
-        "WITH chosen AS (
-             SELECT id FROM feed WHERE paused IN ('unauthorized', 'forbidden', 'not_found'){lock_in_order})
-         UPDATE feed AS f SET paused = NULL, waits_until = NULL FROM chosen WHERE f.id = chosen.id",
+        "SELECT id FROM feed WHERE paused IN ('unauthorized', 'forbidden', 'not_found'){lock_in_order}",
     );
+    static RESUME: Sql =
+        Sql::new("UPDATE feed SET paused = NULL, waits_until = NULL WHERE id IN ({elements}($1))");
     static ACCOUNTS: Sql = Sql::new(
         "UPDATE account SET paused = NULL, waits_until = NULL WHERE paused IS NOT NULL AND paused <> 'by_hand'",
     );
-    tx.run(&FEEDS, &[]).await?;
+    let resumed: Vec<i64> = tx.all(&FEEDS, &[]).await?;
+    tx.run(&RESUME, &[&resumed]).await?;
+    reconsider(tx, &resumed).await?;
     tx.run(&ACCOUNTS, &[]).await
 }

@@ -95,7 +95,7 @@ pub enum SubscriptionChange {
     /// expired.
     Approved {
         /// Who approved it.
-        by: &'static str,
+        by: String,
         /// When the oldest token that is still valid was sent.
         valid_since: Timestamp,
     },
@@ -219,7 +219,7 @@ async fn change_subscription<T: Tx>(
     };
     let changed = match change {
         SubscriptionChange::Approved { by, valid_since } => {
-            approve(tx, &row, by, valid_since, now).await?
+            approve(tx, &row, &by, valid_since, now).await?
         }
         SubscriptionChange::Restored => {
             let pending = SubscriptionState::Pending;

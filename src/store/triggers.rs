@@ -78,7 +78,8 @@ async fn start_backfill<T: Tx>(tx: &mut T, feed: i64, from: Option<Cursor>) -> R
         Sql::new("UPDATE feed SET fence = fence + 1, leased_until = NULL WHERE id = $1");
     static SET_POSITION: Sql = Sql::new(
         "INSERT INTO feed_pull (feed_id, kind, position) VALUES ($1, $2, $3)
-         ON CONFLICT (feed_id, kind) DO UPDATE SET target = NULL, position = excluded.position",
+         ON CONFLICT (feed_id, kind) DO UPDATE SET target = NULL, position = excluded.position,
+             previous_next = NULL, progress = NULL",
     );
     tx.run(&TAKE_LEASE, &[&feed]).await?;
     tx.run(&SET_POSITION, &[&feed, &TriggerKind::Backfill, &from])
@@ -91,12 +92,25 @@ async fn trigger_reconciliation<T: Tx>(tx: &mut T, due_at: Timestamp) -> Result<
         "WITH later AS (
              SELECT feed_id FROM feed_trigger WHERE kind = $1 AND due_at > $2
              ORDER BY feed_id{lock_rows})
-         UPDATE feed_trigger AS d SET due_at = $2 FROM later WHERE d.feed_id = later.feed_id AND d.kind = $1",
+         UPDATE feed_trigger AS d SET due_at = $2, next_at = $2 FROM later WHERE d.feed_id = later.feed_id AND d.kind = $1",
     );
     static COUNT: Sql = Sql::new("SELECT count(*) FROM feed_trigger WHERE kind = $1");
     let kind = TriggerKind::Reconciliation;
     tx.run(&SOONER, &[&kind, &due_at]).await?;
     tx.one(&COUNT, &[&kind]).await
+}
+
+/// Looks at all triggers of feeds again, which may be pulled sooner than before.
+pub(super) async fn reconsider<T: Tx>(tx: &mut T, feeds: &[i64]) -> Result<()> {
+    // The same order everywhere prevents deadlocks.
+    static SQL: Sql = Sql::new(
+        "WITH chosen AS (
+             SELECT feed_id, kind FROM feed_trigger WHERE feed_id IN ({elements}($1))
+             ORDER BY feed_id, kind{lock_rows})
+         UPDATE feed_trigger AS d SET next_at = 0 FROM chosen
+         WHERE d.feed_id = chosen.feed_id AND d.kind = chosen.kind",
+    );
+    tx.run(&SQL, &[&feeds]).await
 }
 
 /// Raises one trigger.
@@ -112,27 +126,32 @@ pub(super) async fn raise<T: Tx>(
 ) -> Result<()> {
     // `excluded.raised` is one more than was completed: from there on a trigger is pending.
     const INSERT: Fragment = Fragment::Same(
-        "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at)
-         VALUES ($1, $2, 1 + coalesce((SELECT completed FROM feed_pull WHERE feed_id = $1 AND kind = $2), 0), $3)
+        "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at, account_id, queue, next_at)
+         SELECT id, $2, 1 + coalesce((SELECT completed FROM feed_pull WHERE feed_id = $1 AND kind = $2), 0), $3,
+             account_id, queue, $3 FROM feed WHERE id = $1
          ON CONFLICT (feed_id, kind) DO UPDATE SET",
     );
+    // A pending one is looked at again when it was to be, or sooner.
+    const SOONER: Fragment = Fragment::Same(
+        "due_at = CASE WHEN d.raised >= excluded.raised
+                 THEN {least}(d.due_at, excluded.due_at) ELSE excluded.due_at END,
+             next_at = CASE WHEN d.raised >= excluded.raised
+                 THEN {least}(coalesce(d.next_at, excluded.due_at), excluded.due_at) ELSE excluded.due_at END",
+    );
     static ALWAYS: Sql = Sql::with(
-        "{insert} raised = d.raised + 1, due_at = excluded.due_at",
+        "{insert} raised = d.raised + 1, due_at = excluded.due_at,
+             next_at = coalesce(d.next_at, excluded.next_at)",
         &[("insert", INSERT)],
     );
     static ONCE: Sql = Sql::with(
-        "{insert} raised = {greatest}(d.raised, excluded.raised),
-             due_at = CASE WHEN d.raised >= excluded.raised
-                 THEN {least}(d.due_at, excluded.due_at) ELSE excluded.due_at END",
-        &[("insert", INSERT)],
+        "{insert} raised = {greatest}(d.raised, excluded.raised), {sooner}",
+        &[("insert", INSERT), ("sooner", SOONER)],
     );
     static AGAIN: Sql = Sql::with(
-        "{insert} raised = {greatest}(d.raised, excluded.raised),
-             due_at = CASE WHEN d.raised >= excluded.raised
-                 THEN {least}(d.due_at, excluded.due_at) ELSE excluded.due_at END,
+        "{insert} raised = {greatest}(d.raised, excluded.raised), {sooner},
              again_at = CASE WHEN d.raised >= excluded.raised
                  THEN {greatest}(coalesce(d.again_at, d.due_at), excluded.due_at) END",
-        &[("insert", INSERT)],
+        &[("insert", INSERT), ("sooner", SOONER)],
     );
     let sql = match kind {
         TriggerKind::Notification | TriggerKind::Backfill => &ALWAYS,

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use secrecy::SecretString;
 use serde::Serialize;
 
 use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::row_ids::account_id;
+use crate::backoff;
 use crate::domain::{Account, Timestamp};
 
 /// A file that is about to be sent.
@@ -37,7 +39,12 @@ pub struct NewUpload {
 #[derive(Clone, Debug)]
 pub enum UploadBegun {
     /// Send it, then record the result with [`end_upload`](super::Store::end_upload).
-    Send(UploadRow),
+    Send {
+        /// Its row.
+        row: UploadRow,
+        /// The location that an earlier attempt used, which may have the file already.
+        location: Option<SecretString>,
+    },
     /// This content was sent before.
     Already(UploadRow),
     /// Another process is sending it, or was interrupted: ask again after its claim.
@@ -79,7 +86,8 @@ named_columns! { UploadState: "upload state", name => Self::parse(&name); }
 pub struct UploadFilter {
     /// Only rows after this one.
     pub after: i64,
-    /// Only those sent before this moment of which no document has arrived.
+    /// Only those sent before this moment of which no document has arrived, and which no
+    /// person has settled.
     pub missing_since: Option<Timestamp>,
     /// Maximum number of rows, oldest first.
     pub limit: usize,
@@ -112,26 +120,44 @@ pub struct UploadRow {
     pub sent_at: Option<Timestamp>,
     /// The last failure.
     pub last_error: Option<String>,
+    /// When a person settled it: no document will come of it.
+    pub settled_at: Option<Timestamp>,
+    /// Why.
+    pub settled_reason: Option<String>,
     /// The vendor's ids of the documents made of it.
     pub documents: Vec<String>,
 }
 
-/// Time after which a sent file without a document is late. No source says how long
-/// digitization takes; half a day lets a night pass without an alarm.
-pub const LATE_AFTER: Duration = Duration::from_secs(12 * 60 * 60);
-
 impl UploadRow {
-    /// Returns one word for its status at `now`: its state, `returned` once a document of
-    /// it has arrived, or `late` if none has within [`LATE_AFTER`].
-    pub fn status(&self, now: Timestamp) -> &'static str {
+    /// Returns one word for its status: its state, `returned` once a document of it has
+    /// arrived, `settled` if a person expects none, or `late` if it was sent before
+    /// `late_before`.
+    pub fn status(&self, late_before: Timestamp) -> &'static str {
         if !self.documents.is_empty() {
             return "returned";
         }
         match (self.state, self.sent_at) {
-            (UploadState::Sent, Some(sent_at)) if sent_at.after(LATE_AFTER) < now => "late",
+            _ if self.settled_at.is_some() => "settled",
+            (UploadState::Sent, Some(sent_at)) if sent_at < late_before => "late",
             (state, _) => state.as_str(),
         }
     }
+
+    /// Returns true if a person may settle it: it was sent, and no document of it has arrived.
+    pub fn may_be_settled(&self) -> bool {
+        self.state == UploadState::Sent && self.documents.is_empty() && self.settled_at.is_none()
+    }
+}
+
+/// The effect of settling an upload.
+#[derive(Clone, Debug)]
+pub enum Settling {
+    /// It is settled.
+    Settled,
+    /// Nothing was changed: it is not waiting for a document.
+    NotWaiting(Box<UploadRow>),
+    /// There is no such row.
+    Unknown,
 }
 
 /// A document with the correlation data of an uploaded file.
@@ -147,8 +173,15 @@ operations! {
     /// Claims a file's content for sending, or returns why it is not to be sent.
     pub write begin_upload(upload: NewUpload) -> UploadBegun;
 
+    /// Keeps the location to which `owner` is about to send the file, or forgets it; nothing
+    /// is changed if it no longer owns the upload.
+    pub write keep_upload_location(id: i64, owner: String, location: Option<SecretString>) -> ();
+
+    /// Settles an upload: no document of it is expected any longer.
+    pub write settle_upload(id: i64, reason: String, now: Timestamp) -> Settling;
+
     /// Records how `owner`'s attempt ended; returns false, with nothing changed, if it no
-    /// longer owns the upload.
+    /// longer owns the upload. The location is kept if the attempt failed.
     pub write end_upload(id: i64, owner: String, end: UploadEnd, now: Timestamp) -> bool;
 
     /// Lists at most `limit` uploads, newest first, from row `before` downwards if given.
@@ -161,7 +194,7 @@ operations! {
 /// Selects the columns of an [`UploadRow`].
 const ROWS: Fragment = Fragment::Same(
     "SELECT u.id, a.name, u.file_name, u.size_bytes, u.sha256, u.correlation, u.state, u.attempts,
-         u.created_at, u.changed_at, u.sent_at, u.last_error,
+         u.created_at, u.changed_at, u.sent_at, u.last_error, u.settled_at, u.settled_reason,
          (SELECT {list}(d.document_id ORDER BY d.document_id) FROM upload_document d WHERE d.upload_id = u.id)
      FROM upload u JOIN account a ON a.id = u.account_id",
 );
@@ -169,7 +202,7 @@ const ROWS: Fragment = Fragment::Same(
 rows! {
     UploadRow {
         id, account, file_name, size_bytes, sha256, correlation, state, attempts, created_at,
-        changed_at, sent_at, last_error, documents,
+        changed_at, sent_at, last_error, settled_at, settled_reason, documents,
     }
 }
 
@@ -198,7 +231,7 @@ impl NewUpload {
 
 async fn begin_upload<T: Tx>(tx: &mut T, upload: NewUpload) -> Result<UploadBegun> {
     static LATEST: Sql = Sql::new(
-        "SELECT id, state, owner, claimed_until FROM upload
+        "SELECT id, state, owner, claimed_until, location FROM upload
          WHERE account_id = $1 AND sha256 = $2 ORDER BY id DESC LIMIT 1",
     );
     static CLAIM: Sql = Sql::new(
@@ -209,25 +242,86 @@ async fn begin_upload<T: Tx>(tx: &mut T, upload: NewUpload) -> Result<UploadBegu
     let account = account_id(tx, &upload.account).await?;
     tx.lock(upload.lock()).await?;
     // The newest upload of the content decides whether it is sent.
-    type Latest = (i64, UploadState, Option<String>, Option<Timestamp>);
     let latest: Option<Latest> = tx.first(&LATEST, &[&account, &upload.sha256]).await?;
-    if let Some((_, UploadState::Sending, owner, Some(until))) = &latest
+    if let Some(Latest {
+        state: UploadState::Sending,
+        owner,
+        claimed_until,
+        ..
+    }) = &latest
         && owner.as_ref() != Some(&upload.owner)
-        && *until > upload.now
+        && let Some(until) = backoff::rest_within(*claimed_until, upload.claim, upload.now)
     {
-        return Ok(UploadBegun::Busy { until: *until });
+        return Ok(UploadBegun::Busy { until });
     }
-    let id = match latest {
-        Some((id, UploadState::Sent, ..)) if !upload.force => {
-            return tx.one(&BY_ID, &[&id]).await.map(UploadBegun::Already);
+    let (id, location) = match latest {
+        Some(latest) if latest.state == UploadState::Sent && !upload.force => {
+            return tx
+                .one(&BY_ID, &[&latest.id])
+                .await
+                .map(UploadBegun::Already);
         }
-        Some((id, state, ..)) if state != UploadState::Sent => id,
-        _ => upload.insert(tx, account).await?,
+        Some(latest) if latest.state != UploadState::Sent => (latest.id, latest.location),
+        _ => (upload.insert(tx, account).await?, None),
     };
     let until = upload.now.after(upload.claim);
     let params = params! { id, upload.owner, until, upload.now, upload.file_name };
     tx.run(&CLAIM, params).await?;
-    tx.one(&BY_ID, &[&id]).await.map(UploadBegun::Send)
+    let row = tx.one(&BY_ID, &[&id]).await?;
+    Ok(UploadBegun::Send { row, location })
+}
+
+/// The newest upload of a content.
+struct Latest {
+    id: i64,
+    state: UploadState,
+    owner: Option<String>,
+    claimed_until: Option<Timestamp>,
+    location: Option<SecretString>,
+}
+
+rows! { Latest { id, state, owner, claimed_until, location } }
+
+async fn keep_upload_location<T: Tx>(
+    tx: &mut T,
+    id: i64,
+    owner: String,
+    location: Option<SecretString>,
+) -> Result<()> {
+    static SQL: Sql = Sql::new("UPDATE upload SET location = $3 WHERE id = $1 AND owner = $2");
+    tx.run(&SQL, &[&id, &owner, &location]).await
+}
+
+async fn settle_upload<T: Tx>(
+    tx: &mut T,
+    id: i64,
+    reason: String,
+    now: Timestamp,
+) -> Result<Settling> {
+    static SQL: Sql = Sql::new(
+        "UPDATE upload SET settled_at = $2, settled_reason = $3
+         WHERE id = $1 AND state = 'sent' AND settled_at IS NULL
+           AND NOT EXISTS (SELECT 1 FROM upload_document d WHERE d.upload_id = $1)",
+    );
+    if tx.execute(&SQL, &[&id, &now, &reason]).await? > 0 {
+        return Ok(Settling::Settled);
+    }
+    let row = tx.first(&BY_ID, &[&id]).await?;
+    Ok(row.map_or(Settling::Unknown, |row| Settling::NotWaiting(Box::new(row))))
+}
+
+/// Removes a batch of locations that were last used before `before`, when they have expired.
+pub(super) async fn remove_upload_locations<T: Tx>(
+    tx: &mut T,
+    before: Timestamp,
+    limit: i64,
+) -> Result<()> {
+    static SQL: Sql = Sql::new(
+        "UPDATE upload SET location = NULL WHERE id IN (
+             SELECT id FROM upload WHERE location IS NOT NULL AND changed_at < $1
+             ORDER BY changed_at LIMIT $2{skip_locked})",
+    );
+    tx.run(&SQL, &[&before, &limit]).await
 }
 
 async fn end_upload<T: Tx>(
@@ -239,7 +333,8 @@ async fn end_upload<T: Tx>(
 ) -> Result<bool> {
     static SQL: Sql = Sql::new(
         "UPDATE upload SET state = $3, last_error = $4, changed_at = $5, sent_at = coalesce($6, sent_at),
-             owner = NULL, claimed_until = NULL
+             owner = NULL, claimed_until = NULL,
+             location = CASE WHEN $3 = 'failed' THEN location END
          WHERE id = $1 AND owner = $2",
     );
     let (state, error) = match end {
@@ -276,7 +371,7 @@ pub(super) async fn link_documents<T: Tx>(
 
 async fn uploads<T: Tx>(tx: &mut T, filter: UploadFilter) -> Result<Vec<UploadRow>> {
     static SQL: Sql = Sql::with(
-        "{rows} WHERE u.id > $1 AND ($2 IS NULL OR (u.sent_at < $2
+        "{rows} WHERE u.id > $1 AND ($2 IS NULL OR (u.sent_at < $2 AND u.settled_at IS NULL
              AND (SELECT min(d.document_id) FROM upload_document d WHERE d.upload_id = u.id) IS NULL))
          ORDER BY u.id LIMIT $3",
         &[("rows", ROWS)],

@@ -180,7 +180,11 @@ impl Confirmations {
         let due = rows
             .into_iter()
             .filter(|row| row.state == SubscriptionState::Pending)
-            .filter(|row| row.next_try_at.is_some_and(|moment| moment <= now))
+            .filter(|row| {
+                let longest = backoff::CONFIRMATION.longest_wait(Duration::ZERO);
+                row.next_try_at.is_some()
+                    && backoff::rest_within(row.next_try_at, longest, now).is_none()
+            })
             .min_by_key(|row| row.next_try_at);
         match due {
             Some(row) => self.visit(&row).await,
@@ -194,11 +198,7 @@ impl Confirmations {
     /// # Errors
     ///
     /// If the store fails.
-    pub async fn approve(
-        &self,
-        id: i64,
-        by: &'static str,
-    ) -> Result<Option<ConfirmOutcome>, StoreError> {
+    pub async fn approve(&self, id: i64, by: String) -> Result<Option<ConfirmOutcome>, StoreError> {
         let valid_since = self.clock.now().before(TOKEN_LIFE);
         let change = SubscriptionChange::Approved { by, valid_since };
         self.change(id, change).await

@@ -19,6 +19,10 @@ pub const TOKEN_LIFE: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 /// Time for which SNS may take to send its confirmation after a request.
 const ANSWER_TIME: Duration = Duration::from_secs(2 * 60);
 
+/// What to do about swapped targets.
+const SWAPPED_TARGETS_FIX: &str = "subscribe each event with its own target, as `ivesk-webhook subscriptions create --print` \
+     shows it, and ask Įvesk.lt to remove the wrong subscriptions";
+
 /// Interval at which the log repeats a problem.
 const REPEAT_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
 
@@ -33,6 +37,8 @@ pub enum Problem<'r> {
     Failed(&'r SubscriptionRow),
     /// A subscription has ended.
     Ended(&'r SubscriptionRow),
+    /// A subscription is to the topic of the other event: the two targets are swapped.
+    OtherTopic(&'r SubscriptionRow),
     /// An event that is configured has no confirmed subscription.
     Missing {
         /// The account.
@@ -91,6 +97,10 @@ pub fn all<'r>(
             });
         }
     }
+    let swapped = rows
+        .iter()
+        .filter(|row| row.other_topic().is_some() && !is_put_right(row, rows));
+    problems.extend(swapped.map(Problem::OtherTopic));
     problems.sort_by_key(Problem::urgency);
     problems
 }
@@ -120,6 +130,19 @@ fn is_replaced(row: &SubscriptionRow, rows: &[SubscriptionRow]) -> bool {
     })
 }
 
+/// Returns true if the webhook of a subscription to the other event's topic has a confirmed one to
+/// its own since, and the other one was not heard any more.
+fn is_put_right(row: &SubscriptionRow, rows: &[SubscriptionRow]) -> bool {
+    let last = row.last_heard_at.max(Some(row.changed_at));
+    rows.iter().any(|other| {
+        other.state == SubscriptionState::Confirmed
+            && other.account == row.account
+            && other.event == row.event
+            && other.other_topic().is_none()
+            && Some(other.changed_at) > last
+    })
+}
+
 /// Returns true if an unknown topic is no longer worth a person's time: its token has
 /// expired, and the event has a confirmed subscription.
 fn is_stale_offer(row: &SubscriptionRow, rows: &[SubscriptionRow], now: Timestamp) -> bool {
@@ -146,7 +169,8 @@ impl<'r> Problem<'r> {
             Self::UnknownTopic(row)
             | Self::AwaitsApproval(row)
             | Self::Failed(row)
-            | Self::Ended(row) => Some(row),
+            | Self::Ended(row)
+            | Self::OtherTopic(row) => Some(row),
             Self::Missing { .. } => None,
         }
     }
@@ -158,7 +182,8 @@ impl<'r> Problem<'r> {
             Self::UnknownTopic(row)
             | Self::AwaitsApproval(row)
             | Self::Failed(row)
-            | Self::Ended(row) => (&row.account, row.event),
+            | Self::Ended(row)
+            | Self::OtherTopic(row) => (&row.account, row.event),
         }
     }
 
@@ -168,7 +193,8 @@ impl<'r> Problem<'r> {
             Self::AwaitsApproval(_) => 1,
             Self::Failed(_) => 2,
             Self::Ended(_) => 3,
-            Self::Missing { .. } => 4,
+            Self::OtherTopic(_) => 4,
+            Self::Missing { .. } => 5,
         }
     }
 
@@ -196,6 +222,7 @@ impl<'r> Problem<'r> {
                  `ivesk-webhook subscriptions create`",
                 row.id
             ),
+            Self::OtherTopic(_) => SWAPPED_TARGETS_FIX.to_owned(),
             Self::Missing { local: true, .. } => {
                 "set `public.url` to the https address of your proxy or tunnel, then run \
                  `ivesk-webhook subscriptions create`"
@@ -249,6 +276,13 @@ impl fmt::Display for Problem<'_> {
                 f,
                 "subscription {} of {account}/{event} has ended, so its notifications have stopped",
                 row.id
+            ),
+            Self::OtherTopic(row) => write!(
+                f,
+                "subscription {} of {account}/{event} is to the other event's topic, {}: the targets of the two \
+                 subscriptions are swapped, and each notification triggers a pull of the wrong queue",
+                row.id,
+                row.topic_arn.as_deref().unwrap_or_default()
             ),
             Self::Missing { waiting: None, .. } => write!(
                 f,
@@ -378,17 +412,18 @@ mod tests {
 
     #[test]
     fn an_event_is_missing_until_its_subscription_is_confirmed() {
-        assert_eq!(urgencies(&[]), [(4, None)]);
-        assert_eq!(urgencies(&[row(1, Requested, minutes(8))]), [(4, None)]);
+        assert_eq!(urgencies(&[]), [(5, None)]);
+        assert_eq!(urgencies(&[row(1, Requested, minutes(8))]), [(5, None)]);
         assert_eq!(urgencies(&[row(1, Requested, minutes(9))]), []);
         assert_eq!(urgencies(&[row(1, Pending, minutes(9))]), []);
         let mut tried = row(1, Pending, minutes(9));
         tried.attempts = 1;
-        assert_eq!(urgencies(&[tried]), [(4, None)]);
+        assert_eq!(urgencies(&[tried]), [(5, None)]);
         assert_eq!(urgencies(&[row(1, Confirmed, minutes(1))]), []);
         let mut other = row(1, Confirmed, minutes(1));
         other.event = Event::OnDigitized;
-        assert_eq!(urgencies(&[other]), [(4, None)]);
+        other.topic_arn = Some(TOPIC.replace("export", "digitize"));
+        assert_eq!(urgencies(&[other]), [(5, None)]);
     }
 
     #[test]
@@ -422,6 +457,31 @@ mod tests {
                 assert_eq!(found.is_empty(), is_replaced, "{found:?}");
             }
         }
+    }
+
+    #[test]
+    fn swapped_targets_are_told_until_they_are_put_right() {
+        let swapped = |id, state, heard_at| SubscriptionRow {
+            topic_arn: Some(TOPIC.replace("export", "digitize")),
+            last_heard_at: Some(heard_at),
+            ..row(id, state, minutes(1))
+        };
+        let told = [(4, Some(1))];
+        assert_eq!(urgencies(&[swapped(1, Confirmed, minutes(2))]), told);
+        let ours = row(2, Confirmed, minutes(5));
+        for (heard_at, expected) in [(minutes(4), &[][..]), (minutes(6), &told)] {
+            let rows = [swapped(1, Confirmed, heard_at), ours.clone()];
+            assert_eq!(urgencies(&rows), expected);
+        }
+        for state in [Unsubscribed, Failed] {
+            let found = urgencies(&[swapped(1, state, minutes(2)), ours.clone()]);
+            assert_eq!(found, []);
+        }
+        let waiting = row(2, Pending, minutes(9));
+        assert_eq!(
+            urgencies(&[swapped(1, Confirmed, minutes(2)), waiting]),
+            told
+        );
     }
 
     #[test]

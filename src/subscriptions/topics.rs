@@ -29,7 +29,7 @@ impl ApprovedTopics {
         match self.store.allowed_topics(MAX_KNOWN).await {
             Ok(topics) => topics
                 .iter()
-                .for_each(|topic_arn| self.known.approve_topic(topic_arn)),
+                .for_each(|topic| self.known.approve_topic(&topic.topic_arn)),
             Err(error) => warn!("failed to read the approved topics: {error}"),
         }
         match self.store.subscriptions().await {
@@ -76,6 +76,23 @@ impl ApprovedTopics {
             return Ok(());
         }
         self.learn(topic_arn).await
+    }
+
+    /// Revokes the approval of a topic; returns the number of its subscriptions, which are
+    /// removed, or `None` if it was not approved.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; nothing is revoked then.
+    pub async fn revoke(&self, topic_arn: &str) -> Result<Option<usize>, StoreError> {
+        let revoked = self.store.disallow_topic(topic_arn.to_owned()).await?;
+        self.forget(topic_arn);
+        Ok(revoked)
+    }
+
+    /// Forgets a topic that is no longer approved.
+    pub fn forget(&self, topic_arn: &str) {
+        self.known.revoke_topic(topic_arn);
     }
 
     /// Adds a subscription that SNS has confirmed.

@@ -17,9 +17,10 @@ use crate::config::UploadOptions;
 use crate::domain::{Account, Clock};
 use crate::ivesk::Client;
 use crate::ivesk::document::UPLOAD_MARK;
-use crate::ivesk::upload::{UploadError, UploadErrorKind};
+use crate::ivesk::upload::{UploadError, UploadErrorKind, UploadLocation};
 use crate::store::{NewUpload, UploadEnd};
 
+mod ending;
 pub mod file;
 pub mod journal;
 mod report;
@@ -61,6 +62,8 @@ pub struct Uploader {
     stop: CancellationToken,
     /// Rows of the uploads in progress.
     in_progress: Mutex<BTreeSet<i64>>,
+    /// The last name for which the vendor gave no location, unless it gave one for a name since.
+    without_location: Mutex<Option<String>>,
     /// One lock for each content in progress, so that two files with the same one are sent once.
     contents: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -87,6 +90,7 @@ impl Uploader {
             owner: random_id()?,
             stop,
             in_progress: Mutex::default(),
+            without_location: Mutex::default(),
             contents: Mutex::default(),
         })
     }
@@ -176,20 +180,32 @@ impl Uploader {
             let claim = self.begin(file, name, force).await?;
             // The row exists now: further attempts use it.
             force = false;
-            let (id, correlation) = match claim {
-                Claim::Send { id, correlation } => (id, correlation),
+            let (id, correlation, location) = match claim {
+                Claim::Send {
+                    id,
+                    correlation,
+                    location,
+                } => (id, correlation, location),
                 Claim::AlreadySent { id } => return Ok(UploadOutcome::AlreadySent { id }),
                 Claim::Busy { until } => return Ok(UploadOutcome::Busy { until }),
             };
             self.in_progress().insert(id);
-            let error = match self.attempt(file, name, &correlation, progress).await {
+            let file = FileToSend {
+                id,
+                file,
+                name,
+                correlation: &correlation,
+                progress,
+            };
+            let kept = location.as_ref().and_then(UploadLocation::from_answer);
+            let error = match self.attempt(&file, kept).await? {
                 Ok(()) => {
                     self.end(id, UploadEnd::Sent).await?;
                     return Ok(UploadOutcome::Sent { id });
                 }
                 Err(error) => error,
             };
-            let (outcome, retry) = classify(&error);
+            let (outcome, retry) = self.classify(name, &error);
             let error = error.to_string();
             let end = match outcome {
                 UploadOutcome::Refused { .. } => UploadEnd::Refused(error),
@@ -212,8 +228,8 @@ impl Uploader {
 
     async fn begin(&self, file: &OpenFile, name: &str, force: bool) -> Result<Claim, JournalError> {
         let correlation = random_id().map_err(|error| JournalError(error.to_string()))?;
-        // One request for the location, one for the file.
-        let longest = self.client.put_deadline(0) + self.client.put_deadline(file.size_bytes());
+        // One request for the location, and two for the file: a kept location may have expired.
+        let longest = self.client.put_deadline(0) + 2 * self.client.put_deadline(file.size_bytes());
         self.journal
             .begin(NewUpload {
                 account: self.settings.account.clone(),
@@ -237,28 +253,132 @@ impl Uploader {
         Ok(())
     }
 
-    /// Requests a new location, and sends the file there.
+    /// Sends a file to the location `kept` from an earlier attempt, whose answer was lost: what
+    /// is put there twice is one file to the vendor. If that has expired, or there is none, a new
+    /// one is requested, and kept before the file is on its way.
     async fn attempt(
         &self,
-        file: &OpenFile,
-        name: &str,
-        correlation: &str,
-        progress: &Arc<dyn Progress>,
-    ) -> Result<(), AttemptError> {
+        file: &FileToSend<'_>,
+        kept: Option<UploadLocation>,
+    ) -> Result<Result<(), AttemptError>, JournalError> {
+        if let Some(location) = kept {
+            match self.put(file, &location).await {
+                Err(AttemptError::Upload(error)) if error.asks_for_new_location() => {}
+                done => return self.keep_or_forget(file, done).await,
+            }
+        }
+        let location = match self.new_location(file).await {
+            Ok(location) => location,
+            Err(error) => return self.keep_or_forget(file, Err(error.into())).await,
+        };
+        self.keep(file.id, Some(&location)).await?;
+        let done = self.put(file, &location).await;
+        self.keep_or_forget(file, done).await
+    }
+
+    /// Forgets the location of a failed attempt, unless it can be used again. The end of an
+    /// upload forgets it too.
+    async fn keep_or_forget(
+        &self,
+        file: &FileToSend<'_>,
+        done: Result<(), AttemptError>,
+    ) -> Result<Result<(), AttemptError>, JournalError> {
+        let forgets = match &done {
+            Ok(()) => false,
+            Err(AttemptError::Upload(error)) => !error.leaves_location_usable(),
+            Err(AttemptError::File(_)) => true,
+        };
+        if forgets {
+            self.keep(file.id, None).await?;
+        }
+        Ok(done)
+    }
+
+    async fn keep(&self, id: i64, location: Option<&UploadLocation>) -> Result<(), JournalError> {
+        let location = location.map(|location| location.answer().clone());
+        self.journal
+            .keep_location(id, self.owner.clone(), location)
+            .await
+    }
+
+    async fn new_location(&self, file: &FileToSend<'_>) -> Result<UploadLocation, UploadError> {
         let mut options = self.settings.options.clone();
         let mut data: Map<String, Value> = options.correlation.take().unwrap_or_default();
-        data.insert(UPLOAD_MARK.to_owned(), correlation.into());
+        data.insert(UPLOAD_MARK.to_owned(), file.correlation.into());
         options.correlation = Some(data);
-        let location = self.client.upload_location(name, &options).await?;
-        progress.began(file.size_bytes());
-        let (body, fault) = file.stream(Arc::clone(progress));
-        let put = self.client.put_stream(&location, file.size_bytes(), body);
+        let location = self.client.upload_location(file.name, &options).await?;
+        *self.without_location() = None;
+        Ok(location)
+    }
+
+    async fn put(
+        &self,
+        file: &FileToSend<'_>,
+        location: &UploadLocation,
+    ) -> Result<(), AttemptError> {
+        let size_bytes = file.file.size_bytes();
+        file.progress.began(size_bytes);
+        let (body, fault) = file.file.stream(Arc::clone(file.progress));
+        let put = self.client.put_stream(location, size_bytes, body);
         put.await.map_err(|error| match fault.take() {
             // The file broke the request, not the network.
             Some(fault) => AttemptError::File(fault),
             None => AttemptError::Upload(error),
         })
     }
+
+    fn without_location(&self) -> MutexGuard<'_, Option<String>> {
+        self.without_location
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Classifies a failed attempt at a file of this name.
+    fn classify(&self, name: &str, error: &AttemptError) -> (UploadOutcome, Option<Retry>) {
+        let text = error.to_string();
+        let error = match error {
+            AttemptError::Upload(error) => error,
+            AttemptError::File(_) => {
+                let outcome = UploadOutcome::Failed {
+                    error: text,
+                    unreachable: false,
+                };
+                return (outcome, None);
+            }
+        };
+        match error.kind() {
+            UploadErrorKind::Temporary { retry_after } => {
+                let outcome = UploadOutcome::Failed {
+                    error: text,
+                    unreachable: error.is_unreachable(),
+                };
+                (outcome, Some(Retry { after: retry_after }))
+            }
+            UploadErrorKind::FileRefused => (UploadOutcome::Refused { error: text }, None),
+            UploadErrorKind::NoLocation => (self.no_location(name, text), None),
+            UploadErrorKind::NeedsPerson => (UploadOutcome::Stopped { error: text }, None),
+        }
+    }
+
+    /// Returns the outcome for a name without a location: if the name before it has none either,
+    /// it is not the name.
+    fn no_location(&self, name: &str, error: String) -> UploadOutcome {
+        let before = self.without_location().replace(name.to_owned());
+        if before.is_some_and(|before| before != name) {
+            UploadOutcome::Stopped { error }
+        } else {
+            UploadOutcome::NoLocation { error }
+        }
+    }
+}
+
+/// A file with the row of its upload.
+struct FileToSend<'f> {
+    id: i64,
+    file: &'f OpenFile,
+    name: &'f str,
+    correlation: &'f str,
+    progress: &'f Arc<dyn Progress>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -273,32 +393,6 @@ enum AttemptError {
 struct Retry {
     /// The wait that the vendor asked for.
     after: Option<Duration>,
-}
-
-/// Classifies a failed attempt.
-fn classify(error: &AttemptError) -> (UploadOutcome, Option<Retry>) {
-    let text = error.to_string();
-    let error = match error {
-        AttemptError::Upload(error) => error,
-        AttemptError::File(_) => {
-            let outcome = UploadOutcome::Failed {
-                error: text,
-                unreachable: false,
-            };
-            return (outcome, None);
-        }
-    };
-    match error.kind() {
-        UploadErrorKind::Temporary { retry_after } => {
-            let outcome = UploadOutcome::Failed {
-                error: text,
-                unreachable: error.is_unreachable(),
-            };
-            (outcome, Some(Retry { after: retry_after }))
-        }
-        UploadErrorKind::FileRefused => (UploadOutcome::Refused { error: text }, None),
-        UploadErrorKind::NeedsPerson => (UploadOutcome::Stopped { error: text }, None),
-    }
 }
 
 fn unreadable(error: &FileError) -> UploadReport {

@@ -43,6 +43,11 @@ pub enum UploadOutcome {
         /// The error, and what to do.
         error: String,
     },
+    /// The vendor gives no location for its name, and did for the name before it.
+    NoLocation {
+        /// The error, and what to do.
+        error: String,
+    },
     /// The upload failed; a later attempt may succeed.
     Failed {
         /// The last attempt's error.

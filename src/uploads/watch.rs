@@ -3,7 +3,7 @@
 //! [`Watcher::scan`] is the one step; [`run`] decides when to call it. The store knows the content
 //! that was sent, so a scan may stop anywhere.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::journal::JournalError;
-use super::{FileReport, NoProgress, UploadOutcome, UploadReport, Uploader, walk, writers};
+use super::{FileReport, NoProgress, UploadOutcome, UploadReport, Uploader, ending, walk, writers};
 use crate::backoff;
 use crate::domain::Timestamp;
 use crate::file_names;
@@ -32,9 +32,23 @@ pub const SENT: &str = "sent";
 /// Folder for files that Įvesk.lt refused.
 pub const REFUSED: &str = "refused";
 
-/// Interval of scans. A file is complete if two scans in a row find it unchanged and no program is
-/// known to write to it.
+/// Interval of scans. A file is complete if it did not change for the quiet time of the settings,
+/// and between two scans, and no program is known to write to it.
 pub const SCAN_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Time for which a PDF without its last line must not change: its writer may still be at work.
+/// After that it is sent as it is, since some programs write such files.
+pub const UNFINISHED_WAIT: Duration = Duration::from_secs(5 * 60);
+
+/// Time for which a file that was moved to [`SENT`] is watched, in case its writer goes on.
+const SENT_WATCH: Duration = Duration::from_secs(60 * 60);
+
+/// Most files in [`SENT`] that are watched.
+const MAX_SENT_WATCHED: usize = 10_000;
+
+/// Attempts at a file for whose name the vendor gives no location, and does for others, before it
+/// is refused.
+const MAX_WITHOUT_LOCATION: u32 = 3;
 
 /// Uploads at once.
 const MAX_CONCURRENCY: usize = 4;
@@ -84,29 +98,43 @@ impl FileStamp {
 #[derive(Clone, Copy, Debug)]
 struct WatchedFile {
     stamp: FileStamp,
+    /// When a scan first found it with this stamp.
+    since: Timestamp,
     failures: u32,
+    /// Failures because of its name.
+    without_location: u32,
     not_before: Option<Timestamp>,
-    /// True once the log says that another program still writes to it.
-    logged_open: bool,
+    /// True once the log says why it waits.
+    logged_wait: bool,
+}
+
+/// A file that was moved to [`SENT`].
+#[derive(Clone, Copy, Debug)]
+struct SentFile {
+    stamp: FileStamp,
+    until: Timestamp,
 }
 
 /// A drop folder, and the state of its files.
 pub struct Watcher {
     folder: PathBuf,
+    quiet: Duration,
     uploader: Uploader,
     files: HashMap<PathBuf, WatchedFile>,
+    sent: BTreeMap<OsString, SentFile>,
     /// Nothing is sent before this time: a person must fix something first.
     stopped_until: Option<Timestamp>,
 }
 
 impl Watcher {
     /// Creates a watcher for `folder`, with the folders [`SENT`] and [`REFUSED`] in it. They have
-    /// the permissions of `folder`, since who puts files there should see how they ended.
+    /// the permissions of `folder`, since who puts files there should see how they ended. A file
+    /// is sent once it did not change for `quiet`.
     ///
     /// # Errors
     ///
     /// If the folder is missing or not writable.
-    pub fn open(folder: &Path, uploader: Uploader) -> Result<Self, WatchError> {
+    pub fn open(folder: &Path, quiet: Duration, uploader: Uploader) -> Result<Self, WatchError> {
         let failed = |reason| WatchError::Folder {
             path: folder.to_owned(),
             reason,
@@ -117,24 +145,27 @@ impl Watcher {
         }
         Ok(Self {
             folder: folder.to_owned(),
+            quiet,
             uploader,
             files: HashMap::new(),
+            sent: BTreeMap::new(),
             stopped_until: None,
         })
     }
 
-    /// Uploads the files that did not change since the last scan, moves those that are done, and
-    /// returns a report for each file that was tried.
+    /// Uploads the files that are complete, moves those that are done, and returns a report for
+    /// each file that was tried.
     ///
     /// # Errors
     ///
     /// If the folder can't be read, a file can't be moved, or a row can't be stored.
     pub async fn scan(&mut self) -> Result<Vec<FileReport>, WatchError> {
+        self.bring_back_changed()?;
         let complete = self.complete_files()?;
         if self.stopped_until.is_some_and(|until| until > self.now()) {
             return Ok(Vec::new());
         }
-        let complete = self.without_open_files(complete).await;
+        let complete = self.without_unfinished(complete).await;
         let uploader = &self.uploader;
         let results: Vec<(PathBuf, Result<UploadReport, JournalError>)> = stream::iter(complete)
             .map(|path| async move {
@@ -176,46 +207,112 @@ impl Watcher {
                 continue;
             };
             let before = self.files.get(&path).filter(|file| file.stamp == stamp);
-            let due = before.is_some_and(|file| file.not_before.is_none_or(|at| at <= now));
+            let due = before.is_some_and(|file| {
+                now.since(file.since) >= self.quiet && file.not_before.is_none_or(|at| at <= now)
+            });
             // Programs create a file first and fill it later.
             if due && stamp.size_bytes > 0 {
                 complete.push((stamp.modified, path.clone()));
             }
             let file = before.copied().unwrap_or(WatchedFile {
                 stamp,
+                since: now,
                 failures: 0,
+                without_location: 0,
                 not_before: None,
-                logged_open: false,
+                logged_wait: false,
             });
-            files.insert(path, file);
+            // A clock that was ahead delays nothing.
+            let since = file.since.min(now);
+            files.insert(path, WatchedFile { since, ..file });
         }
         self.files = files;
         complete.sort();
         Ok(complete.into_iter().map(|(_, path)| path).collect())
     }
 
-    /// Returns the files of `complete` that no program is known to write to. Logs once for each
-    /// other file that it waits, since its program may never close it.
-    async fn without_open_files(&mut self, complete: Vec<PathBuf>) -> Vec<PathBuf> {
+    /// Returns the files of `complete` that no program is known to write to, and that are no PDF
+    /// without its end. Logs once for each other file that it waits, since its program may never
+    /// close it.
+    async fn without_unfinished(&mut self, complete: Vec<PathBuf>) -> Vec<PathBuf> {
         if complete.is_empty() {
             return complete;
         }
+        let now = self.now();
+        let waited = |file: &WatchedFile| now.since(file.since) >= UNFINISHED_WAIT;
+        let young: Vec<PathBuf> = complete
+            .iter()
+            .filter(|path| self.files.get(*path).is_some_and(|file| !waited(file)))
+            .cloned()
+            .collect();
         let check = tokio::task::spawn_blocking(move || {
             let open = writers::open_for_writing(&complete);
-            (complete, open)
+            let cut: Vec<PathBuf> = young
+                .into_iter()
+                .filter(|path| ending::is_cut_pdf(path))
+                .collect();
+            (complete, open, cut)
         });
         // If the check fails, the next scan repeats it.
-        let (mut complete, open) = check.await.unwrap_or_default();
-        complete.retain(|path| !open.contains(path));
+        let (mut complete, open, cut) = check.await.unwrap_or_default();
+        complete.retain(|path| !open.contains(path) && !cut.contains(path));
         for path in open {
-            if let Some(file) = self.files.get_mut(&path)
-                && !std::mem::replace(&mut file.logged_open, true)
-            {
+            if self.logs_wait(&path) {
                 let name = shown(&path);
                 info!("`{name}` waits until the program that has it open for writing closes it");
             }
         }
+        for path in cut {
+            if self.logs_wait(&path) {
+                let name = shown(&path);
+                info!(
+                    "`{name}` waits: a PDF ends with %%EOF, and this one does not. It is sent as it is if it does not \
+                     change for {UNFINISHED_WAIT:?}"
+                );
+            }
+        }
         complete
+    }
+
+    /// Returns true the first time that a file waits.
+    fn logs_wait(&mut self, path: &Path) -> bool {
+        let file = self.files.get_mut(path);
+        file.is_some_and(|file| !std::mem::replace(&mut file.logged_wait, true))
+    }
+
+    /// Moves files that were written to after they were sent from [`SENT`] back to the folder:
+    /// only a part of them was sent.
+    fn bring_back_changed(&mut self) -> Result<(), WatchError> {
+        let now = self.now();
+        self.sent.retain(|_, file| file.until > now);
+        let sent = self.folder.join(SENT);
+        let changed: Vec<OsString> = self
+            .sent
+            .iter()
+            // A file that somebody removed is no longer watched once its time is over.
+            .filter(|(name, file)| {
+                FileStamp::of(&sent.join(name)).is_ok_and(|stamp| stamp != file.stamp)
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in changed {
+            self.sent.remove(&name);
+            let path = sent.join(&name);
+            let failed = |reason| WatchError::Folder {
+                path: path.clone(),
+                reason,
+            };
+            Dir::open(&self.folder)
+                .and_then(|folder| move_to(&folder.child(SENT)?, &name, &folder, None))
+                .map_err(failed)?;
+            let name = shown(&path);
+            warn!(
+                "`{name}` was written to after it was uploaded, so only a part of it was. It is back in the folder, and \
+                 uploaded again once it is complete. Check that Įvesk.lt does not keep both; a longer \
+                 `upload.quiet_time` prevents this"
+            );
+        }
+        Ok(())
     }
 
     fn list(&self) -> Result<Vec<PathBuf>, WatchError> {
@@ -238,7 +335,9 @@ impl Watcher {
         let now = self.now();
         match outcome {
             UploadOutcome::Sent { id } | UploadOutcome::AlreadySent { id } => {
-                self.move_away(path, SENT, None)?;
+                if let Some(moved) = self.move_away(path, SENT, None)? {
+                    self.watch_sent(moved, now);
+                }
                 let name = shown(path);
                 info!(upload = id, "`{name}` was sent as upload {id}");
             }
@@ -248,6 +347,25 @@ impl Watcher {
                 warn!(
                     "`{name}` was refused and moved to `{REFUSED}` with a note beside it: {error}"
                 );
+            }
+            UploadOutcome::NoLocation { error } => {
+                let times = self.files.get_mut(path).map_or(0, |file| {
+                    file.without_location += 1;
+                    file.without_location
+                });
+                let name = shown(path);
+                if times < MAX_WITHOUT_LOCATION {
+                    let wait = self.wait(path, now);
+                    warn!("failed to upload `{name}`; it is retried in {wait:?}: {error}");
+                } else {
+                    let note = format!(
+                        "Įvesk.lt gives no upload location for this name, and does for others; rename the file: {error}"
+                    );
+                    self.move_away(path, REFUSED, Some(&note))?;
+                    warn!(
+                        "`{name}` was refused and moved to `{REFUSED}` with a note beside it: {note}"
+                    );
+                }
             }
             UploadOutcome::Failed { error, .. } => {
                 let wait = self.wait(path, now);
@@ -284,9 +402,25 @@ impl Watcher {
         wait
     }
 
-    /// Moves a file to the folder `to`, under a name that is free there. A note is written first,
-    /// so that no file is there without one.
-    fn move_away(&mut self, path: &Path, to: &str, note: Option<&str>) -> Result<(), WatchError> {
+    /// Watches the file `name` of [`SENT`] for a while.
+    fn watch_sent(&mut self, name: OsString, now: Timestamp) {
+        let stamp = FileStamp::of(&self.folder.join(SENT).join(&name));
+        if let Ok(stamp) = stamp
+            && self.sent.len() < MAX_SENT_WATCHED
+        {
+            let until = now.after(SENT_WATCH);
+            self.sent.insert(name, SentFile { stamp, until });
+        }
+    }
+
+    /// Moves a file to the folder `to`, under a name that is free there, and returns the name. A
+    /// note is written first, so that no file is there without one.
+    fn move_away(
+        &mut self,
+        path: &Path,
+        to: &str,
+        note: Option<&str>,
+    ) -> Result<Option<OsString>, WatchError> {
         let failed = |reason| WatchError::Folder {
             path: path.to_owned(),
             reason,
@@ -295,7 +429,7 @@ impl Watcher {
         if self.files.get(path).is_none_or(|file| file.stamp != stamp) {
             // Another file has replaced it: that one is new.
             self.files.remove(path);
-            return Ok(());
+            return Ok(None);
         }
         let note = note.map(|note| {
             format!(
@@ -308,9 +442,9 @@ impl Watcher {
             let target = made_inside(&folder, to)?;
             move_to(&folder, name, &target, note.as_deref())
         });
-        moved.map_err(failed)?;
+        let moved = moved.map_err(failed)?;
         self.files.remove(path);
-        Ok(())
+        Ok(Some(moved))
     }
 }
 
@@ -327,8 +461,9 @@ fn made_inside(folder: &Dir, name: &str) -> io::Result<Dir> {
     Ok(made)
 }
 
-/// Moves the file `name` to the folder `target` under the first free name, its note first.
-fn move_to(folder: &Dir, name: &OsStr, target: &Dir, note: Option<&str>) -> io::Result<()> {
+/// Moves the file `name` to the folder `target` under the first free name, its note first; returns
+/// that name.
+fn move_to(folder: &Dir, name: &OsStr, target: &Dir, note: Option<&str>) -> io::Result<OsString> {
     for number in 1_u64.. {
         let new = numbered(name, number);
         let note_name = note_name(&new);
@@ -336,7 +471,7 @@ fn move_to(folder: &Dir, name: &OsStr, target: &Dir, note: Option<&str>) -> io::
             continue;
         }
         let Some(note) = note else {
-            return folder.rename(name, target, &new);
+            return folder.rename(name, target, &new).map(|()| new);
         };
         let mut file = match target.create_new(&note_name) {
             Ok(file) => file,
@@ -353,7 +488,7 @@ fn move_to(folder: &Dir, name: &OsStr, target: &Dir, note: Option<&str>) -> io::
             // Only the first error is reported.
             let _ = target.remove(&note_name);
         }
-        return moved;
+        return moved.map(|()| new);
     }
     unreachable!("a folder has fewer files than there are numbers")
 }

@@ -88,6 +88,8 @@ pub enum FaultKind {
     TruncatedJson,
     /// 200, half of the right body, then the connection breaks.
     BrokenBody,
+    /// The request has its effect, and the connection breaks before the answer.
+    LostAnswer,
     /// 200 with a page of HTML.
     HtmlPage,
     /// 200 with a valid page of at least so many bytes.

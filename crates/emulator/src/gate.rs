@@ -19,6 +19,7 @@ pub(crate) enum Damage {
     Nothing,
     TruncateJson,
     BreakBody,
+    LoseAnswer,
 }
 
 /// Lets a request pass, perhaps after a delay, or answers it.
@@ -40,6 +41,7 @@ pub(crate) async fn pass(
             }
             Some(FaultKind::TruncatedJson) => return Ok(Damage::TruncateJson),
             Some(FaultKind::BrokenBody) => return Ok(Damage::BreakBody),
+            Some(FaultKind::LostAnswer) => return Ok(Damage::LoseAnswer),
             Some(FaultKind::HtmlPage) => return Err(Box::new(html(StatusCode::OK, "Įvesk.lt"))),
             Some(FaultKind::HugePage { bytes }) => return Err(Box::new(huge_page(bytes))),
             Some(FaultKind::Redirect { location }) => {
@@ -143,6 +145,11 @@ fn huge_page(bytes: usize) -> Response {
 pub(crate) async fn damage(answer: Response, damage: Damage) -> Response {
     if damage == Damage::Nothing {
         return answer;
+    }
+    if damage == Damage::LoseAnswer {
+        // The head is not written before the first part of the body.
+        let breaks = std::future::ready(Err::<Bytes, _>(io::Error::other("lost on request")));
+        return Response::new(Body::from_stream(stream::once(breaks)));
     }
     let (mut parts, body) = answer.into_parts();
     let Ok(whole) = to_bytes(body, usize::MAX).await else {

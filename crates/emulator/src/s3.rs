@@ -225,10 +225,13 @@ pub(crate) async fn put(
     let in_progress = vendor.meter.begin(record(Endpoint::Upload, &request));
     let answer = match gate::pass(&vendor, Endpoint::Upload, None).await {
         Err(answer) => *answer,
-        Ok(_) => match receive(&vendor, id, request).await {
-            Ok(()) => [(header::ETAG, "\"emulator\"")].into_response(),
-            Err(error) => error.into_response(),
-        },
+        Ok(damage) => {
+            let answer = match receive(&vendor, id, request).await {
+                Ok(()) => [(header::ETAG, "\"emulator\"")].into_response(),
+                Err(error) => error.into_response(),
+            };
+            gate::damage(answer, damage).await
+        }
     };
     in_progress.answered(answer.status().as_u16());
     answer

@@ -161,7 +161,9 @@ pub async fn read_body(
     mut response: reqwest::Response,
     limit_bytes: usize,
 ) -> Result<Vec<u8>, BodyError> {
-    let mut body = Vec::new();
+    let announced = response.content_length().unwrap_or(0);
+    let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+    let mut body = Vec::with_capacity(announced.min(limit_bytes));
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() > limit_bytes => {

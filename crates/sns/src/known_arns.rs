@@ -23,6 +23,11 @@ impl KnownArns {
         add(&mut self.write().topics, topic_arn);
     }
 
+    /// Takes the approval of this topic back.
+    pub fn revoke_topic(&self, topic_arn: &str) {
+        self.write().topics.remove(topic_arn);
+    }
+
     /// Returns true if a person approved this topic.
     pub fn is_approved(&self, topic_arn: &str) -> bool {
         self.read().topics.contains(topic_arn)
@@ -72,5 +77,8 @@ mod tests {
         assert!(!clone.is_subscription("topic"));
         assert!(clone.is_subscription("0"));
         assert_eq!(clone.read().subscriptions.len(), MAX_KNOWN);
+
+        clone.revoke_topic("topic");
+        assert!(!known.is_approved("topic"));
     }
 }

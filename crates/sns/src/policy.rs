@@ -158,10 +158,14 @@ impl Policy {
     /// Returns true if messages of this topic are accepted: a rule of the settings matches
     /// it, or a person has approved exactly this ARN.
     pub fn allows(&self, topic_arn: &str) -> bool {
-        TopicArn::parse(topic_arn).is_some_and(|topic| {
-            self.any_topic
-                || self.topics.iter().any(|rule| topic.matches(rule))
-                || self.known.is_approved(topic_arn)
+        !self.needs_approval(topic_arn) || self.known.is_approved(topic_arn)
+    }
+
+    /// Returns true if no rule of the settings matches this topic: its messages are accepted
+    /// only as long as a person approves it.
+    pub fn needs_approval(&self, topic_arn: &str) -> bool {
+        !TopicArn::parse(topic_arn).is_some_and(|topic| {
+            self.any_topic || self.topics.iter().any(|rule| topic.matches(rule))
         })
     }
 

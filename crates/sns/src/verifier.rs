@@ -293,6 +293,12 @@ impl Verifier {
         self.policy.allows(topic_arn)
     }
 
+    /// Returns true if no rule of the settings allows this topic: its messages are accepted
+    /// only as long as a person approves it.
+    pub fn needs_approval(&self, topic_arn: &str) -> bool {
+        self.policy.needs_approval(topic_arn)
+    }
+
     /// Loads the stored certificates. Call it before the first message, which otherwise waits
     /// for that.
     pub async fn load_certificates(&self) {

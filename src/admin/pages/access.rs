@@ -89,6 +89,7 @@ pub(super) async fn check_access(
         viewer: Viewer {
             language: chosen.unwrap_or_else(|| Language::from_headers(headers)),
             rights: identity.map(|identity| identity.rights.clone()),
+            owner: identity.map(|identity| identity.owner.clone()),
             has_session,
             form_token: session::form_token(&secret),
             path: request.uri().path().to_owned(),
@@ -195,7 +196,9 @@ fn action(path: &str, form: &Form) -> Option<Action> {
         "/do/resume" => "feeds resume",
         "/do/approve" => "subscriptions approve",
         "/do/restore" => "subscriptions restore",
+        "/do/revoke" => "subscriptions revoke",
         "/do/retry" => "quarantine retry",
+        "/do/settle" => "uploads settle",
         "/do/destination" => match form.text("action") {
             Some("pause") => "destinations pause",
             Some("resume") => "destinations resume",

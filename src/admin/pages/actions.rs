@@ -13,10 +13,11 @@ use crate::admin::feeds::{FeedSelection, PullRequest, set_paused, trigger_pull};
 use crate::admin::messages::retry_quarantined;
 use crate::admin::problem::AdminError;
 use crate::admin::subscriptions::{self, Decision};
+use crate::admin::uploads;
 use crate::app::App;
 use crate::delivery::worker::filter;
 use crate::domain::{DestinationName, Queue, Timestamp};
-use crate::store::{DestinationChange, StartFrom};
+use crate::store::{DestinationChange, PauseChange, StartFrom};
 
 /// Time for one retry of the whole quarantine; the remaining messages need another one.
 const RETRY_ALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -54,33 +55,44 @@ async fn request_pull(app: &App, form: &Form) -> Result<String, PageError> {
 }
 
 pub(super) async fn pause_feed(context: PageContext, Extension(form): Extension<Form>) -> Response {
-    let done = change_feeds(&context.admin.app, &form, true).await;
+    let done = change_feeds(&context.admin.app, &form, PauseChange::Pause).await;
     context.redirect(done)
 }
 
 pub(super) async fn resume(context: PageContext, Extension(form): Extension<Form>) -> Response {
-    let done = change_feeds(&context.admin.app, &form, false).await;
+    let change = PauseChange::Resume { accept: false };
+    let done = change_feeds(&context.admin.app, &form, change).await;
     context.redirect(done)
 }
 
-async fn change_feeds(app: &App, form: &Form, paused: bool) -> Result<String, PageError> {
+async fn change_feeds(app: &App, form: &Form, change: PauseChange) -> Result<String, PageError> {
     let request = FeedSelection {
         account: form.required("account")?.to_owned(),
         queue: queue(form)?,
         company: form.text("company").map(str::to_owned),
     };
-    set_paused(app, request, paused).await?;
-    let notice = if paused {
-        Notice::Paused
-    } else {
-        Notice::Resumed
+    set_paused(app, request, change).await?;
+    let notice = match change {
+        PauseChange::Pause => Notice::Paused,
+        PauseChange::Resume { .. } => Notice::Resumed,
     };
     Ok(with_notice("/feeds", notice))
 }
 
 pub(super) async fn approve(context: PageContext, Extension(form): Extension<Form>) -> Response {
-    let done = change_subscription(&context.admin.app, &form, Decision::Approve("page")).await;
+    let decision = Decision::Approve(context.viewer.approver());
+    let done = change_subscription(&context.admin.app, &form, decision).await;
     context.redirect(done)
+}
+
+pub(super) async fn revoke(context: PageContext, Extension(form): Extension<Form>) -> Response {
+    let done = revoke_approval(&context.admin.app, &form).await;
+    context.redirect(done)
+}
+
+async fn revoke_approval(app: &App, form: &Form) -> Result<String, PageError> {
+    subscriptions::revoke_topic(app, form.required("topic_arn")?).await?;
+    Ok(with_notice("/subscriptions", Notice::Revoked))
 }
 
 pub(super) async fn restore(context: PageContext, Extension(form): Extension<Form>) -> Response {
@@ -149,6 +161,19 @@ async fn retry_all(app: &App) -> Result<Notice, PageError> {
         }
     }
     Ok(Notice::Retried { accepted, refused })
+}
+
+pub(super) async fn settle_upload(
+    context: PageContext,
+    Extension(form): Extension<Form>,
+) -> Response {
+    let done = settle(&context.admin.app, &form).await;
+    context.redirect(done)
+}
+
+async fn settle(app: &App, form: &Form) -> Result<String, PageError> {
+    uploads::settle_upload(app, row_id(form)?, form.required("reason")?).await?;
+    Ok(with_notice("/uploads", Notice::Settled))
 }
 
 pub(super) async fn destination(

@@ -17,9 +17,7 @@ use crate::admin::problem::AdminError;
 use crate::app::App;
 use crate::domain::Timestamp;
 use crate::pull::blocked_queues;
-use crate::store::{
-    AlarmKind, FeedRow, LATE_AFTER, SubscriptionRow, SubscriptionState, UploadFilter,
-};
+use crate::store::{AlarmKind, FeedRow, SubscriptionRow, SubscriptionState, UploadFilter};
 use crate::subscriptions::problems::{self, Problem, aws_account};
 
 /// Maximum number of items of one kind.
@@ -50,6 +48,7 @@ pub(super) async fn all(
     attention.alarms(app).await?;
     attention.blocked(app);
     attention.paused(app, feeds).await?;
+    attention.incomplete(feeds);
     attention.stale(feeds);
     attention.subscriptions(problems.iter().filter(|problem| !unknown(problem)));
     attention.uploads(app).await?;
@@ -140,10 +139,34 @@ impl AttentionList {
         Ok(())
     }
 
+    fn incomplete(&mut self, feeds: &[FeedRow]) {
+        let incomplete: Vec<_> = feeds
+            .iter()
+            .filter_map(|row| Some((&row.feed, row.incomplete?)))
+            .collect();
+        let label = self
+            .language
+            .pick("documents may be missing", "gali trūkti dokumentų");
+        for (feed, reason) in incomplete.iter().take(MAX_LISTED) {
+            let reason = with_code(labels::incomplete_reason(self.language, *reason));
+            self.add("/feeds", html! { (feed) ": " (label) " (" (reason) ")." });
+        }
+        self.count(
+            "/feeds",
+            incomplete.len().saturating_sub(MAX_LISTED),
+            ["more feed is incomplete", "more feeds are incomplete"],
+            [
+                "kitas srautas nepilnas",
+                "kiti srautai nepilni",
+                "kitų srautų nepilni",
+            ],
+        );
+    }
+
     fn stale(&mut self, feeds: &[FeedRow]) {
         let stale = feeds.iter().filter(|row| {
             let old = |at| self.now.since(at) > STALE_AFTER;
-            row.paused.is_none() && row.up_to_date_at.is_some_and(old)
+            row.paused.is_none() && row.pulled_at.max(row.up_to_date_at).is_some_and(old)
         });
         let stale = stale.count();
         self.count(
@@ -171,7 +194,7 @@ impl AttentionList {
     async fn uploads(&mut self, app: &App) -> Result<(), AdminError> {
         let late = app.store.uploads(UploadFilter {
             after: 0,
-            missing_since: Some(self.now.before(LATE_AFTER)),
+            missing_since: Some(app.config.upload.late_before(self.now)),
             limit: MAX_COUNTED,
         });
         let late = late.await?.len();
@@ -179,13 +202,13 @@ impl AttentionList {
             "/uploads",
             late,
             [
-                "upload has no document after 12 hours",
-                "uploads have no document after 12 hours",
+                "upload is late: it has no document",
+                "uploads are late: they have no documents",
             ],
             [
-                "įkeltas failas per 12 valandų netapo dokumentu",
-                "įkelti failai per 12 valandų netapo dokumentais",
-                "įkeltų failų per 12 valandų netapo dokumentais",
+                "įkeltas failas vėluoja: iš jo negauta dokumento",
+                "įkelti failai vėluoja: iš jų negauta dokumentų",
+                "įkeltų failų vėluoja: iš jų negauta dokumentų",
             ],
         );
         Ok(())
@@ -268,6 +291,14 @@ fn problem_text(language: Language, problem: &Problem<'_>, now: Timestamp) -> Ma
         Problem::AwaitsApproval(row) | Problem::Failed(row) | Problem::Ended(row) => {
             subscription(row.state)
         }
+        Problem::OtherTopic(row) => html! {
+            (account) "/" (event) ": "
+            (language.pick(
+                "subscribed to the other event's topic, so the targets are swapped:",
+                "užsakyta kito įvykio tema, taigi gavimo adresai sukeisti:",
+            ))
+            " " code { (row.topic_arn.as_deref().unwrap_or_default()) } "."
+        },
         Problem::Missing {
             waiting: Some(row), ..
         } if row.state == SubscriptionState::Pending => subscription(row.state),

@@ -102,6 +102,9 @@ fn state(context: &PageContext, row: &DestinationRow, now: Timestamp) -> Markup 
                 (badge(Severity::Pending, language.pick("waiting", "laukia"))) " " (language.moment(until, now))
             }
             RunState::Active => (badge(Severity::Ok, language.pick("active", "veikia"))),
+            RunState::Removed { since } => {
+                (badge(Severity::Pending, language.pick("removed", "pašalinta"))) " " (language.moment(since, now))
+            }
         }
     }
 }

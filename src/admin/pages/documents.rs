@@ -136,7 +136,11 @@ fn row(context: &PageContext, found: &FoundDocument, now: Timestamp) -> Vec<Mark
             a href={ "/documents/" (found.row.sequence) } {
                 (view.number.as_deref().unwrap_or(&found.row.document_id))
             }
-            @if found.row.superseded { " " (badge(Severity::Pending, language.pick("superseded", "pakeista"))) }
+            @if found.row.erased_at.is_some() {
+                " " (badge(Severity::Pending, language.pick("erased", "ištrinta")))
+            } @else if found.row.superseded {
+                " " (badge(Severity::Pending, language.pick("superseded", "pakeista")))
+            }
         },
         text(&view.date),
         text(&view.seller),
@@ -260,7 +264,9 @@ fn versions_table(context: &PageContext, versions: &[FoundDocument], now: Timest
     ];
     let rows = versions.iter().map(|found| {
         let row = &found.row;
-        let state = if row.superseded {
+        let state = if row.erased_at.is_some() {
+            badge(Severity::Pending, language.pick("erased", "ištrinta"))
+        } else if row.superseded {
             badge(Severity::Pending, language.pick("superseded", "pakeista"))
         } else {
             badge(Severity::Ok, language.pick("current", "dabartinė"))

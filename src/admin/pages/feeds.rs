@@ -125,14 +125,28 @@ fn state(
             RunState::Paused { .. } => {
                 (badge(Severity::Problem, reason.map(|reason| labels::feed_pause_reason(language, reason)).unwrap_or_default()))
             }
+            RunState::Removed { .. } => {
+                (badge(Severity::Pending, language.pick("removed", "pašalintas")))
+                @if row.pending_notifications > 0 {
+                    p { (language.count(
+                        row.pending_notifications,
+                        ["notification since its last pull", "notifications since its last pull"],
+                        ["pranešimas nuo paskutinio skaitymo", "pranešimai nuo paskutinio skaitymo", "pranešimų nuo paskutinio skaitymo"],
+                    )) }
+                }
+            }
             RunState::Waiting { until } => {
                 (badge(Severity::Pending, language.pick("waiting", "laukia"))) " " (language.moment(until, now))
             }
             RunState::Failing { .. } => (badge(Severity::Problem, language.pick("failing", "nepavyksta"))),
-            RunState::Active if row.up_to_date_at.is_none() => {
+            RunState::Active if row.pulled_at.is_none() => {
                 (badge(Severity::Pending, language.pick("first pull", "pirmas skaitymas")))
             }
             RunState::Active => (badge(Severity::Ok, language.pick("active", "veikia"))),
+        }
+        @if let Some(reason) = row.incomplete {
+            p { (badge(Severity::Problem, language.pick("incomplete", "nepilnas")))
+                " " (with_code(labels::incomplete_reason(language, reason))) }
         }
         @if let Some(error) = &row.last_error { p.error lang="en" { (error) } }
     }
@@ -149,8 +163,10 @@ fn actions(context: &PageContext, row: &FeedRow) -> Markup {
     html! {
         @if viewer.may_operate() {
             div.buttons {
-                (button(viewer, "/do/pull", &fields, language.pick("Pull now", "Gauti dabar"), Some(&name)))
-                @if row.paused.is_some() {
+                @if row.is_known() {
+                    (button(viewer, "/do/pull", &fields, language.pick("Pull now", "Gauti dabar"), Some(&name)))
+                }
+                @if row.paused.is_some() || !row.is_known() {
                     (button(viewer, "/do/resume", &fields, language.pick("Resume", "Tęsti"), Some(&name)))
                 } @else {
                     (button(viewer, "/do/pause-feed", &fields, language.pick("Pause", "Sustabdyti"), Some(&name)))
@@ -174,8 +190,11 @@ mod tests {
             feed: Feed::digitized(account.clone()),
             cursor: None,
             last_page_at: Some(now),
+            pulled_at: Some(now),
             up_to_date_at: Some(now),
             first_complete_at: Some(now),
+            incomplete: None,
+            incomplete_since: None,
             documents: 1,
             missed_notifications: 0,
             gaps: 0,
@@ -185,6 +204,8 @@ mod tests {
             failures: 0,
             last_error: None,
             triggers: Vec::new(),
+            removed_at: None,
+            pending_notifications: 0,
         };
         let mut account = AccountRow {
             account,

@@ -2,7 +2,9 @@
 
 use super::language::Language;
 use crate::domain::{Event, Queue};
-use crate::store::{AlarmKind, DestinationPauseReason, FeedPauseReason, SubscriptionState};
+use crate::store::{
+    AlarmKind, DestinationPauseReason, FeedPauseReason, IncompleteReason, SubscriptionState,
+};
 use crate::trace::Step;
 
 /// Severity of a state, for its badge.
@@ -21,7 +23,9 @@ pub(super) enum Notice {
     Resumed,
     Confirmed,
     NotConfirmed,
+    Revoked,
     Retried { accepted: u64, refused: u64 },
+    Settled,
     DestinationChanged,
     WrongToken,
 }
@@ -35,6 +39,8 @@ impl Notice {
             Self::Resumed => "resumed",
             Self::Confirmed => "confirmed",
             Self::NotConfirmed => "not_confirmed",
+            Self::Revoked => "revoked",
+            Self::Settled => "settled",
             Self::DestinationChanged => "destination_changed",
             Self::WrongToken => "wrong_token",
             Self::Retried { accepted, refused } => {
@@ -57,6 +63,8 @@ impl Notice {
             "resumed" => Self::Resumed,
             "confirmed" => Self::Confirmed,
             "not_confirmed" => Self::NotConfirmed,
+            "revoked" => Self::Revoked,
+            "settled" => Self::Settled,
             "destination_changed" => Self::DestinationChanged,
             "wrong_token" => Self::WrongToken,
             "retried" => Self::Retried {
@@ -85,6 +93,14 @@ impl Notice {
             Self::NotConfirmed => (
                 "Not confirmed yet; the last error shows the reason.",
                 "Patvirtinti dar nepavyko; priežastį rodo paskutinė klaida.",
+            ),
+            Self::Revoked => (
+                "The topic is no longer allowed; its messages are refused.",
+                "Tema nebeleidžiama; jos pranešimai atmetami.",
+            ),
+            Self::Settled => (
+                "Settled: no document of it is expected.",
+                "Užbaigta: dokumento iš šio failo nebelaukiama.",
             ),
             Self::DestinationChanged => ("Done.", "Atlikta."),
             Self::WrongToken => ("Unknown token.", "Nežinomas prieigos raktas."),
@@ -168,6 +184,44 @@ pub(super) fn feed_pause_reason(language: Language, reason: FeedPauseReason) -> 
     }
 }
 
+/// Returns why documents of a feed may be missing.
+pub(super) fn incomplete_reason(language: Language, reason: IncompleteReason) -> &'static str {
+    match reason {
+        IncompleteReason::GroupCut => language.pick(
+            "a group of documents with the same moment is as large as a page",
+            "to paties laiko dokumentų grupė yra puslapio dydžio",
+        ),
+        IncompleteReason::NextStuck => language.pick(
+            "Įvesk.lt's `next` does not move although documents follow",
+            "Įvesk.lt „next“ nejuda, nors dokumentų yra daugiau",
+        ),
+        IncompleteReason::NextBack => language.pick(
+            "Įvesk.lt's `next` moves back",
+            "Įvesk.lt „next“ grįžta atgal",
+        ),
+        IncompleteReason::CursorCycle => language.pick(
+            "Įvesk.lt's `next` comes round in a circle",
+            "Įvesk.lt „next“ sukasi ratu",
+        ),
+        IncompleteReason::EmptyPages => language.pick(
+            "Įvesk.lt returned many empty pages in a row",
+            "Įvesk.lt pateikė daug tuščių puslapių iš eilės",
+        ),
+        IncompleteReason::UnreadableEntry => language.pick(
+            "an entry of Įvesk.lt's list could not be read",
+            "nepavyko perskaityti vieno Įvesk.lt sąrašo įrašo",
+        ),
+        IncompleteReason::StartAt => language.pick(
+            "the feed was set to start at a later place",
+            "nustatyta skaityti srautą nuo vėlesnės vietos",
+        ),
+        IncompleteReason::PageSizeUnknown => language.pick(
+            "a page ended with documents of one moment, and it is not known how many documents a page holds",
+            "puslapis baigėsi to paties laiko dokumentais, o kiek dokumentų telpa puslapyje, nežinoma",
+        ),
+    }
+}
+
 /// Returns the problem and the fix for a missing setting.
 pub(super) fn missing_setting(language: Language, setting: &str) -> &'static str {
     match setting {
@@ -245,6 +299,7 @@ pub(super) fn upload(language: Language, state: &str) -> (Severity, &'static str
             Severity::Ok,
             language.pick("documents received", "dokumentai gauti"),
         ),
+        "settled" => (Severity::Ok, language.pick("settled", "užbaigta")),
         "late" => (Severity::Problem, language.pick("late", "vėluoja")),
         "sent" => (Severity::Pending, language.pick("sent", "išsiųsta")),
         "sending" => (Severity::Pending, language.pick("being sent", "siunčiama")),
@@ -307,9 +362,13 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
         AlarmKind::Unconfirmed => {
             language.pick("subscription not confirmed", "prenumerata nepatvirtinta")
         }
+        AlarmKind::SwappedTargets => {
+            language.pick("targets are swapped", "sukeisti gavimo adresai")
+        }
         AlarmKind::Paused => language.pick("paused", "sustabdyta"),
         AlarmKind::Blocked => language.pick("a setting is missing", "trūksta nustatymo"),
         AlarmKind::Behind => language.pick("not up to date", "neatnaujinta laiku"),
+        AlarmKind::Incomplete => language.pick("documents may be missing", "gali trūkti dokumentų"),
         AlarmKind::RefusedStorm => {
             language.pick("many messages were refused", "atmesta daug pranešimų")
         }

@@ -57,7 +57,9 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route("/do/resume", post(actions::resume))
         .route("/do/approve", post(actions::approve))
         .route("/do/restore", post(actions::restore))
+        .route("/do/revoke", post(actions::revoke))
         .route("/do/retry", post(actions::retry))
+        .route("/do/settle", post(actions::settle_upload))
         .route("/do/destination", post(actions::destination))
         .route_layer(from_fn_with_state(admin.clone(), access::check_access));
     // Static files hold no data and need no session.

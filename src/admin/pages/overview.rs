@@ -13,7 +13,7 @@ use super::language::Language;
 use super::layout::{PageBody, badge};
 use crate::app::App;
 use crate::domain::Timestamp;
-use crate::store::{Activity, HourCount};
+use crate::store::{Activity, FeedRow, HourCount};
 
 /// Maximum number of refusal reasons shown; the others are added up.
 const MAX_REASONS: usize = 6;
@@ -26,7 +26,8 @@ pub(super) async fn page(context: PageContext) -> Response {
 async fn overview(app: &App, language: Language) -> PageResult {
     let now = app.clock.now();
     let not_ready = app.ingest.readiness().await.err();
-    let feeds = app.store.feeds().await?;
+    let mut feeds = app.store.feeds().await?;
+    feeds.retain(FeedRow::is_known);
     let subscriptions = app.store.subscriptions().await?;
     let attention = attention::all(app, language, &feeds, &subscriptions).await?;
     let hours = hours(now);

@@ -61,6 +61,9 @@ fn subscription(context: &PageContext, one: &Subscription, now: Timestamp) -> Ve
         },
         html! {
             (badge(severity, word))
+            @if row.other_topic().is_some() && one.fix.is_some() {
+                p.error { (language.pick("This is the other event's topic: the targets of the two subscriptions are swapped.", "Tai kito įvykio tema: dviejų prenumeratų gavimo adresai sukeisti.")) }
+            }
             @if let Some(error) = &row.last_error { p.error lang="en" { (error) } }
             @if let Some(at) = row.next_try_at {
                 p { (language.pick("Next attempt: ", "Kitas bandymas: ")) (language.moment(at, now)) }
@@ -76,6 +79,9 @@ fn subscription(context: &PageContext, one: &Subscription, now: Timestamp) -> Ve
             @if !owner.is_empty() {
                 p { (language.pick("AWS account ", "AWS paskyra ")) (owner) }
             }
+            @if let Some(by) = &one.topic_approved_by {
+                p { (language.pick("Allowed by ", "Leido ")) (by) }
+            }
         },
         html! {
             @if viewer.may_operate() {
@@ -86,6 +92,9 @@ fn subscription(context: &PageContext, one: &Subscription, now: Timestamp) -> Ve
                     (button(viewer, "/do/approve", &fields, language.pick("Approve", "Patvirtinti"), Some(&name)))
                 } @else if may_restore(row) {
                     (button(viewer, "/do/restore", &fields, language.pick("Restore", "Atkurti"), Some(&name)))
+                }
+                @if one.topic_approved_by.is_some() && let Some(topic_arn) = &row.topic_arn {
+                    (button(viewer, "/do/revoke", &[("topic_arn", topic_arn)], language.pick("Refuse this topic again", "Temos nebeleisti"), Some(&name)))
                 }
             }
         },

@@ -8,7 +8,7 @@ use super::context::{PageContext, PageResult, ROWS};
 use super::feeds::ListQuery;
 use super::labels;
 use super::language::grouped;
-use super::layout::{PageBody, badge, next_page, table};
+use super::layout::{PageBody, badge, form_token_input, next_page, table};
 use crate::admin::paging::{List, Page};
 use crate::domain::Timestamp;
 use crate::store::UploadRow;
@@ -21,6 +21,7 @@ pub(super) async fn page(context: PageContext, Query(query): Query<ListQuery>) -
 async fn list(context: &PageContext, query: ListQuery) -> PageResult {
     let (app, language) = (&context.admin.app, context.viewer.language);
     let now = app.clock.now();
+    let late_before = app.config.upload.late_before(now);
     let before = Some(query.page().row(List::UPLOADS)?).filter(|row| *row > 0);
     let rows = app.store.newest_uploads(before, ROWS + 1).await?;
     let page = Page::of(List::UPLOADS, rows, ROWS, |row| row.id);
@@ -30,11 +31,12 @@ async fn list(context: &PageContext, query: ListQuery) -> PageResult {
         language.pick("Started", "Pradėta"),
         language.pick("Bytes", "Baitai"),
         language.pick("Documents", "Dokumentai"),
+        language.pick("Actions", "Veiksmai"),
     ];
     let rows = page
         .rows
         .iter()
-        .map(|row| upload(context, row, now))
+        .map(|row| upload(context, row, row.status(late_before), now))
         .collect();
     Ok(PageBody {
         title: language.pick("Uploads", "Įkėlimai").to_owned(),
@@ -49,13 +51,14 @@ async fn list(context: &PageContext, query: ListQuery) -> PageResult {
     })
 }
 
-fn upload(context: &PageContext, row: &UploadRow, now: Timestamp) -> Vec<Markup> {
+fn upload(context: &PageContext, row: &UploadRow, status: &str, now: Timestamp) -> Vec<Markup> {
     let language = context.viewer.language;
-    let (severity, word) = labels::upload(language, row.status(now));
+    let (severity, word) = labels::upload(language, status);
     vec![
         html! { strong { (row.file_name) } " " span.ago { (row.account) } },
         html! {
             (badge(severity, word))
+            @if let Some(reason) = &row.settled_reason { p { (reason) } }
             @if let Some(error) = &row.last_error { p.error lang="en" { (error) } }
         },
         language.moment(row.created_at, now),
@@ -66,5 +69,24 @@ fn upload(context: &PageContext, row: &UploadRow, now: Timestamp) -> Vec<Markup>
                 a href={ "/documents?q=" (super::documents::url_encode(id)) } { (id) } " "
             }
         },
+        html! {
+            @if context.viewer.may_operate() && row.may_be_settled() { (settle_form(context, row)) }
+        },
     ]
+}
+
+/// Renders the form for an upload of which no document will come.
+fn settle_form(context: &PageContext, row: &UploadRow) -> Markup {
+    let language = context.viewer.language;
+    let field = format!("reason-{}", row.id);
+    let label = language.pick("Settle", "Užbaigti");
+    html! {
+        form method="post" action="/do/settle" {
+            (form_token_input(&context.viewer))
+            input type="hidden" name="id" value=(row.id);
+            label for=(field) { (language.pick("Why no document will come", "Kodėl dokumento nebus")) }
+            input id=(field) name="reason" type="text" maxlength="500" required;
+            button type="submit" aria-label={ (label) ": " (row.file_name) } { (label) }
+        }
+    }
 }

@@ -14,6 +14,8 @@ pub(super) struct Viewer {
     pub(super) language: Language,
     /// Rights; none before login.
     pub(super) rights: Option<Rights>,
+    /// Who it is, as the audit list shows it; none before login.
+    pub(super) owner: Option<String>,
     /// True after a login with a token.
     pub(super) has_session: bool,
     /// Token that each form of the page holds.
@@ -31,5 +33,14 @@ impl Viewer {
     pub(super) fn may_operate(&self) -> bool {
         let rights = self.rights.as_ref();
         rights.is_some_and(|rights| rights.include(&Rights::Operate))
+    }
+
+    /// Returns who approves a topic by a button.
+    pub(super) fn approver(&self) -> String {
+        let owner = self.owner.as_deref().unwrap_or_default();
+        match self.has_session {
+            true => format!("session of {owner}"),
+            false => owner.to_owned(),
+        }
     }
 }

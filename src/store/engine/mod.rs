@@ -64,7 +64,8 @@ pub(super) trait Tx: Send {
     ) -> impl Future<Output = Result<Vec<bool>>> + Send;
 
     /// Inserts rows under the next sequence numbers. The statement takes on SQLite a number and
-    /// the values of one row; on PostgreSQL the count of the rows, and each column as a list.
+    /// the values of one row; on PostgreSQL the count of the rows, and each column as a list, in
+    /// several statements if the rows are large.
     ///
     /// It must be the last statement, since it may commit: the counter, for which others wait,
     /// is held for as short as possible.

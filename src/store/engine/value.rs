@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
+
 use crate::domain::Timestamp;
 use crate::store::error::Result;
 
@@ -85,6 +87,7 @@ scalars! {
     [u8]: Bytes, bytes => bytes;
     [u8; 32]: Bytes, bytes => bytes;
     Vec<u8>: Bytes, bytes => bytes;
+    Bytes: Bytes, bytes => bytes;
 }
 
 impl<P: Scalar> Param for Option<P> {

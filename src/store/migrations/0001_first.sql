@@ -14,12 +14,14 @@ CREATE TABLE sequence (
 ){strict};
 
 -- One API key at the vendor, with its backoff, which replicas share. Accounts and feeds are
--- never deleted, as their numbers are cached and referred to: they have a `removed_at`.
+-- never deleted, as their numbers are cached and referred to: they have a `removed_at`. A wait
+-- that began (`waits_since`) in the future is over: the clock was ahead.
 CREATE TABLE account (
     id {id},
     name TEXT NOT NULL UNIQUE,
     removed_at {integer},
     paused TEXT,
+    waits_since {integer},
     waits_until {integer},
     failures {integer} NOT NULL DEFAULT 0,
     last_error TEXT
@@ -37,7 +39,8 @@ CREATE TABLE account_queue (
 -- One (account, queue, company) with one cursor. `fence` rises with every lease, so that
 -- a stale owner can't write; `last_leased_at` keeps turns fair between companies.
 -- `begins_at` is the moment in the vendor's time from which its versions are no history,
--- NULL until it is known. `incomplete` is why the last pull ended without proof.
+-- NULL until it is known. `pulled_at` is when a pull last ended, complete or not. A person
+-- who knows that the vendor obeys the company in requests has `company_vouched`.
 CREATE TABLE feed (
     id {id},
     account_id {integer} NOT NULL REFERENCES account (id),
@@ -46,18 +49,18 @@ CREATE TABLE feed (
     begins_at TEXT,
     removed_at {integer},
     cursor TEXT,
-    incomplete TEXT,
-    incomplete_since {integer},
     fence {integer} NOT NULL DEFAULT 0,
     leased_until {integer},
     last_leased_at {integer},
     last_page_at {integer},
+    pulled_at {integer},
     up_to_date_at {integer},
     first_complete_at {integer},
     documents {integer} NOT NULL DEFAULT 0,
     missed_notifications {integer} NOT NULL DEFAULT 0,
-    gaps {integer} NOT NULL DEFAULT 0,
+    company_vouched {boolean} NOT NULL DEFAULT FALSE,
     paused TEXT,
+    waits_since {integer},
     waits_until {integer},
     failures {integer} NOT NULL DEFAULT 0,
     last_error TEXT,
@@ -76,26 +79,32 @@ CREATE TABLE feed_cursor (
 ){by_key};
 
 -- Stretches of feeds in which versions may be missing: after `from_cursor` (NULL: from the
--- beginning) up to `to_cursor` (NULL: not known). `dismissed_by` is the person who closed it;
--- NULL if a pull proved that nothing is missing.
+-- beginning) up to `to_cursor` (NULL: not known). A feed is incomplete while it has an open
+-- one. `entries` are those of the page that may have been cut, `seen_fence` is the feed's
+-- fence when the gap was last found: a pull that began later, and did not find it again,
+-- closes it. `dismissed_by` is the person who closed it, NULL if a pull did.
 CREATE TABLE gap (
     id {id},
     feed_id {integer} NOT NULL REFERENCES feed (id),
     from_cursor TEXT,
     to_cursor TEXT,
     reason TEXT NOT NULL,
+    entries {integer} NOT NULL DEFAULT 0,
+    seen_fence {integer} NOT NULL,
     found_at {integer} NOT NULL,
     closed_at {integer},
     dismissed_by TEXT
 ){strict};
 
+CREATE INDEX gap_feed ON gap (feed_id, id);
 CREATE INDEX gap_open ON gap (feed_id) WHERE closed_at IS NULL;
 
 -- Triggers, apart from feeds and pulls, so that ingest, which writes them, never waits
 -- behind a page. `kind` is the order of urgency: 0 notification, 1 follow-up, 2 late
 -- follow-up, 3 reconciliation, 4 backfill. `raised` counts triggers; those above
 -- `feed_pull.completed` are pending. `again_at` is the latest due time that was requested
--- while a trigger was pending. `depth` is how far back the pull reads: 0 from the cursor, 1
+-- while a trigger was pending. `next_at` is when to look at the trigger again, at the latest
+-- when its feed may be pulled for it; NULL if it is not pending. `depth` is how far back the pull reads: 0 from the cursor, 1
 -- from the lookback, 2 from the beginning, 3 from `from_cursor` to `to_cursor`.
 CREATE TABLE feed_trigger (
     feed_id {integer} NOT NULL REFERENCES feed (id),
@@ -103,15 +112,22 @@ CREATE TABLE feed_trigger (
     raised {integer} NOT NULL,
     due_at {integer} NOT NULL,
     again_at {integer},
+    account_id {integer} NOT NULL,
+    queue TEXT NOT NULL,
+    next_at {integer},
     depth {integer} NOT NULL DEFAULT 0,
     from_cursor TEXT,
     to_cursor TEXT,
     PRIMARY KEY (feed_id, kind)
 ){by_key};
 
+-- The most urgent trigger is the first of its kind.
+CREATE INDEX feed_trigger_next ON feed_trigger (account_id, queue, kind, next_at) WHERE next_at IS NOT NULL;
+
 -- The pull for a kind of trigger: it will have completed the triggers up to `target`,
 -- which is NULL while no pull is in progress. `position` is the `from` of its next
--- request; the other two describe its previous page.
+-- request, `previous_next` the newest `next` of the vendor, and `progress` the JSON of what
+-- its pages have shown so far.
 CREATE TABLE feed_pull (
     feed_id {integer} NOT NULL REFERENCES feed (id),
     kind {integer} NOT NULL,
@@ -120,7 +136,7 @@ CREATE TABLE feed_pull (
     started_at {integer},
     position TEXT,
     previous_next TEXT,
-    previous_entries {integer} NOT NULL DEFAULT 0,
+    progress TEXT,
     PRIMARY KEY (feed_id, kind)
 ){by_key};
 
@@ -139,6 +155,15 @@ CREATE TABLE notification (
 
 CREATE UNIQUE INDEX notification_identity ON notification (message_id, account_id, event);
 
+-- `on_exported` notifications of an account whose shape is not understood. `triggered_at` is when
+-- one last triggered all feeds of the account's exported queue, which happens once in a while.
+CREATE TABLE unclear_notification (
+    account_id {integer} PRIMARY KEY REFERENCES account (id),
+    total {integer} NOT NULL,
+    last_at {integer} NOT NULL,
+    triggered_at {integer}
+){strict};
+
 -- One row: the newest notification that retention has processed. Rows arrive in the order
 -- of time, so the next step continues from there and never reads the table twice.
 CREATE TABLE retention (
@@ -148,8 +173,10 @@ CREATE TABLE retention (
 
 INSERT INTO retention (id, notification_id) VALUES (1, 0);
 
--- Versions of documents, numbered without gaps. `version_ms` is `version` as a moment,
--- NULL if it is not one. Retention removes `body`, never the row.
+-- Versions of documents, numbered without gaps. `version` is the canonical text of the
+-- moment, which orders by its bytes, and `version_ms` its milliseconds; a version that is no
+-- moment is kept as written, with NULL. Retention removes `body`, never the row. Of an erased
+-- version only its numbers and times are left: `document_id` is `erased-` and the sequence number.
 CREATE TABLE document (
     sequence {integer} PRIMARY KEY,
     feed_id {integer} NOT NULL REFERENCES feed (id),
@@ -160,6 +187,7 @@ CREATE TABLE document (
     first_pull {boolean} NOT NULL,
     found_by {integer} NOT NULL,
     stored_at {integer} NOT NULL,
+    erased_at {integer},
     body {bytes}
 ){strict};
 
@@ -167,7 +195,8 @@ CREATE TABLE document (
 CREATE UNIQUE INDEX document_identity ON document (document_id, version, feed_id);
 CREATE INDEX document_feed ON document (feed_id, sequence);
 
--- Versions that a person erased, by the SHA-256 digest of their document's id.
+-- Versions that a person erased, by the SHA-256 digest of their document's id, and with the
+-- empty version unreadable entries, by their own digest: no later pull brings them back.
 CREATE TABLE tombstone (
     feed_id {integer} NOT NULL REFERENCES feed (id),
     document_digest {bytes} NOT NULL,
@@ -240,7 +269,9 @@ CREATE INDEX quarantine_received ON quarantine (received_at);
 
 -- Files sent to the vendor. `correlation` is sent with the file and returned with the
 -- documents made of it. `owner` is the process that is sending it; no other process
--- sends it before `claimed_until`.
+-- sends it before `claimed_until`. `location` is where it is being sent, a secret that is
+-- removed once the file is there or refused: the same bytes are repeated at the same place.
+-- A person settles a sent file of which no document will come.
 CREATE TABLE upload (
     id {id},
     account_id {integer} NOT NULL REFERENCES account (id),
@@ -255,8 +286,14 @@ CREATE TABLE upload (
     created_at {integer} NOT NULL,
     changed_at {integer} NOT NULL,
     sent_at {integer},
-    last_error TEXT
+    last_error TEXT,
+    location TEXT,
+    settled_at {integer},
+    settled_reason TEXT
 ){strict};
+
+-- For removing locations that have expired.
+CREATE INDEX upload_located ON upload (changed_at) WHERE location IS NOT NULL;
 
 -- Not unique: `--force` sends the same content again.
 CREATE INDEX upload_content ON upload (account_id, sha256);
@@ -267,6 +304,8 @@ CREATE TABLE upload_document (
     document_id TEXT NOT NULL,
     PRIMARY KEY (upload_id, document_id)
 ){by_key};
+
+CREATE INDEX upload_of_document ON upload_document (document_id);
 
 -- Destinations of documents. Every version at or below `position`, of feeds that were
 -- started, is settled. Versions stored when the destination was registered, or when its
@@ -376,6 +415,14 @@ CREATE TABLE delivery_attempt (
     times {integer} NOT NULL,
     PRIMARY KEY (destination_id, sequence, number),
     FOREIGN KEY (destination_id, sequence) REFERENCES delivery (destination_id, sequence)
+){by_key};
+
+-- Files of erased documents at destinations that are folders, until they are removed: one line
+-- of a delivery's note each.
+CREATE TABLE erased_file (
+    destination_id {integer} NOT NULL REFERENCES destination (id),
+    path TEXT NOT NULL,
+    PRIMARY KEY (destination_id, path)
 ){by_key};
 
 -- Import errors for the vendor's accountant: one for each (version, text). The digest

@@ -219,7 +219,7 @@ async fn activity_is_counted_by_the_hour() {
 async fn feeds_are_paged_in_the_order_of_their_names() {
     let app = TestApp::spawn().await;
     for company in ["7", "10", "a/b", "9"] {
-        app.admin_post("/v1/pull", &json!({"company": company}))
+        app.admin_post("/v1/pull", &json!({"company": company, "new": true}))
             .await;
     }
     app.admin_post("/v1/pull", &json!({"queue": "digitized"}))
@@ -258,11 +258,13 @@ async fn a_wrong_method_or_a_large_body_is_answered_with_a_problem() {
 async fn a_pull_triggers_the_feeds_it_names() {
     let app = TestApp::spawn().await;
     let (status, answer) = app
-        .admin_post("/v1/pull", &json!({"company": "00302320404"}))
+        .admin_post("/v1/pull", &json!({"company": "00302320404", "new": true}))
         .await;
     assert_eq!(status, 200);
     let feed = json!({"account": "default", "queue": "exported", "company": "00302320404"});
-    assert_eq!(answer, json!({"feeds": [feed]}));
+    let warning = "company code `00302320404` has 11 digits; a company's code has nine, an older one seven; did you mean \
+                   `302320404`?";
+    assert_eq!(answer, json!({"feeds": [feed], "warnings": [warning]}));
     let feeds = app.admin("/v1/feeds").await;
     let triggers = feeds["rows"][0]["triggers"].as_array().unwrap();
     assert!(triggers.contains(&json!("notification")), "{triggers:?}");

@@ -276,6 +276,40 @@ async fn each_page_shows_and_escapes_rows_in_both_languages() {
 }
 
 #[tokio::test]
+async fn an_upload_without_a_document_is_settled_with_a_button() {
+    let app = filled(|_| {}).await;
+    let (page, cookie) = page_and_cookie(&app, "/uploads").await;
+    assert_eq!(page.matches("action=\"/do/settle\"").count(), 1, "{page}");
+    let (id, form_token) = (
+        between(&page, "name=\"id\" value=\"", "\""),
+        form_token(&page),
+    );
+    let without = [("id", id), ("form_token", &form_token)];
+    let refused = submit(&app, "/do/settle", &cookie, &without).await;
+    assert_eq!(refused.status(), 400);
+    let fields = [
+        ("id", id),
+        ("reason", "jau yra kita kopija"),
+        ("form_token", &form_token),
+    ];
+    let settled = submit(&app, "/do/settle", &cookie, &fields).await;
+    assert_eq!(settled.status(), 200);
+    for (language, word) in [("en", "settled"), ("lt", "užbaigta")] {
+        let page = get(&app, &format!("/uploads?lang={language}")).await;
+        assert!(
+            page.contains(word) && page.contains("jau yra kita kopija"),
+            "{page}"
+        );
+        assert!(!page.contains("/do/settle"), "{page}");
+    }
+    let audit = app.admin("/v1/audit").await.to_string();
+    assert!(audit.contains("uploads settle"), "{audit}");
+    // A second time, from an old page.
+    let again = submit(&app, "/do/settle", &cookie, &fields).await;
+    assert_eq!(again.status(), 409);
+}
+
+#[tokio::test]
 async fn what_is_invisible_in_a_document_is_shown_as_an_escape() {
     let app = TestApp::spawn().await;
     let hostile = json!({

@@ -372,7 +372,7 @@ async fn a_full_disk_is_reported_at_first_start_and_by_doctor() {
     assert_eq!(report.results("disk"), ["fail"], "{}", report.words("disk"));
     report.assert_explained();
 
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount(2) else {
         eprintln!("skipped: this user may not mount a small disk");
         return;
     };

@@ -173,10 +173,106 @@ async fn a_batch_pull_stores_all_and_exits_with_0_twice() {
 async fn pull_exits_with_1_if_a_feed_is_refused_and_pulls_others() {
     let scene = Scene::new("").await;
     scene.export(2);
-    let finished = scene.run(&["pull", "--company", "999999999"]).await;
+    let finished = scene
+        .run(&["pull", "--company", "999999999", "--new"])
+        .await;
     assert_eq!(finished.code, 1, "{}", finished.errors);
     assert!(finished.out.contains("404"), "{}", finished.out);
     scene.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test]
+async fn a_mistyped_company_makes_no_feed() {
+    let scene = Scene::new("").await;
+    scene.export(2);
+    scene.succeed(&["pull"]).await;
+    for (code, words) in [
+        ("999999999", "its last digit does not fit the others"),
+        ("LT302320404", "did you mean `302320404`?"),
+        ("UAB Pavyzdys", "is no number of nine digits"),
+        // A code that looks right, of a company that nobody has named.
+        ("110053842", "has no feed"),
+    ] {
+        for arguments in [
+            &["pull"][..],
+            &["feeds", "start-at", "2026-01-01T00:00:00Z"],
+        ] {
+            let arguments = [arguments, &["--company", code]].concat();
+            let finished = scene.run(&arguments).await;
+            assert_eq!(finished.code, 1, "{arguments:?}: {}", finished.errors);
+            assert!(finished.errors.contains(words), "{}", finished.errors);
+            assert!(finished.errors.contains("--new"), "{}", finished.errors);
+        }
+    }
+    let listed = scene.succeed(&["feeds", "list"]).await;
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+
+    // Somebody insists.
+    let finished = scene
+        .run(&["pull", "--company", "LT302320404", "--new"])
+        .await;
+    assert!(
+        finished
+            .errors
+            .contains("warning: company code `LT302320404`"),
+        "{}",
+        finished.errors
+    );
+    let removed = ["feeds", "remove", "--company", "LT302320404"];
+    scene.succeed(&removed).await;
+    let listed = scene.succeed(&["feeds", "list"]).await;
+    let line = listed.lines().find(|line| line.contains("/LT302320404"));
+    assert!(
+        line.is_some_and(|line| line.contains("removed since")),
+        "{listed}"
+    );
+    let pulled = scene.succeed(&["pull"]).await;
+    assert!(!pulled.contains("/LT302320404"), "{pulled}");
+    let finished = scene.run(&["pull", "--company", "LT302320404"]).await;
+    assert!(
+        finished.errors.contains("feeds resume"),
+        "{}",
+        finished.errors
+    );
+    assert_eq!(scene.run(&removed).await.code, 1, "a second time");
+    let whole_account = scene.run(&["feeds", "remove"]).await;
+    assert_eq!(whole_account.code, 2, "{}", whole_account.errors);
+    let resumed = scene
+        .succeed(&["feeds", "resume", "--company", "LT302320404"])
+        .await;
+    assert_eq!(resumed, "Resumed 1 feed of account `default`.\n");
+}
+
+#[tokio::test]
+async fn a_feed_continues_where_another_program_has_stopped() {
+    let scene = Scene::new("page_size=10").await;
+    let first = scene.control.export(COMPANY, 5).expect("exported");
+    let stopped_at = first[4].1.clone();
+    scene.export(7);
+    let started = scene
+        .succeed(&["feeds", "start-at", &stopped_at, "--company", COMPANY])
+        .await;
+    assert!(
+        started.contains("from the beginning on, is recorded as a gap"),
+        "{started}"
+    );
+    scene.succeed(&["pull"]).await;
+    let listed: Vec<String> = scene
+        .listed()
+        .await
+        .iter()
+        .map(|line| line["version"].as_str().expect("text").to_owned())
+        .collect();
+    assert!(!listed.is_empty());
+    assert!(
+        listed.iter().all(|version| *version > stopped_at),
+        "{listed:?}"
+    );
+    for (wrong, code) in [("", 2), ("a\u{7}b", 1)] {
+        let arguments = ["feeds", "start-at", wrong, "--company", COMPANY];
+        let finished = scene.run(&arguments).await;
+        assert_eq!(finished.code, code, "{}", finished.errors);
+    }
 }
 
 #[tokio::test]
@@ -255,6 +351,52 @@ async fn feeds_are_listed_with_their_state_paused_and_resumed() {
     assert_eq!(listed[0]["documents"], 2);
     let whole_queue = scene.run(&["feeds", "pause", "--queue", "exported"]).await;
     assert_eq!(whole_queue.code, 2, "{}", whole_queue.errors);
+}
+
+#[tokio::test]
+async fn feeds_gaps_shows_stretches_and_dismisses_them() {
+    let scene = Scene::new("from=exclusive,page_edge=split,page_size=20,ties=30").await;
+    scene.succeed(&["pull"]).await;
+    let none = scene.succeed(&["feeds", "gaps"]).await;
+    assert!(none.starts_with("No gaps"), "{none}");
+    scene.export(30);
+    scene.run(&["pull"]).await;
+    let shown = scene.succeed(&["feeds", "gaps"]).await;
+    let line = shown.lines().nth(1).expect("a row");
+    for part in [
+        "1",
+        "default/exported/302320404",
+        "page_size_unknown",
+        "the beginning",
+    ] {
+        assert!(line.contains(part), "{part}: {shown}");
+    }
+    let listed = scene.succeed(&["feeds", "list"]).await;
+    assert!(listed.contains("page_size_unknown"), "{listed}");
+    let doctor = scene.run(&["doctor", "--quick"]).await;
+    assert!(
+        doctor.out.contains("note      incomplete: "),
+        "{}",
+        doctor.out
+    );
+
+    let dismissed = scene.succeed(&["feeds", "gaps", "--dismiss", "1"]).await;
+    assert!(dismissed.starts_with("Dismissed gap 1"), "{dismissed}");
+    let again = scene.run(&["feeds", "gaps", "--dismiss", "1"]).await;
+    assert_ne!(again.code, 0, "{}", again.out);
+    assert!(again.errors.contains("closed already"), "{}", again.errors);
+    scene.succeed(&["pull"]).await;
+    let json = scene.succeed(&["feeds", "list", "--json"]).await;
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(
+        (&json[0]["incomplete"], &json[0]["gaps"]),
+        (&Value::Null, &Value::from(0))
+    );
+    let closed = scene
+        .succeed(&["feeds", "gaps", "--closed", "--json"])
+        .await;
+    let closed: Value = serde_json::from_str(&closed).expect("JSON");
+    assert!(closed[0]["dismissed_by"].is_string(), "{closed}");
 }
 
 #[tokio::test]
@@ -405,7 +547,9 @@ async fn documents_list_filters_by_queue_and_company() {
     scene.export(2);
     scene.control.export(NEIGHBOR, 3).expect("exported");
     scene.succeed(&["pull"]).await;
-    scene.succeed(&["pull", "--company", NEIGHBOR]).await;
+    scene
+        .succeed(&["pull", "--company", NEIGHBOR, "--new"])
+        .await;
     scene.succeed(&["pull", "--queue", "digitized"]).await;
     scene.assert_complete(&exported(COMPANY)).await;
     scene.assert_complete(&exported(NEIGHBOR)).await;

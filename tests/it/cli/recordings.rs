@@ -9,6 +9,7 @@ use axum::routing::get;
 use ivesk_webhook::domain::Event;
 use ivesk_webhook::emulator::{DEFAULT_COMPANIES, Publication, Tamper};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::net::TcpListener;
 
 use crate::support::emulator::emulator;
@@ -198,6 +199,29 @@ async fn resigned_recordings_are_accepted_and_old_ones_are_not() {
     assert_eq!(kinds, expected);
 }
 
+/// Returns a page of all documents after a `from` that names one of the first page.
+fn rest(first: &str, last: &str, query: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Page<'a> {
+        #[serde(borrow)]
+        documents: Vec<&'a RawValue>,
+        next: Option<String>,
+    }
+    let read = |page| serde_json::from_str::<Page<'_>>(page).expect("a page");
+    let (_, from) =
+        url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "from")?;
+    let names = |document: &&RawValue| document.get().contains(&format!("\"{from}\""));
+    let (first, last) = (read(first), read(last));
+    let index = first.documents.iter().position(names)?;
+    let documents = first.documents[index + 1..].iter().chain(&last.documents);
+    let documents: Vec<&str> = documents.map(|document| document.get()).collect();
+    let next = serde_json::to_string(&last.next).expect("JSON");
+    Some(format!(
+        "{{\"documents\":[{}],\"next\":{next}}}",
+        documents.join(",")
+    ))
+}
+
 /// Starts an Įvesk.lt that answers with recorded pages; returns its origin.
 async fn recorded_vendor(last: &'static str) -> String {
     let page =
@@ -219,11 +243,11 @@ async fn recorded_vendor(last: &'static str) -> String {
                 })
             };
             let page = match from.as_str() {
-                "" => &first,
-                _ if follows(&first) => &last,
-                _ => &after,
+                "" => first.clone(),
+                _ if follows(&first) => last.clone(),
+                _ => rest(&first, &last, &from).unwrap_or_else(|| after.clone()),
             };
-            std::future::ready(([("content-type", "application/json")], page.clone()))
+            std::future::ready(([("content-type", "application/json")], page))
         })
     };
     let routes = Router::new()

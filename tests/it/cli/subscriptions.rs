@@ -79,7 +79,7 @@ async fn an_unknown_topic_is_shown_approved_and_heard() {
     assert_eq!(rows[0]["name"], "ivesk-webhook-default-on_exported");
     let (_, list, _) = scene.run(&["subscriptions", "list"]).await;
     assert!(
-        list.contains(TOPIC) && list.contains("needs a person"),
+        list.contains(TOPIC) && list.contains("Needs a person"),
         "{list}"
     );
     let report = Report::of(&scene.installation, &["--quick"]).await;
@@ -133,6 +133,42 @@ async fn an_unknown_topic_is_shown_approved_and_heard() {
     assert!(words.contains("is confirmed, last heard at"), "{words}");
     // Only the default accounts are suggested to be removed.
     assert!(report.results("topics").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_approval_is_revoked_by_number_and_by_arn() {
+    let scene = Scene::new().await;
+    let approve = ["subscriptions", "approve", "1", "--yes"];
+    let (code, _, errors) = scene.run(&approve).await;
+    assert_eq!(code, Some(0), "{errors}");
+    let user = format!("user:{}", rustix::process::geteuid().as_raw());
+    let row = scene.rows().await.remove(0);
+    assert_eq!(row["topic_approved_by"], user);
+    let arn = row["subscription_arn"].as_str().expect("an ARN").to_owned();
+
+    let (code, out, errors) = scene.run(&["subscriptions", "revoke", "1"]).await;
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(out.contains(TOPIC), "{out}");
+    assert!(scene.rows().await.is_empty());
+    assert_eq!(scene.notify().await, Some(403));
+    for unknown in ["1", TOPIC] {
+        let (code, _, errors) = scene.run(&["subscriptions", "revoke", unknown]).await;
+        assert_eq!(code, Some(1), "{errors}");
+    }
+
+    // SNS asks again only for a subscription that it does not have.
+    let control = scene.emulator.control();
+    assert!(control.unsubscribe(&arn));
+    within("the announcement", control.idle()).await;
+    scene.create().await;
+    let id = scene.rows().await[0]["id"].to_string();
+    let approve = ["subscriptions", "approve", &id, "--yes"];
+    let (code, _, errors) = scene.run(&approve).await;
+    assert_eq!(code, Some(0), "{errors}");
+    let (code, _, errors) = scene.run(&["subscriptions", "revoke", TOPIC]).await;
+    assert_eq!(code, Some(0), "{errors}");
+    let (_, list, _) = scene.run(&["audit", "list"]).await;
+    assert_eq!(list.matches("subscriptions revoke").count(), 2, "{list}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

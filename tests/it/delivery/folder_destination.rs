@@ -15,13 +15,13 @@ use ivesk_webhook::emulator::{
     sample_pdf,
 };
 use ivesk_webhook::file_names::identity;
-use ivesk_webhook::ivesk::{Client, document};
+use ivesk_webhook::ivesk::{Client, Entry, document};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracing::Level;
 use tracing::instrument::WithSubscriber as _;
 
-use crate::support::captured_log::CapturedLog;
+use crate::support::captured_log::{CapturedLog, in_own_process};
 use crate::support::destinations::{
     AMPLE, COMPANY, VENDOR_API, config, delivered, delivery, destination_config, make_pipe,
     other_account, try_open, unavailable,
@@ -182,7 +182,7 @@ impl Scene {
         let version = found.expect("it is listed").expect("it has an id");
         Delivery {
             version: version.version,
-            body: version.body,
+            body: version.body.to_vec(),
             ..delivery(id, json!({}))
         }
     }
@@ -243,8 +243,9 @@ async fn an_expired_link_requests_a_fresh_one_and_leaves_no_file() {
     assert_eq!(scene.archive.files(), set([]));
     assert_eq!(scene.archive.hidden_files(), set([]));
 
+    let listed = scene.pulled(&document.document_id).await;
     let fresh = Delivery {
-        link: document::link(&scene.pulled(&document.document_id).await.body),
+        link: Entry::parse(&listed.body).and_then(|entry| entry.link()),
         ..document
     };
     scene.archive.file(&fresh).await;
@@ -950,7 +951,8 @@ fn a_list_destination_is_sent_nothing() {
 
 #[tokio::test]
 async fn no_log_line_holds_a_link_or_a_document() {
-    let captured = CapturedLog::default();
+    in_own_process!(no_log_line_holds_a_link_or_a_document);
+    let captured = CapturedLog::new();
     // A document without its file, and a destination that fails.
     let deliveries = async {
         let answers = [Answer::ok("planted"), Answer::status(500, "planted")];

@@ -99,6 +99,7 @@ fn exported(control: &Control) -> BTreeMap<Version, String> {
     let mut exported = BTreeMap::new();
     for code in DEFAULT_COMPANIES {
         for (document_id, version) in control.documents(Queue::Exported, code) {
+            let version = puller::canonical(&version);
             let delivery = Delivery {
                 feed: puller::exported(code),
                 document_id: document_id.clone(),
@@ -414,7 +415,10 @@ fn check_folder(folder: &Path, control: &Control) -> Vec<String> {
             };
             let id = document["id"].as_str().unwrap_or_default();
             match expected.remove(id) {
-                Some(version) if document["exportedat"] == *version => {}
+                Some(version)
+                    if document["exportedat"]
+                        .as_str()
+                        .is_some_and(|text| puller::canonical(text) == *version) => {}
                 other => broken.push(format!(
                     "{} is of {}, not {other:?}",
                     path.display(),

@@ -132,6 +132,8 @@ impl Scene {
             lease: minutes(2),
             requests_per_account: 16,
             lookback: hours(24),
+            min_interval: Duration::ZERO,
+            reconcile_every: Duration::from_secs(3600),
             queues: Queue::ALL.map(|queue| (default_account(), queue)).to_vec(),
         };
         self.store.lease_page(request).await.expect("leasing works")
@@ -143,7 +145,7 @@ impl Scene {
             let version = |(id, version): &(&str, Timestamp)| DocumentVersion {
                 id: (*id).to_owned(),
                 version: version.to_string(),
-                body: b"{}".to_vec(),
+                body: "{}".into(),
             };
             let returned = |correlation: &&str| UploadReturn {
                 correlation: (*correlation).to_owned(),
@@ -152,7 +154,7 @@ impl Scene {
             let page = PageToCommit {
                 documents: documents.iter().map(version).collect(),
                 uploads: uploads.iter().map(returned).collect(),
-                end: PageEnd::UpToDate,
+                end: PageEnd::EndOfQueue,
                 ..PageToCommit::default()
             };
             let plan = PullPlan {
@@ -225,14 +227,20 @@ async fn paused_feeds_and_accounts_alarm_unless_a_person_did_it() {
     let lease = scene.lease().await.expect("due");
     let failed = scene
         .store
-        .fail_page(lease, failure, "404".to_owned())
+        .fail_page(lease, failure, "404".to_owned(), scene.clock.now())
         .await;
     failed.expect("stored");
     let alarm = scene.assert_raised(AlarmKind::Paused).await;
     assert_eq!(alarm.subject, "default/exported/302320404");
     assert!(alarm.text.contains("feeds resume"), "{}", alarm.text);
 
-    let paused = |paused| scene.store.set_paused(default_account(), None, paused);
+    let paused = |paused| {
+        let change = match paused {
+            true => PauseChange::Pause,
+            false => PauseChange::Resume { accept: false },
+        };
+        scene.store.set_paused(default_account(), None, change)
+    };
     paused(true).await.expect("paused by hand");
     scene.assert_ended(AlarmKind::Paused).await;
 
@@ -245,7 +253,7 @@ async fn paused_feeds_and_accounts_alarm_unless_a_person_did_it() {
     let lease = scene.lease().await.expect("due");
     let failed = scene
         .store
-        .fail_page(lease, failure, "401".to_owned())
+        .fail_page(lease, failure, "401".to_owned(), scene.clock.now())
         .await;
     failed.expect("stored");
     assert_eq!(
@@ -302,6 +310,84 @@ async fn a_feed_that_stays_behind_alarms_unless_nothing_ran() {
     );
     scene.clock.advance(minutes(16));
     assert_eq!(check(&restarted).await, (vec![AlarmKind::Behind], vec![]));
+}
+
+#[tokio::test]
+async fn an_incomplete_feed_alarms_an_unknown_page_size_after_a_day() {
+    use IncompleteReason::{GroupCut, PageSizeUnknown};
+    for reason in [GroupCut, PageSizeUnknown] {
+        let scene = Scene::new().await;
+        scene.notify(exported(COMPANY)).await;
+        let lease = scene.lease().await.expect("due");
+        let gap = FoundGap {
+            from: None,
+            to: None,
+            reason,
+            entries: 30,
+        };
+        let page = PageToCommit {
+            gaps: vec![gap],
+            end: PageEnd::EndOfQueue,
+            ..PageToCommit::default()
+        };
+        let plan = PullPlan {
+            now: scene.clock.now(),
+            follow_ups: [hours(1_000), hours(2_000)],
+            reconcile_every: hours(1_000),
+            lookback: hours(24),
+        };
+        let stored = scene.store.commit_page(lease, page, plan).await;
+        stored.expect("stored");
+        if reason == PageSizeUnknown {
+            assert_eq!(scene.check().await, (vec![], vec![]), "it is a notice");
+            scene.clock.advance(hours(24));
+            let raised = scene.check().await.0;
+            assert!(raised.contains(&AlarmKind::Incomplete), "{raised:?}");
+        } else {
+            let alarm = scene.assert_raised(AlarmKind::Incomplete).await;
+            assert_eq!(alarm.subject, "default/exported/302320404");
+            assert!(alarm.text.contains("feeds gaps"), "{}", alarm.text);
+        }
+        // A pull that finds it no more closes it.
+        scene.notify(exported(COMPANY)).await;
+        scene.pull(&[], &[]).await;
+        let ended = scene.check().await.1;
+        assert!(ended.contains(&AlarmKind::Incomplete), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_alarm_ends_because_others_began() {
+    let scene = Scene::new().await;
+    let pause = async |code: String| {
+        let feed = exported(&code);
+        scene.notify(feed.clone()).await;
+        let failure = PageFailure::FeedPaused {
+            reason: FeedPauseReason::NotFound,
+            retry_at: scene.clock.now().after(hours(1_000)),
+        };
+        let lease = scene.lease().await.expect("due");
+        let failed = scene
+            .store
+            .fail_page(lease, failure, "404".to_owned(), scene.clock.now())
+            .await;
+        failed.expect("stored");
+    };
+    for number in 0..100 {
+        pause(format!("5{number:08}")).await;
+    }
+    assert_eq!(scene.check().await.0.len(), 100);
+    // Feeds that are listed before them.
+    for number in 0..50 {
+        pause(format!("1{number:08}")).await;
+    }
+    assert_eq!(scene.check().await, (vec![], vec![]));
+    let active = scene.active().await;
+    assert_eq!(active.len(), 100);
+    assert!(
+        active.iter().all(|alarm| alarm.subject.contains("/5")),
+        "{active:?}"
+    );
 }
 
 #[tokio::test]
@@ -404,7 +490,7 @@ async fn late_uploads_alarm_until_their_documents_arrive() {
         claim: minutes(1),
     };
     let begun = scene.store.begin_upload(upload).await.expect("claimed");
-    let UploadBegun::Send(row) = begun else {
+    let UploadBegun::Send { row, .. } = begun else {
         panic!("{begun:?}");
     };
     let (id, now) = (row.id, scene.clock.now());
@@ -413,7 +499,8 @@ async fn late_uploads_alarm_until_their_documents_arrive() {
         .end_upload(id, "me".to_owned(), UploadEnd::Sent, now);
     assert!(sent.await.expect("stored"));
     assert_eq!(scene.check().await, (vec![], vec![]));
-    scene.clock.advance(hours(12) + minutes(1));
+    // Twelve working hours are over by then, whatever the day.
+    scene.clock.advance(hours(5 * 24));
     scene.assert_raised(AlarmKind::UploadsLate).await;
     scene.notify(digitized()).await;
     scene.pull(&[], &["mark"]).await;
@@ -625,7 +712,7 @@ async fn pause(scene: &Scene) {
     let lease = scene.lease().await.expect("due");
     let failed = scene
         .store
-        .fail_page(lease, failure, "403".to_owned())
+        .fail_page(lease, failure, "403".to_owned(), scene.clock.now())
         .await;
     failed.expect("stored");
 }
@@ -666,7 +753,14 @@ async fn an_unreachable_address_is_notified_in_order_afterwards() {
     assert_eq!(error, "`alarms.url` answered 302");
 
     // It ends before its beginning could be notified.
-    let resumed = scene.store.set_paused(default_account(), None, false).await;
+    let resumed = scene
+        .store
+        .set_paused(
+            default_account(),
+            None,
+            PauseChange::Resume { accept: false },
+        )
+        .await;
     resumed.expect("resumed");
     scene.assert_ended(AlarmKind::Paused).await;
     scene.clock.advance(minutes(20));

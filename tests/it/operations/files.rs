@@ -55,7 +55,7 @@ fn set_mode(path: &Path, mode: u32) {
 async fn no_other_user_may_read_a_file_whatever_the_umask() {
     let emulator = emulator("").await;
     let archive = "[destinations.archive]\nkind = 'folder'\npath = 'made/archive'\n\
-                   history = 'deliver'\n[upload]\nwatch = 'outbox'";
+                   history = 'deliver'\n[upload]\nwatch = 'outbox'\nquiet_time = '1s'";
     let installation = Installation::beside(&emulator, "", archive);
     let folder = installation.folder();
     let outbox = folder.join("outbox");

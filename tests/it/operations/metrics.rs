@@ -8,7 +8,7 @@ use std::time::Duration;
 use ivesk_webhook::config::default_account;
 use ivesk_webhook::domain::{DestinationName, Queue};
 use ivesk_webhook::emulator::signer::Signer;
-use ivesk_webhook::store::{CertificateRow, DestinationFilter};
+use ivesk_webhook::store::{CertificateRow, DestinationFilter, PauseChange};
 use serde_json::Value;
 
 use crate::support::app::TestApp;
@@ -70,7 +70,7 @@ async fn scrape(installation: &Installation, accept: &str) -> (String, String) {
 async fn promtool_accepts_the_metrics_of_a_server_that_has_worked() {
     let emulator = emulator("page_size=7").await;
     let control = emulator.control();
-    let installation = Installation::beside(&emulator, "", "");
+    let installation = Installation::beside(&emulator, "", "[pull]\nmin_interval = \"1ms\"\n");
     let server = installation.start().await;
     one_of_each(&control, &installation).await;
 
@@ -290,7 +290,10 @@ async fn every_metric_of_rules_and_dashboard_is_exposed() {
         .register_feeds(vec![exported("1")], start_time())
         .await
         .expect("registered");
-    let paused = app.store.set_paused(default_account(), None, true).await;
+    let paused = app
+        .store
+        .set_paused(default_account(), None, PauseChange::Pause)
+        .await;
     paused.expect("paused");
     exposed_names.extend(exposed(&app.metrics().await));
 

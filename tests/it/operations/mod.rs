@@ -3,8 +3,10 @@
 mod alarms;
 mod corpus;
 mod egress;
+mod erasing;
 mod files;
 mod metrics;
+mod postgres_faults;
 mod proxies;
 mod sbom;
 mod secrets;

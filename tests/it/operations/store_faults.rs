@@ -15,9 +15,9 @@ use crate::support::process::{Installation, Server, within, write_program};
 use crate::support::small_disk::SmallDisk;
 
 /// A server with a subscription, whose alarms are appended to a file.
-struct Scene {
-    control: Control,
-    installation: Installation,
+pub(super) struct Scene {
+    pub(super) control: Control,
+    pub(super) installation: Installation,
     server: Server,
     database: PathBuf,
     notices: tempfile::TempDir,
@@ -30,8 +30,21 @@ impl Scene {
         scene.subscribed().await
     }
 
-    /// Starts a server on `database`, or in the installation's folder.
+    /// Starts a server on a SQLite file, or in the installation's folder.
     async fn prepare(database: Option<&Path>) -> Self {
+        let url = database.map(|path| format!("sqlite://{}", path.display()));
+        let scene = Self::on(url.as_deref()).await;
+        match database {
+            Some(database) => Self {
+                database: database.to_owned(),
+                ..scene
+            },
+            None => scene,
+        }
+    }
+
+    /// Starts a server on the store at `url`, or in the installation's folder.
+    pub(super) async fn on(url: Option<&str>) -> Self {
         let emulator = emulator("time_scale=0.01").await;
         let notices = tempfile::tempdir().expect("a folder");
         let (program, file) = (
@@ -42,7 +55,7 @@ impl Scene {
             &program,
             &format!("#!/bin/sh\ncat >>{0}\necho >>{0}\n", file.display()),
         );
-        let url = database.map(|path| format!("url = \"sqlite://{}\"\n", path.display()));
+        let url = url.map(|url| format!("url = \"{url}\"\n"));
         let sections = format!(
             "[alarms]\ncommand = [\"{}\"]\n[store]\nmin_free_bytes = 0\n{}",
             program.display(),
@@ -52,14 +65,14 @@ impl Scene {
         Self {
             control: emulator.control(),
             server: installation.start().await,
-            database: database.map_or_else(|| installation.database(), Path::to_owned),
+            database: installation.database(),
             installation,
             notices,
             _emulator: emulator,
         }
     }
 
-    async fn subscribed(self) -> Self {
+    pub(super) async fn subscribed(self) -> Self {
         let events = [Event::OnExported];
         self.installation.subscribe(&self.control, &events).await;
         self
@@ -78,6 +91,29 @@ impl Scene {
         within("an answer of 503", refused).await;
     }
 
+    /// Publishes messages, one after another, until an attempt to deliver one was answered 503;
+    /// returns their number.
+    pub(super) async fn publish_until_503(&self) -> usize {
+        let before = self.control.attempts();
+        let mut published = 0;
+        within("an answer of 503", async {
+            while self.control.attempts().failed == before.failed {
+                published += 1;
+                let publication = Publication::exported(DEFAULT_COMPANIES[0]);
+                self.control
+                    .notify(&publication)
+                    .expect("the account exists");
+                let count = before.acknowledged + before.failed + published;
+                let answered = self
+                    .control
+                    .attempts_reached(move |totals| totals.acknowledged + totals.failed >= count);
+                answered.await;
+            }
+        })
+        .await;
+        usize::try_from(published).expect("few")
+    }
+
     async fn get(&self, path: &str) -> (u16, String) {
         let answer = self
             .installation
@@ -89,7 +125,7 @@ impl Scene {
     }
 
     /// Waits until `path` contains all of `parts`.
-    async fn shows(&self, path: &str, parts: &[&str]) {
+    pub(super) async fn shows(&self, path: &str, parts: &[&str]) {
         within(path, async {
             loop {
                 let (_, text) = self.get(path).await;
@@ -119,7 +155,7 @@ impl Scene {
         .await;
     }
 
-    async fn logs(&self, part: &str) {
+    pub(super) async fn logs(&self, part: &str) {
         within("a line of the log", async {
             while !self.server.log().contains(part) {
                 tokio::task::yield_now().await;
@@ -129,7 +165,7 @@ impl Scene {
     }
 
     /// Asserts that the fault is seen everywhere, with `text` and the refusal's `code`.
-    async fn sees(&self, code: &str, text: &str) {
+    pub(super) async fn sees(&self, code: &str, text: &str) {
         self.message_is_answered_503().await;
         self.shows("/readyz", &[code]).await;
         self.logs(text).await;
@@ -143,7 +179,7 @@ impl Scene {
     }
 
     /// Asserts that everything is well again, and that the end of the alarm is told.
-    async fn recovers(&self) {
+    pub(super) async fn recovers(&self) {
         self.shows("/readyz", &["ready"]).await;
         self.notice(&["\"alarm\":\"store\"", "\"state\":\"ended\""])
             .await;
@@ -163,7 +199,7 @@ impl Scene {
         }
     }
 
-    async fn stored_notifications(&self) -> usize {
+    pub(super) async fn stored_notifications(&self) -> usize {
         let (_, text) = self.get("/v1/notifications?limit=500").await;
         let page: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let rows = page["rows"].as_array().expect("a list");
@@ -259,7 +295,7 @@ async fn a_truncated_database_is_seen() {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_seen_whatever_the_settings() {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount(2) else {
         eprintln!("skipped: this user may not mount");
         return;
     };

@@ -2,6 +2,8 @@
 
 mod faults;
 mod model;
+mod odd_answers;
+mod pace;
 mod paging;
 mod random_operations;
 mod service;

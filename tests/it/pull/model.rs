@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ivesk_webhook::config::{Config, default_account};
-use ivesk_webhook::domain::{Clock, Feed, Queue};
+use ivesk_webhook::domain::{Clock, Company, Feed, Queue};
 use ivesk_webhook::emulator::{Control, Emulator, EmulatorSettings, Endpoint};
-use ivesk_webhook::ivesk;
+use ivesk_webhook::ivesk::notification::Announcement;
 use ivesk_webhook::pull::{Puller, configured_feeds};
 use ivesk_webhook::service::open_store;
 use ivesk_webhook::store::{DocumentRow, SharedStore, Trigger, TriggerKind};
@@ -20,7 +20,7 @@ use crate::pull::random_operations::{
 };
 use crate::support::databases::Database;
 use crate::support::puller::{
-    check_numbering, company, digitized, documents, exported, folder, hours, run_for,
+    canonical, check_numbering, company, digitized, documents, folder, hours, run_for,
     set_exported_path, settings, settle, signer, start_time, stored,
 };
 
@@ -264,8 +264,10 @@ impl Run {
             "number" => format!(r#"{{"companyCode":{code}}}"#),
             _ => format!(r#"{{"companyCode":"{code}"}}"#),
         };
-        let named = ivesk::notification::company(&message).expect("a company");
-        exported(named.as_str())
+        match Announcement::read(&message) {
+            Announcement::Company(named) => self.config.api.exported_feed(default_account(), named),
+            other => panic!("{message}: {other:?}"),
+        }
     }
 
     fn switch(&self, text: &str) {
@@ -305,7 +307,14 @@ impl Run {
 
     fn compare(&self, feed: &Feed, rows: &[DocumentRow]) -> Result<(), String> {
         let stored: Vec<_> = stored(rows, feed);
+        let key = |(id, version): &(String, String)| (id.clone(), canonical(version));
+        let ever_listed: BTreeSet<_> = self.ever_listed.iter().map(key).collect();
         let mut listed: Vec<_> = match feed.queue {
+            Queue::Exported if feed.company == Company::mixed() => self
+                .codes
+                .iter()
+                .flat_map(|code| self.control.documents(Queue::Exported, code))
+                .collect(),
             Queue::Exported => self
                 .control
                 .documents(Queue::Exported, feed.company.as_str()),
@@ -315,10 +324,11 @@ impl Run {
                 .flat_map(|code| self.control.documents(Queue::Digitized, code))
                 .collect(),
         };
+        listed = listed.iter().map(key).collect();
         listed.sort();
         let lost: Vec<_> = listed.iter().filter(|at| !stored.contains(at)).collect();
         let moved_away = |at: &&(String, String)| {
-            self.positions.of("re_export") == "moves" && self.ever_listed.contains(*at)
+            self.positions.of("re_export") == "moves" && ever_listed.contains(*at)
         };
         let invented: Vec<_> = stored
             .iter()

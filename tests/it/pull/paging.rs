@@ -1,9 +1,14 @@
 //! Paging, in each way that the vendor's documentation leaves open.
 
-use ivesk_webhook::pull::PullOutcome;
+use std::sync::Arc;
 
+use ivesk_webhook::pull::{PullOutcome, Puller};
+use ivesk_webhook::service::store_options;
+use ivesk_webhook::store::{GapFilter, IncompleteReason, Store, StoreOptions};
+
+use crate::support::faults::Faults;
 use crate::support::puller::{
-    Bench, COMPANY, assert_everything_arrives, exported, hours, minutes, seconds,
+    Bench, COMPANY, assert_everything_arrives, documents, exported, hours, minutes, seconds, settle,
 };
 
 #[tokio::test]
@@ -14,7 +19,7 @@ async fn u11_all_arrives_with_or_without_next_on_the_last_page() {
 
 #[tokio::test]
 async fn u11_a_last_page_without_next_is_not_downloaded_again() {
-    let bench = Bench::caught_up("last_page_next=absent").await;
+    let bench = Bench::caught_up("last_page_next=absent,page_size=30").await;
     bench.export(COMPANY, 40).await;
     bench.settle().await;
     bench.control.reset_requests();
@@ -68,46 +73,130 @@ async fn u14_documents_after_an_oversized_group_are_found() {
     bench.assert_complete(&exported(COMPANY)).await;
 }
 
+/// Exports one document later than all others, announced; asserts that it arrives.
+async fn assert_later_ones_arrive(bench: &Bench) {
+    bench.switch("ties=1");
+    bench.clock.advance(minutes(1));
+    let later = bench.control.export(COMPANY, 1).expect("exported");
+    bench.notify(COMPANY).await;
+    bench.settle().await;
+    let stored = bench.stored(&exported(COMPANY)).await;
+    assert!(stored.iter().any(|(id, _)| *id == later[0].0), "{later:?}");
+}
+
 #[tokio::test]
 async fn u14_250_documents_of_one_moment_arrive_where_pages_grow() {
     for from in ["inclusive", "exclusive"] {
-        let bench = Bench::caught_up(&format!(
-            "from={from},page_edge=whole,page_size=100,ties=250"
-        ))
-        .await;
+        let switches = format!("from={from},page_edge=whole,page_size=100,ties=250");
+        let bench = Bench::caught_up(&switches).await;
         bench.control.reset_requests();
         bench.export(COMPANY, 250).await;
         bench.settle().await;
         bench.assert_complete(&exported(COMPANY)).await;
         assert_eq!(bench.documents().await.len(), 250, "{from}");
         assert!(bench.requests() <= 3, "{from}: {}", bench.requests());
+        // How many documents a page may have is not known yet.
+        let row = bench.feed(&exported(COMPANY)).await;
+        assert_eq!(row.incomplete, Some(IncompleteReason::PageSizeUnknown));
+        assert_later_ones_arrive(&bench).await;
+        bench.assert_complete(&exported(COMPANY)).await;
     }
 }
 
 #[tokio::test]
-async fn u14_250_documents_of_one_moment_cut_by_pages_leave_a_gap() {
-    for from in ["inclusive", "exclusive"] {
+async fn u14_a_group_larger_than_a_page_is_a_gap_and_later_ones_arrive() {
+    for (from, page_size, ties) in [
+        ("inclusive", 99, 120),
+        ("inclusive", 99, 150),
+        ("exclusive", 50, 60),
+        ("inclusive", 100, 280),
+        ("exclusive", 100, 250),
+        ("exclusive", 10, 30),
+    ] {
         for earlier in [0, 30] {
-            let bench = Bench::new(&format!("from={from},page_edge=split,page_size=100")).await;
+            let case = format!("{from}, {ties} on pages of {page_size}, after {earlier}");
+            let switches = format!("from={from},page_edge=split,page_size={page_size}");
+            let bench = Bench::new(&switches).await;
             if earlier > 0 {
                 bench.export_unannounced(COMPANY, earlier);
                 bench.clock.advance(minutes(1));
             }
-            bench.settle().await;
             bench.control.reset_requests();
-            bench.switch("ties=250");
-            bench.export(COMPANY, 250).await;
+            bench.switch(&format!("ties={ties}"));
+            bench.export(COMPANY, ties).await;
             bench.settle().await;
             let row = bench.feed(&exported(COMPANY)).await;
-            assert!(row.gaps > 0, "{from} after {earlier}: {row:?}");
-            assert!(bench.requests() <= 5, "{from}: {}", bench.requests());
-            assert!(row.documents >= 100, "{row:?}");
+            assert!(row.gaps > 0 && row.incomplete.is_some(), "{case}: {row:?}");
+            assert_eq!(
+                (row.up_to_date_at, row.first_complete_at),
+                (None, None),
+                "{case}"
+            );
+            assert!(row.pulled_at.is_some(), "{case}");
+            assert!(bench.requests() <= 14, "{case}: {}", bench.requests());
+            assert_later_ones_arrive(&bench).await;
+            let row = bench.feed(&exported(COMPANY)).await;
+            assert_eq!(row.incomplete, Some(IncompleteReason::GroupCut), "{case}");
             // The feed is pulled no more often than others.
             bench.control.reset_requests();
             bench.run_for(hours(1)).await;
-            assert!(bench.requests() <= 20, "{from}: {}", bench.requests());
+            assert!(bench.requests() <= 40, "{case}: {}", bench.requests());
         }
     }
+}
+
+#[tokio::test]
+async fn a_larger_page_proves_a_group_that_may_have_been_cut() {
+    let bench = Bench::new("from=exclusive,page_edge=split,page_size=100,ties=30").await;
+    bench.export(COMPANY, 30).await;
+    bench.settle().await;
+    let row = bench.feed(&exported(COMPANY)).await;
+    assert_eq!(row.incomplete, Some(IncompleteReason::PageSizeUnknown));
+    assert_eq!(row.up_to_date_at, None);
+    bench.switch("ties=1");
+    bench.clock.advance(minutes(1));
+    bench.export(COMPANY, 31).await;
+    bench.run_for(hours(2)).await;
+    let row = bench.feed(&exported(COMPANY)).await;
+    assert_eq!((row.incomplete, row.gaps), (None, 0));
+    assert!(row.up_to_date_at.is_some() && row.first_complete_at.is_some());
+    bench.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test]
+async fn a_dismissed_gap_is_not_found_again() {
+    let bench = Bench::new("from=exclusive,page_edge=split,page_size=50,ties=60").await;
+    bench.export(COMPANY, 60).await;
+    bench.settle().await;
+    assert_later_ones_arrive(&bench).await;
+    let open = |closed| GapFilter {
+        closed,
+        after: 0,
+        limit: 10,
+    };
+    let gaps = bench.store().gaps(open(false)).await.expect("gaps");
+    let [gap] = gaps.as_slice() else {
+        panic!("{gaps:?}");
+    };
+    assert_eq!(gap.reason, IncompleteReason::GroupCut);
+    let dismiss = || {
+        bench
+            .store()
+            .dismiss_gap(gap.id, "user:1".to_owned(), bench.clock.now())
+    };
+    assert!(dismiss().await.expect("dismissed"));
+    assert!(!dismiss().await.expect("answered"), "it is closed already");
+    bench.run_for(hours(3)).await;
+    let row = bench.feed(&exported(COMPANY)).await;
+    assert_eq!((row.incomplete, row.gaps), (None, 0), "{row:?}");
+    assert!(row.up_to_date_at.is_some());
+    let gaps = bench.store().gaps(open(true)).await.expect("gaps");
+    assert!(gaps.iter().all(|gap| gap.closed_at.is_some()), "{gaps:?}");
+    let by: Vec<_> = gaps
+        .iter()
+        .filter_map(|gap| gap.dismissed_by.as_deref())
+        .collect();
+    assert_eq!(by, ["user:1"]);
 }
 
 #[tokio::test]
@@ -117,18 +206,44 @@ async fn u15_a_stuck_next_stops_the_pull_and_loses_nothing_later() {
         bench.export_unannounced(COMPANY, 5);
         bench.settle().await;
         bench.switch("stuck_next=on");
-        bench.control.reset_requests();
         bench.clock.advance(minutes(1));
         bench.export(COMPANY, 40).await;
         bench.settle().await;
         let row = bench.feed(&exported(COMPANY)).await;
-        assert!(row.gaps > 0, "{from}: {row:?}");
-        assert!(bench.requests() <= 3, "{from}: {}", bench.requests());
+        assert_eq!(row.incomplete, Some(IncompleteReason::NextStuck), "{from}");
+        bench.control.reset_requests();
         bench.run_for(hours(3)).await;
-        assert!(bench.requests() <= 30, "{from}: {}", bench.requests());
+        assert!(bench.requests() <= 120, "{from}: {}", bench.requests());
+        assert_later_ones_arrive(&bench).await;
 
         bench.switch("stuck_next=off");
-        bench.run_for(hours(1)).await;
+        bench.run_for(hours(2)).await;
         bench.assert_complete(&exported(COMPANY)).await;
+        let row = bench.feed(&exported(COMPANY)).await;
+        assert_eq!((row.incomplete, row.gaps), (None, 0), "{from}");
     }
+}
+
+#[tokio::test]
+async fn a_low_disk_stops_pulling_until_there_is_room() {
+    let faults = Faults::none();
+    let bench = Bench::caught_up("").await;
+    bench.store().close().await.expect("closed");
+    let options = StoreOptions {
+        hooks: Some(faults.clone()),
+        ..store_options(&bench.config, &bench.clock)
+    };
+    let store = Arc::new(Store::open(options).await.expect("the store opens"));
+    let puller = Puller::new(&bench.config, Arc::clone(&store), bench.clock.clone());
+    let puller = puller.expect("a puller");
+    faults.set_free_bytes(1 << 20);
+    bench.export_unannounced(COMPANY, 3);
+    bench.clock.advance(hours(2));
+    bench.control.reset_requests();
+    assert!(settle(&puller).await.is_empty());
+    assert_eq!(bench.requests(), 0);
+    faults.set_free_bytes(1 << 40);
+    assert!(!settle(&puller).await.is_empty());
+    assert_eq!(documents(&store).await.len(), 3);
+    store.close().await.expect("closed");
 }

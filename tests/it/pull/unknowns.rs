@@ -3,17 +3,18 @@
 
 use std::time::Duration;
 
-use ivesk_webhook::domain::{Cursor, Event, Timestamp};
+use ivesk_webhook::config::default_account;
+use ivesk_webhook::domain::{Company, Cursor, Event, Feed, Queue, Timestamp};
 use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Fault, FaultKind, Publication};
-use ivesk_webhook::ivesk;
+use ivesk_webhook::ivesk::notification::Announcement;
 use ivesk_webhook::pull::PullOutcome;
-use ivesk_webhook::store::{FeedPauseReason, TriggerKind};
+use ivesk_webhook::store::{FeedPauseReason, PauseChange, TriggerKind};
 use serde_json::{Value, json};
 
 use crate::support::puller::{
-    Bench, COMPANY, NEIGHBOR, account_settings, assert_everything_arrives, check_numbering,
-    company, digitized, exported, hours, minutes, seconds, set_exported_path, settle, start_time,
-    tally,
+    Bench, COMPANY, NEIGHBOR, account_settings, assert_everything_arrives, canonical,
+    check_numbering, company, digitized, exported, hours, minutes, seconds, set_exported_path,
+    settle, start_time, tally,
 };
 
 #[tokio::test]
@@ -133,6 +134,9 @@ async fn u18_a_document_exported_again_is_a_new_current_version() {
         check_numbering(&rows).expect("numbering");
         let mut expected: Vec<_> = exports.clone();
         expected.extend(again.clone().map(|version| (exports[0].0.clone(), version)));
+        for (_, version) in &mut expected {
+            *version = canonical(version);
+        }
         expected.sort();
         assert_eq!(
             bench.stored(&exported(COMPANY)).await,
@@ -275,7 +279,12 @@ async fn u1_each_request_has_one_from_and_its_presets_query() {
             .map(|record| record.path)
             .collect();
         assert_eq!(paths, [path.clone(), path], "{company_in}");
-        bench.assert_complete(&exported(COMPANY)).await;
+        let of_company = company(COMPANY);
+        let feed = bench
+            .config
+            .api
+            .exported_feed(default_account(), of_company);
+        bench.assert_complete(&feed).await;
     }
 }
 
@@ -383,6 +392,111 @@ async fn a_vendor_that_ignores_the_company_pauses_the_feed() {
 }
 
 #[tokio::test]
+async fn a_document_between_two_companies_is_stored_for_both() {
+    for preset in ["path", "prefix", "query"] {
+        let bench = Bench::with(&format!("company_in={preset}"), |config| {
+            set_exported_path(config, preset);
+        })
+        .await;
+        let of_both = [COMPANY, NEIGHBOR].map(|code| {
+            let exported = bench.control.export(code, 1).expect("exported");
+            let both = json!({ "id": "both", "exportedat": "2026-11-23T08:00:00Z" });
+            bench.amend(&exported[0].0, both);
+            code
+        });
+        for code in of_both {
+            bench.notify(code).await;
+            bench.settle().await;
+            let row = bench.feed(&exported(code)).await;
+            assert_eq!((row.documents, row.paused), (1, None), "{preset}: {row:?}");
+        }
+        assert_eq!(bench.documents().await.len(), 2, "{preset}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_without_a_company_is_one_feed_for_each_key() {
+    let bench = Bench::with("company_in=none", |config| {
+        set_exported_path(config, "none");
+        let account = account_settings(config);
+        account.companies = vec![company(COMPANY), company(NEIGHBOR)];
+        account.digitized = true;
+    })
+    .await;
+    bench.settle().await;
+    let only = Feed::exported(default_account(), Company::mixed());
+    assert_eq!(only.to_string(), "default/exported");
+    bench.export_unannounced(COMPANY, 3);
+    bench.export_unannounced(NEIGHBOR, 2);
+    // Companies of the digitized queue are in the same feed.
+    bench.run_for(hours(2)).await;
+    let mut feeds: Vec<_> = bench.store().feeds().await.expect("feeds");
+    feeds.retain(|row| row.feed.queue == Queue::Exported);
+    let names: Vec<_> = feeds.iter().map(|row| row.feed.to_string()).collect();
+    assert_eq!(names, ["default/exported"]);
+    assert_eq!((feeds[0].documents, feeds[0].paused), (5, None));
+}
+
+#[tokio::test]
+async fn a_person_can_vouch_for_a_company_s_documents() {
+    let bench = Bench::caught_up("company_filter=ignored").await;
+    bench.export(COMPANY, 3).await;
+    bench.settle().await;
+    bench.notify(NEIGHBOR).await;
+    bench.settle().await;
+    let feed = exported(NEIGHBOR);
+    assert!(bench.feed(&feed).await.paused.is_some());
+    let account = feed.account.clone();
+    let change = PauseChange::Resume { accept: true };
+    let resumed = bench
+        .store()
+        .set_paused(account, Some(feed.clone()), change);
+    assert_eq!(resumed.await.expect("resumed"), 1);
+    bench.run_for(hours(2)).await;
+    let row = bench.feed(&feed).await;
+    assert_eq!((row.documents, row.paused), (3, None));
+}
+
+#[tokio::test]
+async fn one_moment_in_other_digits_or_zones_is_one_version() {
+    let bench = Bench::caught_up("").await;
+    let exports = bench.control.export(COMPANY, 1).expect("exported");
+    let id = exports[0].0.as_str();
+    for version in [
+        "2026-11-01T00:00:01.12Z",
+        "2026-11-01T00:00:01.120Z",
+        "2026-11-01 02:00:01.12 +0200",
+        "2026-11-01T00:00:01.12",
+    ] {
+        bench.amend(id, json!({ "exportedat": version }));
+        bench.notify(COMPANY).await;
+        bench.settle().await;
+        bench.run_for(minutes(10)).await;
+    }
+    let rows = bench.documents().await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(rows[0].version, "2026-11-01T00:00:01.12");
+    let body = rows[0].body.as_deref().expect("a body");
+    let body: Value = serde_json::from_slice(body).expect("JSON");
+    assert_eq!(body["exportedat"], "2026-11-01T00:00:01.12Z", "as written");
+    // A finer moment is another version, and the newer one.
+    bench.amend(id, json!({ "exportedat": "2026-11-01T00:00:01.1200001Z" }));
+    bench.run_for(hours(2)).await;
+    bench.amend(id, json!({ "exportedat": "2026-11-01T00:00:01.12000009Z" }));
+    bench.run_for(hours(2)).await;
+    let rows = bench.documents().await;
+    let current: Vec<_> = rows
+        .iter()
+        .filter(|row| !row.superseded)
+        .map(|row| &*row.version)
+        .collect();
+    assert_eq!(
+        (rows.len(), current),
+        (3, vec!["2026-11-01T00:00:01.1200001"])
+    );
+}
+
+#[tokio::test]
 async fn companies_of_the_digitized_queue_become_exported_feeds() {
     for null_fields in ["off", "on"] {
         let bench = Bench::with(&format!("null_fields={null_fields}"), |config| {
@@ -437,8 +551,8 @@ fn u17_a_company_code_is_read_in_every_form() {
         json!({ "companyCode": 302_320_404 }),
         json!({ "COMPANYCODE": format!(" {COMPANY} "), "more": Value::Null }),
     ] {
-        let read = ivesk::notification::company(&message.to_string());
-        assert_eq!(read, Some(company(COMPANY)), "{message}");
+        let read = Announcement::read(&message.to_string());
+        assert_eq!(read, Announcement::Company(company(COMPANY)), "{message}");
     }
     let event = Publication::exported(COMPANY).event;
     assert_eq!(Event::from(event), Event::OnExported);

@@ -58,9 +58,19 @@ async fn a_page_is_requested_with_the_key_and_nothing_else() {
         .map(|name| name.as_str())
         .collect();
     names.sort_unstable();
-    assert_eq!(names, ["accept", "host", "user-agent", "x-api-key"]);
+    assert_eq!(
+        names,
+        [
+            "accept",
+            "accept-encoding",
+            "host",
+            "user-agent",
+            "x-api-key"
+        ]
+    );
     assert_eq!(requests[0].header("x-api-key"), Some(KEY.as_bytes()));
     assert_eq!(requests[0].header("accept"), Some(&b"application/json"[..]));
+    assert_eq!(requests[0].header("accept-encoding"), Some(&b"gzip"[..]));
     assert!(requests[0].body.is_empty());
 }
 
@@ -202,8 +212,7 @@ async fn a_success_that_is_no_page_is_malformed_and_not_empty() {
     for body in [
         "",
         "<!DOCTYPE html><title>Sign in</title>",
-        "{}",
-        r#"{"documents":null}"#,
+        r#"{"message":"not now"}"#,
         r#"{"documents":{}}"#,
         r#"{"documents":[{"id":1}"#,
         "[]",

@@ -2,10 +2,9 @@
 
 use ivesk_webhook::domain::Event;
 use tracing::Level;
-use tracing::instrument::WithSubscriber;
 
 use crate::support::app::{PATH_TOKEN, TestApp};
-use crate::support::captured_log::CapturedLog;
+use crate::support::captured_log::{CapturedLog, in_own_process};
 use crate::support::fake_sns::{Confirming, Message, PLANTED_TOKEN, STRANGER};
 use crate::support::faults::Fault;
 
@@ -36,16 +35,15 @@ async fn send_one_of_each() -> Vec<String> {
     signatures
 }
 
-// The service's tasks do not inherit a thread's subscriber, so this one is global: the lines
-// of other tests are searched too.
+// The service's tasks do not inherit a thread's subscriber, so this one is global.
 #[tokio::test]
 async fn no_log_line_holds_a_secret_at_any_level() {
-    let captured = CapturedLog::default();
+    in_own_process!(no_log_line_holds_a_secret_at_any_level);
+    let captured = CapturedLog::new();
     let subscriber = captured.subscriber(Level::TRACE);
-    // If another test was first, this test's own task is still captured below.
-    let _ = tracing::dispatcher::set_global_default(subscriber.clone());
+    tracing::dispatcher::set_global_default(subscriber).expect("the first one");
 
-    let signatures = send_one_of_each().with_subscriber(subscriber).await;
+    let signatures = send_one_of_each().await;
 
     let log = captured.text();
     assert!(log.contains("signature_mismatch"), "the log was captured");

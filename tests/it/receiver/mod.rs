@@ -8,4 +8,5 @@ mod logging;
 mod refusing;
 mod stopping;
 mod subscriptions;
+mod unclear;
 mod unexpected;

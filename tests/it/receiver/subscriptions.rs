@@ -10,7 +10,8 @@ use ivesk_webhook::domain::Event;
 use ivesk_webhook::metrics::{StoreSnapshot, TextFormat};
 use ivesk_webhook::service::{Service, open_store, store_options};
 use ivesk_webhook::store::{
-    CertificateRow, MAX_UNKNOWN_TOPICS, Store, StoreOptions, SubscriptionRow, SubscriptionState,
+    CertificateRow, MAX_UNKNOWN_TOPICS, Store, StoreOptions, SubscriptionChange, SubscriptionRow,
+    SubscriptionState,
 };
 use ivesk_webhook::subscriptions::{ConfirmOutcome, TOKEN_LIFE};
 use serde_json::json;
@@ -18,7 +19,7 @@ use tracing::Level;
 use tracing::instrument::WithSubscriber as _;
 
 use crate::support::app::{TestApp, code};
-use crate::support::captured_log::CapturedLog;
+use crate::support::captured_log::{CapturedLog, in_own_process};
 use crate::support::fake_sns::{Confirming, FOREIGN_TOPIC, Message, SIGNER, STRANGER, TOPIC};
 use crate::support::faults::{Fault, Faults};
 
@@ -78,6 +79,27 @@ async fn an_unreachable_sns_is_503_and_the_worker_retries() {
     assert_eq!(outcome, ConfirmOutcome::Confirmed { id: row.id });
     assert_eq!(app.deliver(&message).await.status(), 200);
     assert_eq!(app.sns.visits(), 2);
+}
+
+/// A clock that was ahead wrote when to try again.
+#[tokio::test]
+async fn a_confirmation_that_waits_for_the_future_is_retried() {
+    let app = TestApp::spawn().await;
+    let confirmations = &app.service().app().confirmations;
+    app.sns.set_confirming(Confirming::Fails);
+    app.deliver(&Message::confirmation(&app.sns)).await;
+    let row = app.subscription().await;
+    let failed = SubscriptionChange::AttemptFailed {
+        token: row.token,
+        error: "HTTP 503".to_owned(),
+        next_try_at: Some(app.clock.now().after(TOKEN_LIFE)),
+    };
+    let now = app.clock.now();
+    let changed = app.store.change_subscription(row.id, failed, now).await;
+    changed.unwrap();
+    app.sns.set_confirming(Confirming::Succeeds);
+    let outcome = confirmations.confirm_next().await.unwrap();
+    assert_eq!(outcome, ConfirmOutcome::Confirmed { id: row.id });
 }
 
 #[tokio::test]
@@ -226,6 +248,7 @@ async fn an_ended_subscription_raises_the_alarm_and_can_be_restored() {
 
 #[tokio::test]
 async fn an_ended_subscription_is_reported_at_each_start() {
+    in_own_process!(an_ended_subscription_is_reported_at_each_start);
     let mut app = TestApp::spawn().await;
     app.deliver(&Message::confirmation(&app.sns)).await;
     app.clock.advance(Duration::from_secs(60));
@@ -236,7 +259,7 @@ async fn an_ended_subscription_is_reported_at_each_start() {
     config.admin.listen.set_port(0);
     assert!(app.stop().await);
 
-    let captured = CapturedLog::default();
+    let captured = CapturedLog::new();
     let store = open_store(&config, &app.clock).await.unwrap();
     // The first process's counters are lost; its rows are not.
     let service = Service::start_with(config, store, app.clock.clone())
@@ -267,7 +290,7 @@ fn other_handles(app: &TestApp) -> Arc<App> {
 
 /// Returns the lines that are logged now about subscriptions.
 async fn problems(app: &TestApp, handles: &App) -> Vec<String> {
-    let captured = CapturedLog::default();
+    let captured = CapturedLog::new();
     let config = app.config();
     let logged = handles.confirmations.log_problems(&config);
     let subscriber = captured.subscriber(Level::INFO);
@@ -289,6 +312,7 @@ fn notification_of(app: &TestApp, topic_arn: &str) -> Message {
 
 #[tokio::test]
 async fn a_confirmation_of_an_unknown_topic_waits_for_a_person() {
+    in_own_process!(a_confirmation_of_an_unknown_topic_waits_for_a_person);
     let app = TestApp::spawn().await;
     let foreign = Message::confirmation(&app.sns).of_topic(FOREIGN_TOPIC);
     for _ in 0..3 {
@@ -408,6 +432,64 @@ async fn an_approval_is_known_to_replicas_and_after_a_restart() {
     assert!(restarted.stop().await);
 }
 
+/// A replica that knows the approval is not told that it was revoked: the store says so.
+#[tokio::test]
+async fn a_revoked_topic_is_refused_at_once_by_every_replica() {
+    let app = TestApp::spawn().await;
+    let row = offer_unknown(&app).await;
+    let mut config = app.config();
+    config.public.listen.set_port(0);
+    config.admin.listen.set_port(0);
+    let approve = format!("/v1/subscriptions/{}/approve", row.id);
+    app.admin_post(&approve, &json!({})).await;
+    let replica = Service::start_with(config, app.store.clone(), app.clock.clone())
+        .await
+        .unwrap();
+    let path = app.webhook(Event::OnExported);
+    let deliver = async |message: Message| {
+        let url = format!("http://{}{path}", replica.public_address());
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answer = client.post(url).body(message.body()).send().await;
+        answer.unwrap().status().as_u16()
+    };
+    assert_eq!(deliver(notification_of(&app, FOREIGN_TOPIC)).await, 200);
+    let listed = app.admin("/v1/subscriptions").await;
+    let approver = listed["rows"][0]["topic_approved_by"].as_str().unwrap();
+    assert!(approver.starts_with("token"), "{approver}");
+
+    let topic = json!({ "topic_arn": FOREIGN_TOPIC });
+    let (status, revoked) = app.admin_post("/v1/subscriptions/revoke", &topic).await;
+    assert_eq!(
+        (status.as_u16(), revoked),
+        (200, json!({ "subscriptions": 1 }))
+    );
+
+    assert_eq!(deliver(notification_of(&app, FOREIGN_TOPIC)).await, 403);
+    let here = code(app.deliver(&notification_of(&app, FOREIGN_TOPIC)).await).await;
+    assert_eq!(here, (403, "topic_not_allowed".to_owned()));
+    // Its confirmations wait for a person again, and are not visited.
+    let visits = app.sns.visits();
+    let again = Message::confirmation(&app.sns)
+        .of_topic(FOREIGN_TOPIC)
+        .published_at(app.clock.now());
+    assert_eq!(deliver(again).await, 200);
+    assert_eq!(app.sns.visits(), visits);
+    assert_eq!(
+        app.subscription().await.state,
+        SubscriptionState::UnknownTopic
+    );
+    let audit = app.admin("/v1/audit").await;
+    let row = &audit["rows"][0];
+    assert_eq!(row["action"], "subscriptions revoke", "{audit}");
+    assert!(row["subject"].as_str().unwrap().contains(FOREIGN_TOPIC));
+
+    for (topic, expected) in [(FOREIGN_TOPIC, 404), (TOPIC, 409)] {
+        let topic = json!({ "topic_arn": topic });
+        let (status, _) = app.admin_post("/v1/subscriptions/revoke", &topic).await;
+        assert_eq!(status, expected);
+    }
+}
+
 #[tokio::test]
 async fn a_store_that_cannot_say_what_is_approved_is_503() {
     let app = TestApp::spawn().await;
@@ -523,6 +605,7 @@ async fn the_end_of_an_older_subscription_leaves_the_live_one() {
 
 #[tokio::test]
 async fn a_missing_subscription_is_loud_and_rarely_repeated() {
+    in_own_process!(a_missing_subscription_is_loud_and_rarely_repeated);
     let app = TestApp::spawn().await;
     let handles = other_handles(&app);
     let lines = async || problems(&app, &handles).await;

@@ -13,7 +13,7 @@ use ivesk_webhook::sns::MessageType;
 use ivesk_webhook::store::{
     AcceptedMessage, BackupFile, DocumentFilter, Hooks, LeaseRequest, PageEnd, PageFailure,
     PageLease, PageOutcome, PageToCommit, PullPlan, SharedStore, Store, StoreError, StoreOptions,
-    SubscriptionChange, Trigger, TriggerKind,
+    SubscriptionChange, Trigger, TriggerKind, Triggers,
 };
 
 use crate::support::databases::{Cluster, Database, Options, query_sql, run_sql, skip_postgres};
@@ -59,6 +59,8 @@ impl Pair {
             lease: Duration::from_secs(120),
             requests_per_account,
             lookback: Duration::from_secs(3600),
+            min_interval: Duration::ZERO,
+            reconcile_every: Duration::from_secs(3600),
             queues: ["default", "one", "two"]
                 .map(|name| (account(name), Queue::Exported))
                 .to_vec(),
@@ -155,7 +157,7 @@ fn page(feed: &Feed, number: usize, versions: usize, end: PageEnd) -> PageToComm
             .map(|n| DocumentVersion {
                 id: format!("{feed}-{number}-{n}"),
                 version: "2026-09-20T00:00:00.000Z".to_owned(),
-                body: b"{}".to_vec(),
+                body: "{}".into(),
             })
             .collect(),
         cursor: Some(Cursor::new(number.to_string())),
@@ -210,7 +212,7 @@ async fn a_reader_beside_writers_sees_sequences_without_gaps() {
             {
                 number += 1;
                 let end = match lease.position.previous_next.as_ref() {
-                    Some(next) if next.as_str().len() >= PAGES => PageEnd::UpToDate,
+                    Some(next) if next.as_str().len() >= PAGES => PageEnd::EndOfQueue,
                     _ => PageEnd::More,
                 };
                 let mut page = page(&lease.feed, worker * 1000 + number, 1 + number % 5, end);
@@ -267,7 +269,7 @@ async fn all_replicas_together_respect_an_accounts_limit() {
             assert_eq!(feeds.len(), leased.len(), "one pull for a feed");
         }
         for lease in leases {
-            let page = page(&lease.feed, 1, 0, PageEnd::UpToDate);
+            let page = page(&lease.feed, 1, 0, PageEnd::EndOfQueue);
             let stored = pair.stores[1].commit_page(lease, page, pair.plan()).await;
             stored.expect("any replica may store it");
         }
@@ -308,7 +310,12 @@ async fn a_retry_after_of_one_replica_holds_for_all() {
     let lease = lease.expect("answered").expect("due");
     let until = START.after(Duration::from_secs(60));
     pair.stores[0]
-        .fail_page(lease, PageFailure::AccountWaits(until), "429".to_owned())
+        .fail_page(
+            lease,
+            PageFailure::AccountWaits(until),
+            "429".to_owned(),
+            START,
+        )
         .await
         .expect("stored");
     assert!(pair.lease_at_once(8, 4).await.is_empty());
@@ -531,7 +538,8 @@ async fn replicas_change_subscriptions_at_once_without_deadlock() {
                     event: Event::OnExported,
                     message: verify(&verifier, &body).await.expect("genuine"),
                     received_at: START,
-                    trigger: Some(feed("default", 1)),
+                    triggers: Triggers::Feed(feed("default", 1)),
+                    needs_approval: false,
                 };
                 accepts.push((Arc::clone(store), accepted));
             }

@@ -17,6 +17,7 @@ on_both_stores! {
     an_alarm_begins_once_and_ends_once_whoever_checks,
     an_alarm_seen_by_one_process_lingers_for_a_while,
     alarms_are_notified_in_order_by_one_process_at_a_time,
+    a_notice_that_waits_for_the_future_is_sent,
     alarms_without_a_target_are_not_notified_later,
     ended_alarms_are_forgotten_and_active_ones_are_not,
 }
@@ -141,6 +142,19 @@ async fn alarms_are_notified_in_order_by_one_process_at_a_time(database: Databas
     assert!(test.lease_notice().await.is_none(), "no notice is left");
     let row = test.alarms(false).await.remove(0);
     assert_eq!(row.last_error.as_deref(), Some("answered 410"));
+}
+
+/// A clock that was ahead wrote when to try again.
+async fn a_notice_that_waits_for_the_future_is_sent(database: Database) {
+    let test = TestStore::new(database).await;
+    test.observe(&[AlarmKind::Paused]).await;
+    let notice = test.lease_notice().await.expect("a notice");
+    let failed = NoticeEnd::TryAgain {
+        at: test.clock.now().after(48 * HOUR),
+        error: "answered 500".to_owned(),
+    };
+    assert!(test.end_notice(notice, failed).await);
+    assert!(test.lease_notice().await.is_some());
 }
 
 async fn alarms_without_a_target_are_not_notified_later(database: Database) {

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use ivesk_webhook::domain::{Clock, Event, Timestamp};
+use ivesk_webhook::domain::{Account, Clock, Company, Event, Feed, Timestamp};
 use ivesk_webhook::sns::{MessageType, Verifier};
 use ivesk_webhook::store::{
     AcceptedMessage, HourCount, Insertion, Quarantined, RefusedCount, Retention, StoreError,
-    TriggerKind,
+    TriggerKind, Triggers,
 };
 
 use super::test_store::{HOUR, START, TestStore, account, company, last_page, retention};
@@ -22,6 +22,7 @@ on_both_stores! {
     the_quarantine_is_bounded_with_a_share_for_allowed_topics,
     the_quarantine_is_bounded_in_number_too,
     retention_removes_bodies_and_never_identities,
+    an_unclear_notification_triggers_all_feeds_once_in_a_while,
 }
 
 /// Verified messages of one topic.
@@ -49,11 +50,12 @@ impl Messages {
             event: Event::OnExported,
             message: verified.expect("a genuine message"),
             received_at: START,
-            trigger: None,
+            triggers: Triggers::Nothing,
+            needs_approval: false,
         }
     }
 
-    async fn notification(&self, number: u32) -> AcceptedMessage {
+    pub(super) async fn notification(&self, number: u32) -> AcceptedMessage {
         self.message(number, MessageType::Notification, START).await
     }
 }
@@ -84,7 +86,7 @@ async fn one_message_sent_eight_times_is_one_row_and_one_pull(database: Database
     let mut copies = Vec::new();
     for _ in 0..8 {
         let mut copy = messages.notification(1).await;
-        copy.trigger = Some(company("302320404"));
+        copy.triggers = Triggers::Feed(company("302320404"));
         copies.push(test.store.accept(copy));
     }
     let outcomes = join_all(copies).await;
@@ -295,4 +297,46 @@ async fn retention_removes_bodies_and_never_identities(database: Database) {
     let again = messages.notification(1).await;
     let accepted = test.store.accept(again).await;
     assert_eq!(accepted.expect("answered"), Insertion::Duplicate);
+}
+
+async fn an_unclear_notification_triggers_all_feeds_once_in_a_while(database: Database) {
+    let mut test = TestStore::new(database).await;
+    let messages = Messages::new();
+    let stranger = Feed::exported(
+        Account::parse("another").expect("a name"),
+        Company::parse("1").expect("a code"),
+    );
+    let feeds = vec![
+        company("1"),
+        company("2"),
+        Feed::digitized(account()),
+        stranger,
+    ];
+    let registered = test.store.register_feeds(feeds, START);
+    registered.await.expect("stored");
+    test.drain().await;
+    let pulled = async |test: &TestStore, number| {
+        let mut message = messages.notification(number).await;
+        message.triggers = Triggers::AllFeeds;
+        test.store.accept(message).await.expect("accepted");
+        let mut served = test.drain().await;
+        served.retain(|kind| *kind == TriggerKind::Notification);
+        served.len()
+    };
+    assert_eq!(pulled(&test, 1).await, 2, "both feeds of its event");
+    assert_eq!(pulled(&test, 2).await, 0);
+    // A restart does not forget it.
+    test = test.reopen().await;
+    assert_eq!(pulled(&test, 3).await, 0);
+    let later =
+        |by: &str| format!("UPDATE unclear_notification SET triggered_at = triggered_at {by}");
+    test.database.run(&later("- 299000")).await;
+    assert_eq!(pulled(&test, 4).await, 0);
+    test.database.run(&later("- 1001")).await;
+    assert_eq!(pulled(&test, 5).await, 2);
+    // A clock that was ahead for a moment does not silence it for long.
+    test.database.run(&later("+ 86400000")).await;
+    assert_eq!(pulled(&test, 6).await, 2);
+    let counts = test.store.unclear_notifications().await.expect("readable");
+    assert_eq!((counts.len(), counts[0].total), (1, 6));
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ivesk_webhook::domain::{Account, Company, Cursor, Feed, Queue};
 use ivesk_webhook::store::{
-    DocumentSearch, FeedPauseReason, PageFailure, PageOutcome, PageToCommit, StoreError, Trigger,
-    TriggerKind, UnreadableEntry,
+    DocumentSearch, FeedPauseReason, PageFailure, PageOutcome, PageToCommit, PauseChange,
+    StoreError, Trigger, TriggerKind, UnreadableEntry,
 };
 
 use super::test_store::{HOUR, START, TestStore, account, company, last_page, page};
@@ -35,7 +35,7 @@ async fn a_stale_owner_writes_nothing(database: Database) {
     let failure = PageFailure::FeedWaits(test.clock.now().after(HOUR));
     let failed = test
         .store
-        .fail_page(stale.clone(), failure, "late".to_owned())
+        .fail_page(stale.clone(), failure, "late".to_owned(), START)
         .await;
     assert!(matches!(failed, Err(StoreError::StaleLease)));
     let released = test.store.release_page(stale).await;
@@ -109,9 +109,9 @@ async fn an_overlap_read_moves_the_cursor_with_its_last_page_only(database: Data
 async fn a_newer_version_supersedes_in_whichever_order_they_arrive(database: Database) {
     let test = TestStore::new(database).await;
     let versions = [
-        "2026-01-02T00:00:00.000Z",
-        "2026-01-03T00:00:00.000Z",
-        "2026-01-01T00:00:00.000Z",
+        "2026-01-02T00:00:00",
+        "2026-01-03T00:00:00",
+        "2026-01-01T00:00:00",
     ];
     for version in versions {
         test.pull(&company("1"), last_page(&[("a", version)], None))
@@ -160,14 +160,25 @@ async fn a_page_of_another_company_pauses_the_feed(database: Database) {
     let page = || last_page(&[("x", "1"), ("y", "2")], Some("2"));
     test.pull(&a, page()).await;
     test.drain().await;
-    let outcome = test.pull(&b, page()).await;
-    assert_eq!(outcome, PageOutcome::CompanyFilterIgnored);
+    test.trigger(&b, TriggerKind::Notification).await;
+    let lease = test.lease().await.expect("the feed is due");
+    let outcome = test.commit(lease.clone(), page()).await.expect("answered");
+    assert!(
+        matches!(outcome, PageOutcome::CompanyDoubted(_)),
+        "{outcome:?}"
+    );
+    let paused = test.store.pause_for_ignored_company(lease).await;
+    paused.expect("it is paused");
     let row = test.feed(&b).await;
     assert_eq!(row.paused, Some(FeedPauseReason::CompanyFilterIgnored));
     assert_eq!((row.documents, row.cursor), (0, None));
     test.trigger(&b, TriggerKind::Notification).await;
     assert!(test.lease().await.is_none(), "it waits for an operator");
-    let resumed = test.store.set_paused(account(), Some(b.clone()), false);
+    let resumed = test.store.set_paused(
+        account(),
+        Some(b.clone()),
+        PauseChange::Resume { accept: false },
+    );
     assert_eq!(resumed.await.expect("answered"), 1);
     assert_eq!(test.lease().await.expect("it was resumed").feed, b);
 }
@@ -204,7 +215,7 @@ async fn companies_of_the_digitized_queue_become_feeds(database: Database) {
     let digitized = Feed::digitized(account());
     let unreadable = |body: &str| UnreadableEntry {
         dedup_key: "{}".into(),
-        body: body.into(),
+        body: body.to_owned().into(),
     };
     let page = PageToCommit {
         companies: vec![Company::parse("302320404").expect("a code")],

@@ -40,7 +40,7 @@ async fn queries_for_a_pages_documents_never_scan_their_feed() {
         &["SEARCH d USING COVERING INDEX document_identity (document_id=? AND version=?"],
     );
     test.assert_plan(
-        "SELECT document_id, sequence, version_ms",
+        "SELECT document_id, sequence, version, version_ms",
         &["INDEX document_identity (document_id=?)"],
     );
 }

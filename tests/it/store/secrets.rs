@@ -18,11 +18,11 @@ fn debug_shows_the_length_of_a_body_but_not_the_body() {
     let document = DocumentVersion {
         id: "1".to_owned(),
         version: String::new(),
-        body: body(),
+        body: body().into(),
     };
     let unreadable = UnreadableEntry {
         dedup_key: body(),
-        body: body(),
+        body: body().into(),
     };
     let shown = [
         format!("{document:?}"),
@@ -38,8 +38,9 @@ fn debug_shows_the_length_of_a_body_but_not_the_body() {
         format!(
             "{:?}",
             Page {
-                documents: vec![body()],
-                next: None
+                documents: vec![body().into()],
+                next: None,
+                repaired: Vec::new(),
             }
         ),
         format!(
@@ -71,6 +72,7 @@ fn debug_shows_the_length_of_a_body_but_not_the_body() {
                 first_pull: false,
                 found_by: TriggerKind::Notification,
                 stored_at: received_at,
+                erased_at: None,
                 body: Some(body()),
             }
         ),

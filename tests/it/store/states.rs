@@ -18,8 +18,11 @@ fn feed() -> FeedRow {
         feed: Feed::digitized(account().account),
         cursor: None,
         last_page_at: None,
+        pulled_at: None,
         up_to_date_at: None,
         first_complete_at: None,
+        incomplete: None,
+        incomplete_since: None,
         documents: 0,
         missed_notifications: 0,
         gaps: 0,
@@ -29,6 +32,8 @@ fn feed() -> FeedRow {
         failures: 0,
         last_error: None,
         triggers: Vec::new(),
+        removed_at: None,
+        pending_notifications: 0,
     }
 }
 
@@ -50,4 +55,7 @@ fn a_feed_fails_until_it_succeeds_and_waits_for_its_account() {
     let reason = "unauthorized";
     let paused = RunState::Paused { reason };
     assert_eq!(feed.state(Some(&account), now), paused);
+    feed.removed_at = Some(now);
+    let removed = RunState::Removed { since: now };
+    assert_eq!(feed.state(Some(&account), now), removed);
 }

@@ -242,7 +242,7 @@ fn assert_all_stored(control: &Control, stored: &Stored, log: &str) {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_a_full_disk_messages_get_503_until_there_is_room() {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount(2) else {
         eprintln!("skipped: this user may not mount; the test above limits file sizes instead");
         return;
     };

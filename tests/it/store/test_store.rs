@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ivesk_webhook::domain::{
-    Account, Clock, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp,
+    Account, Clock, Company, Correction, Cursor, DocumentVersion, Feed, Queue, Timestamp,
 };
 use ivesk_webhook::store::{
     DocumentFilter, FeedRow, LeaseRequest, PageEnd, PageLease, PageOutcome, PageToCommit, PullPlan,
@@ -39,6 +39,18 @@ impl TestStore {
         }
     }
 
+    /// Creates one whose clock can be set ahead and back.
+    pub(super) async fn with_correction(database: Database) -> (Self, Correction) {
+        let (clock, correction) = Clock::manual(START).corrected();
+        let store = database.open(Options::at(clock.clone())).await;
+        let test = Self {
+            store: store.expect("a fresh store opens"),
+            clock,
+            database,
+        };
+        (test, correction)
+    }
+
     /// Closes and opens it, as a restart does.
     pub(super) async fn reopen(self) -> Self {
         self.store.close().await.expect("the store closes");
@@ -68,6 +80,8 @@ impl TestStore {
             lease: Duration::from_secs(120),
             requests_per_account: 1,
             lookback: 24 * HOUR,
+            min_interval: Duration::ZERO,
+            reconcile_every: HOUR,
             queues: Queue::ALL.map(|queue| (account(), queue)).to_vec(),
         }
     }
@@ -171,7 +185,7 @@ pub(super) fn documents(versions: &[(&str, &str)]) -> Vec<DocumentVersion> {
         .map(|(id, version)| DocumentVersion {
             id: (*id).to_owned(),
             version: (*version).to_owned(),
-            body: format!(r#"{{"id":"{id}","exportedat":"{version}"}}"#).into_bytes(),
+            body: format!(r#"{{"id":"{id}","exportedat":"{version}"}}"#).into(),
         })
         .collect()
 }
@@ -192,7 +206,7 @@ pub(super) fn last_page(versions: &[(&str, &str)], cursor: Option<&str>) -> Page
     PageToCommit {
         documents: documents(versions),
         cursor: cursor.map(Cursor::new),
-        end: PageEnd::UpToDate,
+        end: PageEnd::EndOfQueue,
         ..PageToCommit::default()
     }
 }

@@ -47,7 +47,10 @@ impl TestStore {
     }
 
     async fn fail(&self, lease: PageLease, failure: PageFailure, error: &str) {
-        let failed = self.store.fail_page(lease, failure, error.to_owned()).await;
+        let failed = self
+            .store
+            .fail_page(lease, failure, error.to_owned(), self.clock.now())
+            .await;
         failed.expect("the failure is recorded");
     }
 
@@ -170,6 +173,7 @@ async fn notifications_go_first_and_companies_take_turns(database: Database) {
     test.notify(&b).await;
     test.notify(&a).await;
     let mut order = Vec::new();
+    test.clock.advance(Duration::from_millis(1));
     for _ in 0..4 {
         let lease = test.lease().await.expect("a feed is due");
         assert_eq!(lease.kind, TriggerKind::Notification);

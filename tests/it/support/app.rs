@@ -231,7 +231,8 @@ impl TestApp {
 
     /// Stores documents as one page of company 1's exported feed.
     pub(crate) async fn store_documents(&self, documents: &[Value]) {
-        self.admin_post("/v1/pull", &json!({"company": "1"})).await;
+        self.admin_post("/v1/pull", &json!({"company": "1", "new": true}))
+            .await;
         let hour = std::time::Duration::from_secs(3600);
         let account = default_account();
         let lease = self
@@ -241,6 +242,8 @@ impl TestApp {
                 lease: hour,
                 requests_per_account: 1,
                 lookback: hour,
+                min_interval: std::time::Duration::ZERO,
+                reconcile_every: hour,
                 queues: vec![(account, Queue::Exported)],
             })
             .await;
@@ -250,10 +253,10 @@ impl TestApp {
                 .map(|document| DocumentVersion {
                     id: document["id"].as_str().unwrap().to_owned(),
                     version: "2026-11-02T10:00:00.000Z".to_owned(),
-                    body: document.to_string().into_bytes(),
+                    body: document.to_string().into(),
                 })
                 .collect(),
-            end: PageEnd::UpToDate,
+            end: PageEnd::EndOfQueue,
             ..PageToCommit::default()
         };
         let plan = PullPlan {

@@ -8,6 +8,8 @@ use ivesk_webhook::domain::{Event, Queue};
 use ivesk_webhook::emulator::{Control, DEFAULT_COMPANIES, Outcome};
 use ivesk_webhook::store::{DocumentFilter, Store};
 
+use crate::support::puller::canonical;
+
 /// Documents and messages of the vendor and SNS.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sent {
@@ -170,12 +172,12 @@ pub(crate) fn differences(sent: &Sent, stored: &Stored) -> Vec<String> {
             *missing
                 .entry(feed.clone())
                 .or_default()
-                .entry(version.clone())
+                .entry((version.0.clone(), canonical(&version.1)))
                 .or_default() += 1;
         }
     }
     for document in &stored.documents {
-        let version = (document.id.clone(), document.version.clone());
+        let version = (document.id.clone(), canonical(&document.version));
         *missing
             .entry(document.feed.clone())
             .or_default()

@@ -414,6 +414,18 @@ impl Cluster {
         }
     }
 
+    /// Makes the server's user the owner of a folder, which it can reach.
+    pub(crate) fn own_folder(&self, folder: &Path) -> Result<(), String> {
+        let parents = folder.ancestors().skip(1).take(1);
+        for parent in parents {
+            run(Command::new("chmod").arg("755").arg(parent))?;
+        }
+        match &self.user {
+            Some(user) => run(Command::new("chown").arg(user).arg(folder)),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the folder of its socket.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ivesk_webhook::config::{AccountConfig, Config, ExportedPath, Loopback, default_account};
-use ivesk_webhook::domain::{Clock, Company, Cursor, Feed, Queue, Timestamp};
+use ivesk_webhook::domain::{Clock, Company, Cursor, Feed, Queue, Timestamp, version_key};
 use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::emulator::{
     Control, DEFAULT_KEY, Emulator, EmulatorSettings, Endpoint, Fault, Switches,
@@ -141,6 +141,8 @@ impl Bench {
         if let Some(database) = &database {
             config.store.url = database.url();
         }
+        // Pulls of one moment follow each other.
+        config.pull.min_interval = Duration::ZERO;
         change(&mut config);
         let mut bench = Self {
             _database: database,
@@ -394,8 +396,16 @@ pub(crate) fn truth(control: &Control, feed: &Feed) -> Vec<(String, String)> {
         Queue::Exported => control.documents(Queue::Exported, feed.company.as_str()),
         Queue::Digitized => control.documents(Queue::Digitized, ""),
     };
+    for (_, version) in &mut versions {
+        *version = canonical(version);
+    }
     versions.sort();
     versions
+}
+
+/// Returns a version of the vendor as the store identifies it.
+pub(crate) fn canonical(version: &str) -> String {
+    version_key(version)
 }
 
 /// Checks that sequences run from 1 without a gap, and that the newest version of each

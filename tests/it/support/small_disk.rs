@@ -4,15 +4,15 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A file system of two mebibytes, unmounted when this is dropped.
+/// A small file system, unmounted when this is dropped.
 pub(crate) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    /// Returns `None` if this user may not mount.
-    pub(crate) fn mount() -> Option<Self> {
+    /// Mounts one of this many mebibytes; returns `None` if this user may not mount.
+    pub(crate) fn mount(mebibytes: u32) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"])
             .arg(folder.path())
             .output()
             .ok()?;

@@ -7,15 +7,15 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ivesk_webhook::backoff::Backoff;
-use ivesk_webhook::config::{ApiConfig, StoreUrl, UploadOptions, default_account};
+use ivesk_webhook::config::{ApiConfig, StoreUrl, UploadConfig, UploadOptions, default_account};
 use ivesk_webhook::domain::{Clock, Queue, Timestamp};
 use ivesk_webhook::emulator::faults::{Endpoint, Fault, FaultKind};
 use ivesk_webhook::emulator::{Control, DEFAULT_KEY, Emulator, EmulatorSettings, Switches};
 use ivesk_webhook::ivesk::Client;
 use ivesk_webhook::store::{
-    LATE_AFTER, SharedStore, Store, StoreOptions, UploadFilter, UploadRow, UploadState,
+    Settling, SharedStore, Store, StoreOptions, UploadFilter, UploadRow, UploadState,
 };
-use ivesk_webhook::uploads::watch::{REFUSED, SENT, Watcher};
+use ivesk_webhook::uploads::watch::{REFUSED, SENT, UNFINISHED_WAIT, Watcher};
 use ivesk_webhook::uploads::{NoProgress, UploadOutcome, UploadReport, UploadSettings, Uploader};
 use tokio_util::sync::CancellationToken;
 
@@ -90,7 +90,12 @@ impl Office {
     }
 
     fn watcher(&self) -> Watcher {
-        Watcher::open(&self.outbox(), self.uploader()).expect("the folder can be watched")
+        self.watcher_with(Duration::ZERO)
+    }
+
+    fn watcher_with(&self, quiet: Duration) -> Watcher {
+        let watcher = Watcher::open(&self.outbox(), quiet, self.uploader());
+        watcher.expect("the folder can be watched")
     }
 
     async fn rows(&self) -> Vec<UploadRow> {
@@ -201,17 +206,17 @@ async fn the_users_data_and_our_mark_go_with_the_file() {
 }
 
 #[tokio::test]
-async fn a_transient_failure_is_retried_with_a_fresh_location() {
+async fn a_transient_failure_is_retried_until_the_file_is_sent() {
     let status = |status| FaultKind::Status {
         status,
         retry_after: None,
     };
-    for (endpoint, kind) in [
-        (Endpoint::Upload, status(503)),
+    for (endpoint, kind, requested) in [
+        (Endpoint::Upload, status(503), 1),
         // S3's answer for an expired link.
-        (Endpoint::Upload, status(403)),
-        (Endpoint::UploadLocation, status(500)),
-        (Endpoint::UploadLocation, FaultKind::HtmlPage),
+        (Endpoint::Upload, status(403), 3),
+        (Endpoint::UploadLocation, status(500), 3),
+        (Endpoint::UploadLocation, FaultKind::HtmlPage, 3),
     ] {
         let office = Office::new("").await;
         office.control.fault(fault(endpoint, kind.clone(), 2));
@@ -225,7 +230,119 @@ async fn a_transient_failure_is_retried_with_a_fresh_location() {
         );
         let requests = office.control.requests();
         let locations = requests.count(Endpoint::UploadLocation);
-        assert_eq!(locations, 3, "{kind:?}: each attempt requests a location");
+        assert_eq!(locations, requested, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_repeated_at_the_same_location() {
+    let office = Office::new("").await;
+    let lost = fault(Endpoint::Upload, FaultKind::LostAnswer, 1);
+    office.control.fault(lost);
+    let report = upload(&office.uploader(), &office.put("a.pdf", "%PDF")).await;
+    assert_eq!(report.outcome, UploadOutcome::Sent { id: 1 });
+    let requests = office.control.requests();
+    assert_eq!(requests.count(Endpoint::Upload), 2);
+    assert_eq!(requests.count(Endpoint::UploadLocation), 1);
+    assert_eq!(office.received(), ["a.pdf"], "one file to the vendor");
+    let queue = office.control.documents(Queue::Digitized, "");
+    assert_eq!(queue.iter().filter(|(id, _)| is_of(&office, id)).count(), 1);
+}
+
+/// Returns true if a document was made of an uploaded file.
+fn is_of(office: &Office, document: &str) -> bool {
+    let uploads = office.control.uploads();
+    uploads
+        .iter()
+        .any(|upload| upload.document_id.as_deref() == Some(document))
+}
+
+#[tokio::test]
+async fn a_restart_repeats_a_lost_answer_at_the_same_location() {
+    let office = Office::new("").await;
+    let path = office.put("a.pdf", "%PDF");
+    // Every attempt of the first process, and it is killed within one of the second's.
+    let lost = fault(Endpoint::Upload, FaultKind::LostAnswer, 4);
+    office.control.fault(lost);
+    let report = upload(&office.uploader(), &path).await;
+    assert!(
+        matches!(
+            &report.outcome,
+            UploadOutcome::Failed {
+                unreachable: true,
+                ..
+            }
+        ),
+        "{report:?}"
+    );
+    office
+        .control
+        .fault(fault(Endpoint::Upload, FaultKind::Hang, 1));
+    {
+        let killed = office.uploader();
+        let hanging = killed.upload(&path, Arc::new(NoProgress));
+        tokio::select! {
+            _ = hanging => panic!("the storage hangs"),
+            () = office.control.requests_reached(Endpoint::Upload, 5) => {}
+        }
+    }
+    office.clock.advance(Duration::from_secs(600));
+    let report = upload(&office.uploader(), &path).await;
+    assert_eq!(report.outcome, UploadOutcome::Sent { id: 1 });
+    let requests = office.control.requests();
+    assert_eq!(requests.count(Endpoint::UploadLocation), 1);
+    assert_eq!(office.received(), ["a.pdf"], "one file to the vendor");
+}
+
+#[tokio::test]
+async fn a_location_that_has_expired_is_replaced_at_once() {
+    let office = Office::new("upload_expires_ms=60000").await;
+    let path = office.put("a.pdf", "%PDF");
+    let lost = fault(Endpoint::Upload, FaultKind::LostAnswer, 4);
+    office.control.fault(lost);
+    upload(&office.uploader(), &path).await;
+    office.clock.advance(Duration::from_secs(600));
+    let report = upload(&office.uploader(), &path).await;
+    assert_eq!(report.outcome, UploadOutcome::Sent { id: 1 });
+    let row = office.rows().await.remove(0);
+    assert_eq!(row.attempts, 5, "the new location is part of the attempt");
+    let requests = office.control.requests();
+    assert_eq!(requests.count(Endpoint::UploadLocation), 2);
+}
+
+#[tokio::test]
+async fn the_upload_command_repeats_a_lost_answer_too() {
+    let emulator = emulator("").await;
+    let installation = Installation::beside(&emulator, "", "");
+    std::fs::write(installation.folder().join("a.pdf"), "%PDF").expect("written");
+    // Its rows are kept by the server.
+    let server = installation.start().await;
+    let lost = fault(Endpoint::Upload, FaultKind::LostAnswer, 1);
+    emulator.control().fault(lost);
+    let (code, lines, errors) = installation.run(&["upload", "a.pdf"]).await;
+    assert_eq!(code, Some(0), "{lines}{errors}");
+    assert_eq!(emulator.control().uploads().len(), 1);
+    let requests = emulator.control().requests();
+    assert_eq!(requests.count(Endpoint::Upload), 2);
+    server.terminate();
+    let (_, log) = server.exited().await;
+    assert!(!log.contains("Signature="), "{log}");
+}
+
+#[tokio::test]
+async fn every_form_of_a_location_takes_a_lithuanian_name() {
+    for host in ["own", "s3"] {
+        for keys in ["dashed", "camel"] {
+            for disposition in ["raw", "rfc5987", "ascii"] {
+                let switches =
+                    format!("upload_host={host},header_keys={keys},disposition={disposition}");
+                let office = Office::new(&switches).await;
+                let path = office.put("sąskaita 100%.pdf", "%PDF");
+                let report = upload(&office.uploader(), &path).await;
+                assert_eq!(report.outcome, UploadOutcome::Sent { id: 1 }, "{switches}");
+                assert_eq!(office.received(), ["sąskaita 100%.pdf"], "{switches}");
+            }
+        }
     }
 }
 
@@ -235,8 +352,7 @@ async fn an_unacceptable_file_is_refused_and_a_wrong_key_stops_all() {
         (413, Endpoint::Upload, true),
         (422, Endpoint::UploadLocation, true),
         (401, Endpoint::UploadLocation, false),
-        (403, Endpoint::UploadLocation, false),
-        (404, Endpoint::UploadLocation, false),
+        (302, Endpoint::UploadLocation, false),
     ] {
         let office = Office::new("").await;
         let kind = FaultKind::Status {
@@ -260,6 +376,89 @@ async fn an_unacceptable_file_is_refused_and_a_wrong_key_stops_all() {
             other => panic!("{status}: {other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_name_without_location_stops_no_other_file() {
+    for status in [403, 404] {
+        let kind = || FaultKind::Status {
+            status,
+            retry_after: None,
+        };
+        let office = Office::new("").await;
+        let uploader = office.uploader();
+        office
+            .control
+            .fault(fault(Endpoint::UploadLocation, kind(), 2));
+        let odd = office.put("100%.pdf", "%PDF odd");
+        for _ in 0..2 {
+            let outcome = upload(&uploader, &odd).await.outcome;
+            assert!(
+                matches!(outcome, UploadOutcome::NoLocation { .. }),
+                "{status}: {outcome:?}"
+            );
+        }
+        let other = upload(&uploader, &office.put("a.pdf", "%PDF a")).await;
+        assert!(matches!(other.outcome, UploadOutcome::Sent { .. }));
+
+        // Two different names in a row: it is not the name.
+        office
+            .control
+            .fault(fault(Endpoint::UploadLocation, kind(), 2));
+        let outcome = upload(&uploader, &odd).await.outcome;
+        assert!(matches!(outcome, UploadOutcome::NoLocation { .. }));
+        let outcome = upload(&uploader, &office.put("b.pdf", "%PDF b"))
+            .await
+            .outcome;
+        assert!(
+            matches!(outcome, UploadOutcome::Stopped { .. }),
+            "{status}: {outcome:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_folder_goes_on_without_a_name_that_is_refused() {
+    let office = Office::new("").await;
+    let mut watcher = office.watcher();
+    let kind = FaultKind::Status {
+        status: 404,
+        retry_after: None,
+    };
+    let odd = fault(Endpoint::UploadLocation, kind.clone(), 1);
+    office.put("100%.pdf", "%PDF odd");
+    watcher.scan().await.expect("a scan");
+    for number in 0..3 {
+        office.control.fault(odd.clone());
+        assert_eq!(watcher.scan().await.expect("a scan").len(), 1);
+        let name = format!("{number}.pdf");
+        office.put(&name, &name);
+        for _ in 0..2 {
+            watcher.scan().await.expect("a scan");
+        }
+        assert_eq!(office.received().len(), number + 1, "it is sent at once");
+        office.clock.advance(Duration::from_secs(15 * 60));
+    }
+    let refused = office.outbox().join(REFUSED);
+    assert_eq!(names(&refused), ["100%.pdf", "100%.pdf.txt"]);
+    let note = std::fs::read_to_string(refused.join("100%.pdf.txt")).expect("a note");
+    assert!(note.contains("rename the file"), "{note}");
+
+    // Two different names in a row pause the folder.
+    office
+        .control
+        .fault(fault(Endpoint::UploadLocation, kind, 2));
+    office.put("x.pdf", "%PDF x");
+    office.put("y.pdf", "%PDF y");
+    watcher.scan().await.expect("a scan");
+    assert_eq!(watcher.scan().await.expect("a scan").len(), 2);
+    office.put("z.pdf", "%PDF z");
+    for _ in 0..3 {
+        assert!(watcher.scan().await.expect("a scan").is_empty());
+    }
+    office.clock.advance(Duration::from_secs(300));
+    watcher.scan().await.expect("a scan");
+    assert_eq!(office.received().len(), 6);
 }
 
 #[tokio::test]
@@ -327,23 +526,32 @@ async fn a_file_claimed_by_another_process_is_left_until_expiry() {
 }
 
 #[tokio::test]
-async fn an_upload_without_a_document_is_late_after_half_a_day() {
+async fn an_upload_without_a_document_is_late_in_working_hours() {
     let office = Office::new("digitize_uploads=manual").await;
+    // A Friday, at four in the afternoon.
+    let friday = Timestamp::parse("2026-10-23T16:00:00+03:00").expect("a time");
+    office.clock.advance(friday.since(START));
     upload(&office.uploader(), &office.put("a.pdf", "%PDF")).await;
     let late = async || {
+        let late_before = UploadConfig::default().late_before(office.clock.now());
         let filter = UploadFilter {
-            missing_since: Some(office.clock.now().before(LATE_AFTER)),
+            missing_since: Some(late_before),
             limit: 10,
             ..UploadFilter::default()
         };
-        office.store.uploads(filter).await.expect("rows").len()
+        let count = office.store.uploads(filter).await.expect("rows").len();
+        (office.rows().await[0].status(late_before), count)
     };
-    office.clock.advance(LATE_AFTER);
-    let status = office.rows().await[0].status(office.clock.now());
-    assert_eq!((status, late().await), ("sent", 0));
+    // Tuesday at ten, winter time by then.
+    let tuesday = Timestamp::parse("2026-10-27T10:00:00+02:00").expect("a time");
+    office.clock.advance(tuesday.since(friday));
+    assert_eq!(late().await, ("sent", 0));
     office.clock.advance(Duration::from_millis(1));
-    let status = office.rows().await[0].status(office.clock.now());
-    assert_eq!((status, late().await), ("late", 1));
+    assert_eq!(late().await, ("late", 1));
+    let reason = "no invoice".to_owned();
+    let settled = office.store.settle_upload(1, reason, tuesday).await;
+    assert!(matches!(settled, Ok(Settling::Settled)), "{settled:?}");
+    assert_eq!(late().await, ("settled", 0));
 }
 
 fn fault(endpoint: Endpoint, kind: FaultKind, times: u32) -> Fault {
@@ -376,6 +584,100 @@ async fn the_drop_folder_sends_complete_files_and_moves_them() {
         names(&office.outbox()),
         [".hidden", "c.pdf.part", "empty.pdf", REFUSED, SENT]
     );
+}
+
+#[tokio::test]
+async fn a_file_is_sent_once_it_is_quiet_for_the_set_time() {
+    let office = Office::new("").await;
+    let mut watcher = office.watcher_with(Duration::from_secs(10));
+    // A scanner of another user that writes page by page, nine seconds apart.
+    for pages in 1..=3 {
+        office.put("a.jpg", &"page ".repeat(pages));
+        for _ in 0..3 {
+            assert!(watcher.scan().await.expect("a scan").is_empty());
+            office.clock.advance(Duration::from_secs(3));
+        }
+    }
+    assert!(watcher.scan().await.expect("a scan").is_empty());
+    office.clock.advance(Duration::from_secs(3));
+    assert_eq!(watcher.scan().await.expect("a scan").len(), 1);
+    let sent = office.control.uploads().remove(0);
+    assert_eq!(sent.bytes, Some(15));
+}
+
+#[tokio::test]
+async fn a_pdf_without_its_end_waits_longer() {
+    let office = Office::new("").await;
+    let mut watcher = office.watcher();
+    let page = "%PDF-1.4\n% page 1\n";
+    office.put("a.pdf", page);
+    office.put("b.pdf", page);
+    watcher.scan().await.expect("a scan");
+    for _ in 0..5 {
+        office.clock.advance(Duration::from_secs(9));
+        assert!(watcher.scan().await.expect("a scan").is_empty());
+    }
+    office.put("a.pdf", &format!("{page}trailer\n%%EOF\n"));
+    watcher.scan().await.expect("a scan");
+    watcher.scan().await.expect("a scan");
+    assert_eq!(office.received(), ["a.pdf"]);
+    // A program may write such files.
+    office.clock.advance(UNFINISHED_WAIT);
+    watcher.scan().await.expect("a scan");
+    assert_eq!(office.received(), ["a.pdf", "b.pdf"]);
+}
+
+#[tokio::test]
+async fn a_sent_file_that_changes_comes_back_and_is_sent_again() {
+    use std::io::Write as _;
+
+    let office = Office::new("").await;
+    let mut watcher = office.watcher();
+    let path = office.put("a.jpg", "page 1 ");
+    watcher.scan().await.expect("a scan");
+    watcher.scan().await.expect("a scan");
+    let sent = office.outbox().join(SENT);
+    assert_eq!(names(&sent), ["a.jpg"]);
+    // Its program goes on writing to it.
+    let writer = std::fs::File::options()
+        .append(true)
+        .open(sent.join("a.jpg"));
+    writer
+        .and_then(|mut file| file.write_all(b"page 2"))
+        .expect("written");
+    watcher.scan().await.expect("a scan");
+    assert!(path.exists() && names(&sent).is_empty(), "it is back");
+    watcher.scan().await.expect("a scan");
+    assert_eq!(names(&sent), ["a.jpg"]);
+    let mut sizes: Vec<_> = office
+        .control
+        .uploads()
+        .iter()
+        .map(|upload| upload.bytes)
+        .collect();
+    sizes.sort();
+    assert_eq!(sizes, [Some(7), Some(13)]);
+
+    // What somebody does there later is not looked at.
+    office.clock.advance(Duration::from_secs(60 * 60));
+    std::fs::write(sent.join("a.jpg"), "edited").expect("written");
+    watcher.scan().await.expect("a scan");
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_folder_that_somebody_removes_is_made_again() {
+    let office = Office::new("").await;
+    let mut watcher = office.watcher();
+    for name in [SENT, REFUSED] {
+        std::fs::remove_dir(office.outbox().join(name)).expect("removed");
+    }
+    office.put("a.pdf", "%PDF a");
+    office.put("b\n.pdf", "%PDF b");
+    watcher.scan().await.expect("a scan");
+    watcher.scan().await.expect("a scan");
+    assert_eq!(names(&office.outbox().join(SENT)), ["a.pdf"]);
+    assert_eq!(names(&office.outbox().join(REFUSED)).len(), 2);
 }
 
 #[cfg(target_os = "linux")]
@@ -593,7 +895,11 @@ async fn a_file_with_an_unusable_name_is_set_aside_with_a_note() {
 #[tokio::test]
 async fn a_name_that_forges_a_log_line_is_escaped() {
     let emulator = emulator("").await;
-    let installation = Installation::beside(&emulator, "", "[upload]\nwatch = \"outbox\"");
+    let installation = Installation::beside(
+        &emulator,
+        "",
+        "[upload]\nwatch = \"outbox\"\nquiet_time = \"1s\"",
+    );
     let outbox = installation.folder().join("outbox");
     std::fs::create_dir(&outbox).expect("created");
     let forged = "a\n2026-11-28T08:00:00Z  INFO all is well\u{1b}[2K\u{202e}.pdf";
@@ -629,6 +935,21 @@ async fn the_upload_command_escapes_names_and_does_not_hang() {
         !lines.contains('\u{1b}') && !errors.contains('\u{1b}'),
         "{lines}{errors}"
     );
+    // As `upload <(program)` does.
+    let mut command = tokio::process::Command::new("/bin/bash");
+    command
+        .args(["-c", "exec \"$0\" upload <(echo %PDF)"])
+        .arg(env!("CARGO_BIN_EXE_ivesk-webhook"))
+        .current_dir(installation.folder())
+        .env("IVESK_WEBHOOK_CONFIG", installation.settings())
+        .env("IVESK_WEBHOOK_API_KEY", DEFAULT_KEY)
+        .kill_on_drop(true);
+    let output = within("the command", command.output())
+        .await
+        .expect("it runs");
+    let lines = String::from_utf8_lossy(&output.stdout);
+    assert!(lines.contains("not a regular file"), "{lines}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[tokio::test]
@@ -642,7 +963,7 @@ async fn a_failed_file_waits_and_a_wrong_key_pauses_the_folder() {
     };
     office
         .control
-        .fault(fault(Endpoint::Upload, status(500), 4));
+        .fault(fault(Endpoint::UploadLocation, status(500), 4));
     watcher.scan().await.expect("a scan");
     assert_eq!(watcher.scan().await.expect("a scan").len(), 1);
     assert!(watcher.scan().await.expect("a scan").is_empty());
@@ -705,9 +1026,44 @@ async fn the_command_prints_a_line_for_each_file_and_its_document() {
 }
 
 #[tokio::test]
+async fn a_person_settles_an_upload_with_a_reason() {
+    let emulator = emulator("digitize_uploads=manual").await;
+    let installation = Installation::beside(&emulator, "", "");
+    std::fs::write(installation.folder().join("a.pdf"), "%PDF").expect("written");
+    let (code, _, errors) = installation.run(&["upload", "a.pdf"]).await;
+    assert_eq!(code, Some(0), "{errors}");
+    for (arguments, expected) in [
+        (&["uploads", "settle", "1"][..], 2),
+        (&["uploads", "settle", "1", "--reason", " "], 2),
+        (&["uploads", "settle", "7", "--reason", "no invoice"], 1),
+        (&["uploads", "settle", "1", "--reason", "no invoice"], 0),
+        (&["uploads", "settle", "1", "--reason", "again"], 1),
+    ] {
+        let (code, lines, errors) = installation.run(arguments).await;
+        assert_eq!(code, Some(expected), "{arguments:?}: {lines}{errors}");
+    }
+    let (_, rows, _) = installation.run(&["uploads", "list"]).await;
+    assert!(
+        rows.contains("settled") && rows.contains("no invoice"),
+        "{rows}"
+    );
+    let (_, listed, _) = installation.run(&["audit", "list"]).await;
+    let settled: Vec<&str> = listed
+        .lines()
+        .filter(|line| line.contains("uploads settle"))
+        .collect();
+    assert_eq!(settled.len(), 1, "{listed}");
+    assert!(settled[0].contains("1 reason=no invoice"), "{listed}");
+}
+
+#[tokio::test]
 async fn a_running_server_keeps_the_rows_and_empties_its_folder() {
     let emulator = emulator("").await;
-    let installation = Installation::beside(&emulator, "", "[upload]\nwatch = \"outbox\"");
+    let installation = Installation::beside(
+        &emulator,
+        "",
+        "[upload]\nwatch = \"outbox\"\nquiet_time = \"1s\"",
+    );
     let outbox = installation.folder().join("outbox");
     std::fs::create_dir(&outbox).expect("created");
     std::fs::write(outbox.join("a.pdf"), "%PDF").expect("written");

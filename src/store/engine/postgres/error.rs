@@ -64,14 +64,28 @@ fn explain(answer: &DbError) -> StoreError {
             path: PathBuf::from("the PostgreSQL database"),
         };
     }
-    if *code == SqlState::READ_ONLY_SQL_TRANSACTION {
+    // A standby answers the first to a write, and the second to BEGIN READ WRITE.
+    if [
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+        SqlState::FEATURE_NOT_SUPPORTED,
+    ]
+    .contains(code)
+    {
         return StoreError::Unreachable {
-            detail: format!("{message}; this server is a standby: name the primary in `store.url`"),
+            detail: format!(
+                "{message}; if this server is a standby, name the primary in `store.url`"
+            ),
         };
     }
     match class {
         // Connection failures, exhausted resources, a shutdown by an operator, a crash.
         "08" | "53" | "58" => StoreError::Unreachable { detail: message },
+        // As long as it is being moved or restored, for example.
+        "55" if *code == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => StoreError::Unreachable {
+            detail: format!(
+                "{message}; let the database accept connections again (ALTER DATABASE … ALLOW_CONNECTIONS true)"
+            ),
+        },
         "57" if *code != SqlState::QUERY_CANCELED => StoreError::Unreachable { detail: message },
         "28" | "3D" => StoreError::Unreachable {
             detail: format!("{message}; check user, password and database of `store.url`"),

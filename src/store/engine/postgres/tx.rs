@@ -63,19 +63,44 @@ impl Tx for Transaction<'_> {
     }
 
     async fn insert_numbered(&mut self, sql: &'static Sql, rows: &[Vec<&dyn Param>]) -> Result<()> {
-        let width = rows.first().map_or(0, Vec::len);
-        let columns: Vec<Column<'_>> = (0..width)
-            .map(|column| Column(list(rows, |row| row[column])))
-            .collect();
-        let count = rows.len();
-        let mut params: Vec<&dyn Param> = vec![&count];
-        params.extend(columns.iter().map(|column| column as &dyn Param));
-        // Sent with COMMIT, so that nobody waits for the counter until then; a visible number
-        // is committed, as are all before it.
-        let inserted = self.execute_and_commit(sql.postgres(), &params).await?;
-        debug_assert_eq!(inserted, count as u64);
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let (batch, later) = rest.split_at(first_batch(rest));
+            let columns: Vec<Column<'_>> = (0..batch[0].len())
+                .map(|column| Column(list(batch, |row| row[column])))
+                .collect();
+            let count = batch.len();
+            let mut params: Vec<&dyn Param> = vec![&count];
+            params.extend(columns.iter().map(|column| column as &dyn Param));
+            if later.is_empty() {
+                // Sent with COMMIT, so that nobody waits for the counter until then; a visible
+                // number is committed, as are all before it.
+                self.execute_and_commit(sql.postgres(), &params).await?;
+            } else {
+                self.execute(sql, &params).await?;
+            }
+            rest = later;
+        }
         Ok(())
     }
+}
+
+/// The most bytes of values in one statement, which its client copies twice; one row may have more.
+const MAX_BATCH_BYTES: usize = 2 * 1024 * 1024;
+
+/// Returns the number of rows for one statement, of which there is at least one.
+fn first_batch(rows: &[Vec<&dyn Param>]) -> usize {
+    let size = |value: Value<'_>| match value {
+        Value::Text(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        _ => size_of::<i64>(),
+    };
+    let mut bytes = 0;
+    let fitting = rows.iter().take_while(|row| {
+        bytes += row.iter().map(|param| size(param.value())).sum::<usize>();
+        bytes <= MAX_BATCH_BYTES
+    });
+    fitting.count().max(1)
 }
 
 /// The values of one column, of which there is at least one.

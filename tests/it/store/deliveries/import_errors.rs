@@ -6,6 +6,7 @@ on_both_stores! {
     a_rejection_is_one_import_error_for_each_text,
     import_errors_are_leased_sent_and_retried,
     one_failed_import_error_delays_the_accounts_others,
+    an_import_error_that_waits_for_the_future_is_sent,
 }
 
 async fn a_rejection_is_one_import_error_for_each_text(database: Database) {
@@ -104,7 +105,7 @@ async fn one_failed_import_error_delays_the_accounts_others(database: Database) 
     let now = scene.clock.now();
     let failed = ImportErrorOutcome::Failed {
         error: "HTTP 503".to_owned(),
-        next_try_at: now.after(10 * HOUR),
+        next_try_at: now.after(5 * HOUR),
         others_wait_until: now.after(HOUR),
     };
     let id = first.row.id;
@@ -117,4 +118,34 @@ async fn one_failed_import_error_delays_the_accounts_others(database: Database) 
     scene.clock.advance(HOUR);
     let second = lease_next().await.expect("the other one");
     assert_ne!(second.row.id, id);
+}
+
+/// A clock that was ahead wrote when to try again.
+async fn an_import_error_that_waits_for_the_future_is_sent(database: Database) {
+    let scene = Scene::started(database, &[("a", &at(1))]).await;
+    let lease = scene.lease().await.expect("a lease");
+    let attempts = vec![scene.attempt(&lease.deliveries[0], rejected("no"))];
+    scene.end(lease, attempts).await;
+    let now = scene.clock.now();
+    let lease_next = async |lease| {
+        let leased = scene
+            .store
+            .lease_import_error(vec![account()], now, lease)
+            .await;
+        leased.expect("leasing works")
+    };
+    // So is its lease.
+    lease_next(48 * HOUR).await.expect("an import error");
+    let first = lease_next(LEASE).await.expect("the lease is over");
+    let failed = ImportErrorOutcome::Failed {
+        error: "HTTP 503".to_owned(),
+        next_try_at: now.after(48 * HOUR),
+        others_wait_until: now.after(HOUR),
+    };
+    scene
+        .store
+        .end_import_error(first, failed, now)
+        .await
+        .expect("the owner may write");
+    assert!(lease_next(LEASE).await.is_some());
 }

@@ -8,6 +8,7 @@ on_both_stores! {
     a_stale_owner_of_a_destination_records_nothing,
     an_expired_lease_returns_its_versions,
     an_unavailable_destination_resumes_at_the_same_version,
+    a_destinations_wait_of_the_future_is_over,
     a_closed_destination_waits_for_a_person,
     a_pause_leaves_the_lease_to_the_worker_in_flight,
     a_batch_is_bounded_in_number_and_in_bytes,
@@ -113,6 +114,20 @@ async fn an_unavailable_destination_resumes_at_the_same_version(database: Databa
     let destination = scene.destination().await;
     assert_eq!((destination.failures, destination.failing_since), (0, None));
     assert_eq!(scene.due().await, [format!("b@{}", at(2))]);
+}
+
+/// A clock that was ahead wrote the wait, and the lease.
+async fn a_destinations_wait_of_the_future_is_over(database: Database) {
+    let scene = Scene::started(database, &[("a", &at(1))]).await;
+    let lease = scene.lease().await.expect("a lease");
+    scene
+        .settle(lease, Vec::new(), LeaseAction::Keep(48 * HOUR))
+        .await
+        .expect("it is renewed");
+    let lease = scene.lease().await.expect("the lease is over");
+    let until = scene.clock.now().after(48 * HOUR);
+    scene.fail(lease, "HTTP 500", Some(until)).await;
+    assert!(scene.lease().await.is_some());
 }
 
 async fn a_closed_destination_waits_for_a_person(database: Database) {

@@ -79,6 +79,8 @@ async fn a_link_request_during_a_pull_is_served_by_the_next_one(database: Databa
         lease: LEASE,
         requests_per_account: 16,
         lookback: 24 * HOUR,
+        min_interval: Duration::ZERO,
+        reconcile_every: 1000 * HOUR,
         queues: vec![(account(), Queue::Exported)],
     };
     scene
@@ -92,7 +94,7 @@ async fn a_link_request_during_a_pull_is_served_by_the_next_one(database: Databa
     scene.end_with(lease, DeliveryOutcome::LinkExpired).await;
     let plan = PullPlan {
         now: scene.clock.now(),
-        follow_ups: [1000 * HOUR, 2000 * HOUR],
+        follow_ups: [HOUR, HOUR],
         reconcile_every: 1000 * HOUR,
         lookback: 24 * HOUR,
     };

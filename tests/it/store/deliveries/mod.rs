@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ivesk_webhook::delivery::Delivery;
-use ivesk_webhook::domain::{Account, Clock, Company, DestinationName, Feed, Queue, Timestamp};
+use ivesk_webhook::domain::{
+    Account, Clock, Company, DestinationName, Feed, Queue, Timestamp, version_key,
+};
 use ivesk_webhook::store::{
     Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
     DeliveryState, DestinationChange, DestinationFilter, DestinationPauseReason, DestinationRow,
@@ -16,6 +18,7 @@ use secrecy::ExposeSecret;
 use super::test_store::{HOUR, START, account, company, last_page, retention};
 use crate::support::databases::{Database, Options, on_both_stores};
 
+mod erasing;
 mod import_errors;
 mod leases;
 mod links;
@@ -108,6 +111,8 @@ impl Scene {
                 lease: LEASE,
                 requests_per_account: 16,
                 lookback: 24 * HOUR,
+                min_interval: Duration::ZERO,
+                reconcile_every: 1000 * HOUR,
                 queues: Queue::ALL.map(|queue| (account(), queue)).to_vec(),
             };
             let lease = self.store.lease_page(request).await.expect("leasing works");
@@ -120,7 +125,7 @@ impl Scene {
             };
             let plan = PullPlan {
                 now,
-                follow_ups: [1000 * HOUR, 2000 * HOUR],
+                follow_ups: [HOUR, HOUR],
                 reconcile_every: 1000 * HOUR,
                 lookback: 24 * HOUR,
             };
@@ -287,7 +292,7 @@ fn names(deliveries: &[Delivery]) -> Vec<String> {
 
 /// Returns noon of a day in January.
 fn at(day: u32) -> String {
-    format!("2026-01-{day:02}T12:00:00.000Z")
+    format!("2026-01-{day:02}T12:00:00")
 }
 
 fn page(documents: &[(&str, &str)], links: &[(&str, &str, &str)]) -> PageToCommit {

@@ -90,11 +90,8 @@ async fn exports_during_a_first_pull_follow_a_start_from_now(database: Database)
         .await
         .expect("the feed is registered");
     scene.start(StartFrom::Now).await;
-    let later = scene
-        .clock
-        .now()
-        .after(Duration::from_secs(300))
-        .to_string();
+    let later = scene.clock.now().after(Duration::from_secs(300));
+    let later = version_key(&later.to_string());
     scene
         .pull_as(
             &feed,
@@ -115,7 +112,7 @@ async fn since_delivers_versions_from_that_moment(database: Database) {
         .map(|(id, version)| (*id, &**version))
         .collect();
     scene.pull(&feed, &documents).await;
-    let since = Timestamp::parse(&at(2)).expect("a moment");
+    let since = Timestamp::parse(&format!("{}Z", at(2))).expect("a moment");
     scene.start(StartFrom::Since(since)).await;
     scene.pull(&feed, &[("d", &at(4))]).await;
     assert_eq!(
@@ -135,7 +132,7 @@ async fn a_started_feed_can_start_earlier_without_doubles(database: Database) {
     scene.start(StartFrom::Now).await;
     scene.pull(&feed, &[("c", &at(3))]).await;
     assert_eq!(scene.deliver_all().await, [format!("c@{}", at(3))]);
-    let since = Timestamp::parse(&at(2)).expect("a moment");
+    let since = Timestamp::parse(&format!("{}Z", at(2))).expect("a moment");
     scene.start(StartFrom::Since(since)).await;
     assert_eq!(scene.deliver_all().await, [format!("b@{}", at(2))]);
     scene.start(StartFrom::All).await;

@@ -1,0 +1,81 @@
+//! Gaps: lists and dismisses them.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::feeds::Changed;
+use super::identity::Identity;
+use super::paging::{List, Page, PageQuery};
+use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
+use crate::app::App;
+use crate::store::{GapFilter, GapRow};
+
+/// The gaps that are requested.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct GapQuery {
+    /// True for closed gaps too.
+    #[serde(default)]
+    closed: bool,
+    /// `next` of the previous page; absent for the first page.
+    #[param(max_length = 400)]
+    after: Option<String>,
+    /// Most rows on the page.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    limit: Option<usize>,
+}
+
+/// Lists gaps: stretches of feeds in which document versions may be missing
+#[utoipa::path(get, path = "/v1/feeds/gaps", tag = "feeds", params(GapQuery),
+    responses((status = OK, description = "Gaps, oldest first", body = Page<GapRow>)))]
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Params(query): Params<GapQuery>,
+) -> ApiResult<Page<GapRow>> {
+    let page = PageQuery {
+        after: query.after,
+        limit: query.limit,
+    };
+    let limit = page.limit()?;
+    let filter = GapFilter {
+        closed: query.closed,
+        after: page.row(List::GAPS)?,
+        limit: limit + 1,
+    };
+    let rows = app.store.gaps(filter).await?;
+    Ok(Json(Page::of(List::GAPS, rows, limit, |row| row.id)))
+}
+
+/// Dismisses a gap that was compared with Įvesk.lt
+///
+/// By that a person vouches that its page was not cut. The feed is pulled again at once.
+#[utoipa::path(post, path = "/v1/feeds/gaps/{id}/dismiss", tag = "feeds", request_body = NoFields,
+    params(("id" = i64, Path, description = "The gap's row")),
+    responses(
+        (status = OK, description = "The gap is closed", body = Changed),
+        (status = CONFLICT, description = "`conflict`: the gap does not exist or is closed",
+            body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
+    ))]
+pub(super) async fn dismiss(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    RowId(id): RowId,
+    Input(NoFields {}): Input<NoFields>,
+) -> ApiResult<Changed> {
+    let dismissed = app
+        .store
+        .dismiss_gap(id, identity.owner, app.clock.now())
+        .await?;
+    if dismissed {
+        Ok(Json(Changed { changed: 1 }))
+    } else {
+        Err(AdminError::Conflict(
+            "this gap can't be dismissed: it does not exist, or is closed already".into(),
+        ))
+    }
+}

@@ -1,0 +1,67 @@
+//! `feeds gaps`
+
+use serde_json::{Value, json};
+
+use super::outcome::{Exit, Failure};
+use super::server::Api;
+use super::table;
+
+/// Arguments of `feeds gaps`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Close this gap: you have compared the stretch with Įvesk.lt and nothing is missing
+    #[arg(long, value_name = "ID", conflicts_with_all = ["closed", "json"])]
+    dismiss: Option<i64>,
+    /// Show closed gaps too
+    #[arg(long)]
+    closed: bool,
+    /// Print one JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `feeds gaps`.
+pub(super) async fn run(api: &Api, args: Args) -> Result<Exit, Failure> {
+    if let Some(id) = args.dismiss {
+        api.post(&format!("/v1/feeds/gaps/{id}/dismiss"), &json!({}))
+            .await?;
+        println!("Dismissed gap {id}; its feed is pulled again.");
+        return Ok(Exit::Done);
+    }
+    let closed = if args.closed { "?closed=true" } else { "" };
+    let gaps = api.rows(&format!("/v1/feeds/gaps{closed}")).await?;
+    if args.json {
+        println!("{}", Value::Array(gaps));
+        return Ok(Exit::Done);
+    }
+    if gaps.is_empty() {
+        println!("No gaps: nothing is known to be missing.");
+        return Ok(Exit::Done);
+    }
+    let mut table = table::new(["id", "feed", "reason", "after", "up to", "found", "closed"]);
+    for gap in &gaps {
+        table.add_row([
+            table::cell(&gap["id"]),
+            table::feed(gap),
+            table::cell(&gap["reason"]),
+            cursor(&gap["from"], "the beginning"),
+            cursor(&gap["to"], "not known"),
+            table::cell(&gap["found_at"]),
+            table::cell(&gap["closed_at"]),
+        ]);
+    }
+    println!("{table}");
+    println!(
+        "Document versions may be missing there. A pull over the stretch closes a gap if it proves that \
+         nothing is: `ivesk-webhook pull --company CODE --from CURSOR`. Otherwise compare it with Įvesk.lt, \
+         then run `ivesk-webhook feeds gaps --dismiss ID`."
+    );
+    Ok(Exit::Done)
+}
+
+fn cursor(cursor: &Value, absent: &str) -> String {
+    match cursor.as_str() {
+        Some(_) => table::cell(cursor),
+        None => absent.to_owned(),
+    }
+}

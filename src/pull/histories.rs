@@ -1,0 +1,627 @@
+//! Random histories of one feed, in memory: whatever way the vendor pages, each version is stored,
+//! or an open gap covers it, and later versions arrive.
+//!
+//! The vendor is written here; the steps of pulls, the cursors and the gaps are the program's own.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::paging::next_step;
+use crate::domain::{
+    Account, Company, Cursor, DocumentVersion, Feed as FeedName, Moment, Timestamp,
+};
+use crate::store::{
+    IncompleteReason, PageEnd, PageLease, PageToCommit, Position, PullStart, RecordPlan,
+    SavedCursor, StoredGap, TriggerKind, advance, earlier, earliest_provable, is_proven,
+    overlap_start, plan_cursor_save, plan_record,
+};
+
+/// Number of histories, unless `PAGING_HISTORIES` sets another one.
+const HISTORIES: u64 = 2_000;
+
+const LOOKBACK: Duration = Duration::from_secs(24 * 3600);
+const MINUTE: i64 = 60_000;
+
+/// Longest time after which a version may be listed.
+const MAX_LAG: i64 = 10 * MINUTE;
+
+/// Most pages of one pull.
+const MAX_PAGES: usize = 6_000;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+
+    fn size(&mut self, least: usize, most: usize) -> usize {
+        let span = u64::try_from(most - least + 1).expect("small");
+        least + usize::try_from(self.below(span)).expect("small")
+    }
+
+    fn time(&mut self, most: i64) -> i64 {
+        i64::try_from(self.below(u64::try_from(most).expect("positive"))).expect("small")
+    }
+
+    fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.size(0, choices.len() - 1)]
+    }
+}
+
+/// Where the vendor ends a page that a group of equal moments does not fit in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Edge {
+    /// In the group.
+    Split,
+    /// After it.
+    Grown,
+    /// Before it, unless the page would be empty.
+    Cut,
+}
+
+/// What a cursor of the vendor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Text,
+    Millis,
+    Offset,
+    Opaque,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Stuck,
+    Back,
+    Cycle,
+}
+
+/// One entry of the vendor's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Listed {
+    at: i64,
+    id: usize,
+    visible_at: i64,
+}
+
+#[derive(Clone, Debug)]
+struct Vendor {
+    list: Vec<Listed>,
+    page_size: usize,
+    inclusive: bool,
+    edge: Edge,
+    next_at_end: bool,
+    next_of_empty: bool,
+    empty_first: bool,
+    form: Form,
+    versions: Form,
+    fault: Option<Fault>,
+}
+
+impl Vendor {
+    fn random(random: &mut Random) -> Self {
+        let most = random.of(&[4, 12, 40, 250]);
+        Self {
+            list: Vec::new(),
+            page_size: random.size(1, most),
+            inclusive: random.one_in(2),
+            edge: random.of(&[Edge::Split, Edge::Split, Edge::Grown, Edge::Cut]),
+            next_at_end: random.one_in(2),
+            next_of_empty: random.one_in(2),
+            empty_first: random.one_in(4),
+            form: random.of(&[
+                Form::Text,
+                Form::Text,
+                Form::Millis,
+                Form::Offset,
+                Form::Opaque,
+            ]),
+            versions: random.of(&[Form::Text, Form::Text, Form::Millis]),
+            fault: None,
+        }
+    }
+
+    /// Returns true if its cursors are moments.
+    fn has_moments(&self) -> bool {
+        matches!(self.form, Form::Text | Form::Millis)
+    }
+
+    fn text(form: Form, at: i64) -> String {
+        match form {
+            Form::Millis => at.to_string(),
+            _ => Timestamp::from_millis(at).to_string(),
+        }
+    }
+
+    fn cursor(&self, index: usize, last: &Listed) -> String {
+        match self.form {
+            Form::Text | Form::Millis => Self::text(self.form, last.at),
+            Form::Offset => (index + 1).to_string(),
+            Form::Opaque => format!("after:{}:{}", last.at, last.id),
+        }
+    }
+
+    /// Returns the place of the first entry of a page; panics if the cursor is none of its own.
+    fn start(&self, visible: &[Listed], from: &str) -> usize {
+        match self.form {
+            Form::Text | Form::Millis => {
+                let at = Moment::read(from).and_then(|moment| moment.timestamp());
+                let at = at.expect("a moment").as_millis();
+                visible.partition_point(|one| one.at < at || (!self.inclusive && one.at == at))
+            }
+            Form::Offset => from.parse::<usize>().expect("an offset").min(visible.len()),
+            Form::Opaque => {
+                let mut parts = from.split(':').skip(1).map(|part| part.parse::<i64>());
+                let mut part = || parts.next().expect("a token").expect("a token");
+                let (at, id) = (part(), usize::try_from(part()).expect("an id"));
+                visible.partition_point(|one| (one.at, one.id) <= (at, id))
+            }
+        }
+    }
+
+    fn page(&self, from: Option<&str>, now: i64) -> (Vec<Listed>, Option<String>) {
+        let visible: Vec<Listed> = self
+            .list
+            .iter()
+            .filter(|one| one.visible_at <= now)
+            .copied()
+            .collect();
+        let start = from.map_or(0, |from| self.start(&visible, from));
+        if from.is_none()
+            && self.empty_first
+            && self.has_moments()
+            && let Some(first) = visible.first()
+        {
+            return (Vec::new(), Some(Self::text(self.form, first.at - 1_000)));
+        }
+        let mut end = (start + self.page_size).min(visible.len());
+        let is_tied = |end: usize| {
+            end > start && end < visible.len() && visible[end].at == visible[end - 1].at
+        };
+        match self.edge {
+            Edge::Split => {}
+            Edge::Grown => {
+                while is_tied(end) {
+                    end += 1;
+                }
+            }
+            Edge::Cut => {
+                let whole = end;
+                while is_tied(end) {
+                    end -= 1;
+                }
+                if end == start {
+                    end = whole;
+                }
+            }
+        }
+        let page = visible[start..end].to_vec();
+        let more = end < visible.len();
+        let mut next = match page.last() {
+            Some(last) => (more || self.next_at_end).then(|| self.cursor(end - 1, last)),
+            None => from.filter(|_| self.next_of_empty).map(str::to_owned),
+        };
+        if let (Some(fault), Some(from)) = (self.fault, from) {
+            next = Some(self.wrong_next(fault, from, &visible));
+        }
+        (page, next)
+    }
+
+    fn wrong_next(&self, fault: Fault, from: &str, visible: &[Listed]) -> String {
+        let (Some(first), false) = (visible.first(), fault == Fault::Stuck) else {
+            return from.to_owned();
+        };
+        match self.form {
+            Form::Text | Form::Millis => {
+                let at = Moment::read(from).and_then(|moment| moment.timestamp());
+                Self::text(self.form, at.expect("a moment").as_millis() - 3_000)
+            }
+            Form::Offset if fault == Fault::Back => {
+                let from: usize = from.parse().expect("an offset");
+                from.saturating_sub(self.page_size).to_string()
+            }
+            Form::Opaque if fault == Fault::Back => self.cursor(0, first),
+            Form::Offset | Form::Opaque => {
+                let second = self.page_size.min(visible.len() - 1);
+                let [a, b] = [0, second].map(|index| self.cursor(index, &visible[index]));
+                if from == a { b } else { a }
+            }
+        }
+    }
+}
+
+/// What the store keeps of a feed.
+#[derive(Default)]
+struct Feed {
+    cursor: Option<Cursor>,
+    saved: Vec<SavedCursor>,
+    stored: BTreeSet<(usize, String)>,
+    gaps: Vec<StoredGap>,
+    last_gap: i64,
+    fence: i64,
+    largest_page: usize,
+    was_read: bool,
+    overlap_began_at: Option<i64>,
+    failing: bool,
+    stopped: bool,
+}
+
+impl Feed {
+    fn pull(&mut self, vendor: &Vendor, clock: &mut i64, kind: TriggerKind) {
+        let began_at = *clock;
+        let last = Timestamp::from_millis(self.overlap_began_at.unwrap_or(began_at));
+        let old_enough = last.before(LOOKBACK);
+        let overlaps = kind.overlaps() && self.was_read;
+        let from = match overlaps {
+            false => self.cursor.clone(),
+            true => {
+                let saved = self.saved.iter().map(copy).collect();
+                let start = overlap_start(saved, old_enough);
+                match earliest_provable(&self.gaps, self.largest_page) {
+                    Some(gap) => earlier(start.as_ref(), gap.as_ref()).cloned(),
+                    None => start,
+                }
+            }
+        };
+        let mut position = Position {
+            from,
+            ..Position::default()
+        };
+        let first_read = !self.was_read;
+        for page_number in 0.. {
+            assert!(page_number < MAX_PAGES, "the pull does not end");
+            self.fence += 1;
+            *clock += 50;
+            let lease = self.lease(kind, position.clone(), first_read);
+            let page = self.request(vendor, *clock, &lease);
+            let ended = page.end;
+            let moved = advance(&lease, &page);
+            if let Some(cursor) = moved.cursor {
+                self.save(cursor, old_enough, Timestamp::from_millis(*clock));
+            }
+            position = moved.position;
+            if ended == PageEnd::More {
+                continue;
+            }
+            let began = page.progress.began.expect("it began");
+            if ended == PageEnd::EndOfQueue {
+                let start = began.from.as_ref();
+                self.gaps.retain(|gap| !is_proven(gap, start, began.fence));
+            }
+            self.failing = ended == (PageEnd::Stopped { failing: true });
+            self.stopped = ended != PageEnd::EndOfQueue;
+            break;
+        }
+        if overlaps || first_read {
+            self.overlap_began_at = Some(began_at);
+        }
+        self.was_read = true;
+    }
+
+    fn lease(&self, kind: TriggerKind, position: Position, first_read: bool) -> PageLease {
+        PageLease {
+            feed_id: 1,
+            feed: FeedName::exported(
+                Account::parse("default").expect("a name"),
+                Company::parse("1").expect("a code"),
+            ),
+            kind,
+            fence: self.fence,
+            position,
+            first_pull: false,
+            first_read,
+            largest_page: self.largest_page,
+            feed_failures: 0,
+            account_failures: 0,
+            key_at_fault: false,
+        }
+    }
+
+    /// Requests a page, and does with it what the store does.
+    fn request(&mut self, vendor: &Vendor, now: i64, lease: &PageLease) -> PageToCommit {
+        let from = lease.position.from.as_ref().map(Cursor::as_str);
+        let (listed, next) = vendor.page(from, now);
+        let documents: Vec<_> = listed
+            .iter()
+            .map(|one| DocumentVersion {
+                id: one.id.to_string(),
+                version: Vendor::text(vendor.versions, one.at),
+                body: Bytes::new(),
+            })
+            .collect();
+        let entries = documents.len();
+        let next = next.map(Cursor::new);
+        let step = next_step(
+            &lease.position,
+            lease.largest_page,
+            entries,
+            &documents,
+            next,
+        );
+        let mut progress = step.progress;
+        progress.began.get_or_insert_with(|| PullStart {
+            from: lease.position.from.clone(),
+            fence: lease.fence,
+        });
+        for document in &documents {
+            let id = document.id.parse().expect("a number");
+            self.stored.insert((id, document.version_key()));
+        }
+        self.largest_page = self.largest_page.max(entries);
+        for gap in &step.gaps {
+            match plan_record(&self.gaps, &[], gap) {
+                RecordPlan::Insert => {
+                    self.last_gap += 1;
+                    self.gaps.push(StoredGap {
+                        id: self.last_gap,
+                        gap: gap.clone(),
+                        seen_fence: self.fence,
+                    });
+                }
+                RecordPlan::Extend { id, gap, merged } => {
+                    self.gaps.retain(|stored| !merged.contains(&stored.id));
+                    let stored = self.gaps.iter_mut().find(|stored| stored.id == id);
+                    let stored = stored.expect("it is open");
+                    stored.gap = gap;
+                    stored.seen_fence = self.fence;
+                }
+                RecordPlan::Dismissed => unreachable!("nobody dismisses one"),
+            }
+        }
+        PageToCommit {
+            documents,
+            cursor: step.cursor,
+            next_from: step.next_from,
+            progress,
+            end: step.end,
+            ..PageToCommit::default()
+        }
+    }
+
+    fn save(&mut self, cursor: Cursor, old_enough: Timestamp, now: Timestamp) {
+        let change = plan_cursor_save(&self.saved, old_enough, now);
+        self.saved
+            .retain(|saved| !change.unneeded.contains(&saved.saved_at));
+        self.saved.insert(
+            0,
+            SavedCursor {
+                saved_at: change.saved_at,
+                cursor: cursor.clone(),
+            },
+        );
+        self.cursor = Some(cursor);
+    }
+
+    /// Returns true if an open gap covers a version of this moment. Where cursors are no moments,
+    /// it covers whatever follows it, and that is not known.
+    fn has_gap_over(&self, at: i64) -> bool {
+        let read = |cursor: &Cursor| Moment::read(cursor.as_str())?.timestamp();
+        let at = Timestamp::from_millis(at);
+        self.gaps.iter().any(|stored| {
+            let after = match &stored.gap.from {
+                None => true,
+                Some(from) => read(from).is_none_or(|from| from <= at),
+            };
+            let before = match &stored.gap.to {
+                None => true,
+                Some(to) => read(to).is_none_or(|to| at <= to),
+            };
+            after && before
+        })
+    }
+}
+
+fn copy(saved: &SavedCursor) -> SavedCursor {
+    SavedCursor {
+        saved_at: saved.saved_at,
+        cursor: saved.cursor.clone(),
+    }
+}
+
+/// One history.
+struct History {
+    random: Random,
+    vendor: Vendor,
+    feed: Feed,
+    clock: i64,
+    /// True if nothing was wrong with the vendor, and no group was as large as a page.
+    benign: bool,
+    /// True if pages never changed in size, and have room for ten entries or more.
+    is_steady: bool,
+    log: Vec<String>,
+}
+
+impl History {
+    fn run(seed: u64) {
+        let mut random = Random(seed);
+        let vendor = Vendor::random(&mut random);
+        let mut history = Self {
+            benign: vendor.edge != Edge::Cut && vendor.page_size > 1,
+            is_steady: vendor.page_size >= 10,
+            log: vec![format!("{vendor:?}")],
+            random,
+            vendor,
+            feed: Feed::default(),
+            clock: 1_790_000_000_000,
+        };
+        for _ in 0..history.random.size(2, 14) {
+            history.operation();
+        }
+        history.read_all();
+        let mut checked = Ok(());
+        if history.is_steady && history.vendor.fault.is_none() {
+            // A gap is found although nothing follows that would show it.
+            checked = history.check_stored();
+        }
+        history.finish();
+        if let Err(error) = checked.and_then(|()| history.check()) {
+            let log = history.log.join("\n");
+            panic!(
+                "history {seed}: {error}\n{log}\ngaps: {:#?}",
+                history.feed.gaps
+            );
+        }
+    }
+
+    fn operation(&mut self) {
+        match self.random.below(12) {
+            0..=3 => {
+                let count = self.random.size(1, 2 * self.vendor.page_size.min(40) + 2);
+                self.export(count, 1);
+            }
+            4 | 5 => {
+                let group = self.random.size(2, 3 * self.vendor.page_size + 1);
+                let group = match self.random.one_in(2) {
+                    true => group.min(self.vendor.page_size.saturating_sub(1)).max(1),
+                    false => group,
+                };
+                self.export(1, group);
+            }
+            6 | 7 => self.pull(TriggerKind::Notification),
+            8 => self.pull(TriggerKind::Reconciliation),
+            9 => {
+                // All is read again before the lookback has passed: how many documents fit in
+                // a page may only be known later.
+                let minutes = self.random.time(90);
+                self.clock += minutes * MINUTE;
+            }
+            10 => {
+                if self.random.one_in(2) {
+                    let most = self.random.of(&[12, 40, 250]);
+                    let size = self.random.size(10, most.max(10));
+                    self.is_steady = false;
+                    self.benign &= size >= self.vendor.page_size;
+                    self.vendor.page_size = size.max(self.vendor.page_size.min(10));
+                    self.log.push(format!("pages of {}", self.vendor.page_size));
+                }
+            }
+            _ => {
+                let fault = [Fault::Stuck, Fault::Back, Fault::Cycle].map(Some);
+                self.vendor.fault = match self.random.one_in(2) {
+                    true => None,
+                    false => self.random.of(&fault),
+                };
+                self.benign &= self.vendor.fault.is_none();
+                self.log.push(format!("{:?}", self.vendor.fault));
+            }
+        }
+    }
+
+    /// Exports groups of `group` documents with equal moments.
+    fn export(&mut self, count: usize, group: usize) {
+        let lag = match self.random.one_in(4) {
+            true => self.random.time(MAX_LAG),
+            false => 0,
+        };
+        self.benign &= group < self.vendor.page_size && lag == 0;
+        for _ in 0..count {
+            self.clock += 1 + self.random.time(3_000);
+            for _ in 0..group {
+                let late = lag > 0 && self.random.one_in(2);
+                self.vendor.list.push(Listed {
+                    at: self.clock,
+                    id: self.vendor.list.len(),
+                    visible_at: self.clock + if late { lag } else { 0 },
+                });
+            }
+        }
+        self.log
+            .push(format!("{count} exports of {group}, lag {lag}"));
+        self.clock += 1;
+    }
+
+    fn pull(&mut self, kind: TriggerKind) {
+        self.feed.pull(&self.vendor, &mut self.clock, kind);
+        let Feed {
+            cursor,
+            stored,
+            gaps,
+            ..
+        } = &self.feed;
+        let (kind, stored, gaps) = (kind.as_str(), stored.len(), gaps.len());
+        self.log.push(format!(
+            "{kind}: {stored} stored, {gaps} gaps, at {cursor:?}"
+        ));
+    }
+
+    /// Pulls until everything is visible and was read.
+    fn read_all(&mut self) {
+        self.pull(TriggerKind::Notification);
+        self.clock += MAX_LAG;
+        self.pull(TriggerKind::FollowUp);
+    }
+
+    /// Lets later documents be exported, and everything be pulled.
+    fn finish(&mut self) {
+        for _ in 0..2 {
+            self.clock += MINUTE;
+            self.vendor.list.push(Listed {
+                at: self.clock,
+                id: self.vendor.list.len(),
+                visible_at: self.clock,
+            });
+            self.clock += 1;
+            self.pull(TriggerKind::Notification);
+        }
+        self.clock += MAX_LAG;
+        self.pull(TriggerKind::FollowUp);
+        self.clock += MAX_LAG;
+        self.pull(TriggerKind::Reconciliation);
+    }
+
+    fn is_stored(&self, one: &Listed) -> bool {
+        let key = Moment::read(&Vendor::text(self.vendor.versions, one.at));
+        let key = key.expect("a moment").to_string();
+        self.feed.stored.contains(&(one.id, key))
+    }
+
+    fn check_stored(&self) -> Result<(), String> {
+        let is_lost = |one: &&Listed| !self.is_stored(one) && !self.feed.has_gap_over(one.at);
+        match self.vendor.list.iter().find(is_lost) {
+            Some(one) => Err(format!("{one:?} is missing without a gap")),
+            None => Ok(()),
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.check_stored()?;
+        let feed = &self.feed;
+        let last = self.vendor.list.last().expect("it was exported");
+        if !self.is_stored(last) && !feed.failing {
+            return Err(format!("the later {last:?} did not arrive"));
+        }
+        if feed.failing && self.vendor.has_moments() {
+            return Err("a feed whose cursors are moments is failing".to_owned());
+        }
+        if feed.stored.len() > self.vendor.list.len() {
+            return Err("a version is stored twice".to_owned());
+        }
+        let harmless = |stored: &StoredGap| stored.gap.reason == IncompleteReason::PageSizeUnknown;
+        if self.benign && !feed.gaps.iter().all(harmless) {
+            return Err("a gap, though nothing was wrong".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "no setting of the program")]
+fn whatever_the_pages_each_version_is_stored_or_in_a_gap() {
+    let asked = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    let histories = asked("PAGING_HISTORIES").unwrap_or(HISTORIES);
+    let first = asked("PAGING_SEED").unwrap_or(0);
+    for seed in first..first + histories {
+        History::run(seed);
+    }
+}

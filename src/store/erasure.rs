@@ -1,0 +1,424 @@
+//! Erasing documents: what the store holds of their contents goes, their numbers stay.
+//!
+//! Of an erased version the row keeps its sequence number, its version and its times, so that
+//! numbers have no gaps; its id is gone, and a tombstone keeps later pulls from storing it
+//! again. Its files at destinations that are folders are listed until they are removed.
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::debug::redacted;
+use super::deliveries::{Attempt, DeliveryOutcome};
+use super::engine::{Fragment, Sql, Tx, operations, rows};
+use super::error::Result;
+use crate::domain::{Account, Company, DestinationName, Feed, Timestamp};
+
+/// A version that could be erased.
+#[derive(Clone)]
+pub struct ErasableVersion {
+    /// Its sequence number.
+    pub sequence: i64,
+    /// The JSON as the vendor sent it; none once retention removed it.
+    pub body: Option<Vec<u8>>,
+    /// The notes of the destinations that accepted it, in lines.
+    pub notes: Option<String>,
+}
+
+redacted! { ErasableVersion { sequence; body } }
+
+/// Files of erased documents that are not removed yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftFiles {
+    /// The destination whose folder holds them.
+    pub destination: DestinationName,
+    /// Their number, without endings.
+    pub files: u64,
+}
+
+operations! {
+    /// Lists feeds and their ids by account and company, where given.
+    pub read feeds_to_erase(account: Option<Account>, company: Option<Company>)
+        -> Vec<(Feed, i64)>;
+
+    /// Lists at most `limit` versions of a feed that are not erased, in ascending sequence.
+    pub read erasable_of_feed(feed: i64, limit: usize) -> Vec<i64>;
+
+    /// Lists at most `limit` versions of a document that are not erased.
+    pub read erasable_of_document(account: Option<Account>, document_id: String, limit: usize)
+        -> Vec<i64>;
+
+    /// Lists those of the next `stretch` versions after a sequence number that belong to one of
+    /// these feeds and are not erased.
+    pub read erasable_of_stretch(feeds: Vec<i64>, after: i64, stretch: i64) -> Vec<ErasableVersion>;
+
+    /// Erases versions; returns how many of them were not erased before.
+    pub write erase_versions(sequences: Vec<i64>, now: Timestamp) -> usize, then wake_deliveries;
+
+    /// Lists at most `limit` unreadable entries of a feed, by their digests; only those that
+    /// contain `part`, if given.
+    pub read unreadable_to_erase(feed: i64, part: Option<Vec<u8>>, limit: usize) -> Vec<Vec<u8>>;
+
+    /// Erases unreadable entries of a feed.
+    pub write erase_unreadable(feed: i64, digests: Vec<Vec<u8>>, now: Timestamp) -> ();
+
+    /// Lists at most `limit` files of erased documents at a destination, after a path.
+    pub read erased_files(destination: DestinationName, after: String, limit: usize) -> Vec<String>;
+
+    /// Records that files of erased documents were removed.
+    pub write forget_erased_files(destination: DestinationName, paths: Vec<String>) -> ();
+
+    /// Counts the files of erased documents that are not removed yet.
+    pub read erased_files_left() -> Vec<LeftFiles>;
+}
+
+rows! {
+    ErasableVersion { sequence, body, notes }
+    LeftFiles { destination, files }
+}
+
+async fn feeds_to_erase<T: Tx>(
+    tx: &mut T,
+    account: Option<Account>,
+    company: Option<Company>,
+) -> Result<Vec<(Feed, i64)>> {
+    static SQL: Sql = Sql::new(
+        "SELECT a.name, f.queue, f.company, f.id FROM account a {then_join} feed f ON f.account_id = a.id
+         WHERE ($1 IS NULL OR a.name = $1) AND ($2 IS NULL OR f.company = $2) ORDER BY f.id",
+    );
+    tx.all(&SQL, &[&account, &company]).await
+}
+
+async fn erasable_of_feed<T: Tx>(tx: &mut T, feed: i64, limit: usize) -> Result<Vec<i64>> {
+    static SQL: Sql = Sql::new(
+        "SELECT sequence FROM document WHERE feed_id = $1 AND erased_at IS NULL ORDER BY sequence LIMIT $2",
+    );
+    tx.all(&SQL, &[&feed, &limit]).await
+}
+
+async fn erasable_of_document<T: Tx>(
+    tx: &mut T,
+    account: Option<Account>,
+    document_id: String,
+    limit: usize,
+) -> Result<Vec<i64>> {
+    static SQL: Sql = Sql::new(
+        "SELECT d.sequence FROM document d{by_identity}
+         JOIN feed f ON f.id = d.feed_id JOIN account a ON a.id = f.account_id
+         WHERE d.document_id = $1 AND d.erased_at IS NULL AND ($2 IS NULL OR a.name = $2) LIMIT $3",
+    );
+    tx.all(&SQL, &[&document_id, &account, &limit]).await
+}
+
+async fn erasable_of_stretch<T: Tx>(
+    tx: &mut T,
+    feeds: Vec<i64>,
+    after: i64,
+    stretch: i64,
+) -> Result<Vec<ErasableVersion>> {
+    static SQL: Sql = Sql::with(
+        "SELECT d.sequence, d.body,
+             (SELECT {gathered} FROM delivery h WHERE h.sequence = d.sequence AND h.note IS NOT NULL)
+         FROM document d
+         WHERE d.sequence > $2 AND d.sequence <= $3 AND d.erased_at IS NULL AND +d.feed_id IN ({elements}($1))
+         ORDER BY d.sequence",
+        &[(
+            "gathered",
+            Fragment::Differs("group_concat(h.note, '\n')", "string_agg(h.note, '\n')"),
+        )],
+    );
+    tx.all(&SQL, &[&feeds, &after, &after.saturating_add(stretch)])
+        .await
+}
+
+/// A version that is being erased.
+struct Found {
+    sequence: i64,
+    feed: i64,
+    document_id: String,
+    version: String,
+}
+
+rows! { Found { sequence, feed, document_id, version } }
+
+async fn erase_versions<T: Tx>(tx: &mut T, sequences: Vec<i64>, now: Timestamp) -> Result<usize> {
+    // Whatever settles deliveries or commits pages waits until this is done.
+    static LOCK_DESTINATIONS: Sql = Sql::new("SELECT 1 FROM destination ORDER BY id{lock_rows}");
+    static LOCK_FEEDS: Sql = Sql::new(
+        "SELECT 1 FROM feed WHERE id IN (SELECT feed_id FROM document WHERE sequence IN ({elements}($1)))
+         ORDER BY id{lock_rows}",
+    );
+    static FIND: Sql = Sql::new(
+        "SELECT sequence, feed_id, document_id, version FROM document
+         WHERE sequence IN ({elements}($1)) AND erased_at IS NULL ORDER BY sequence",
+    );
+    static ERASE: Sql = Sql::new(
+        "UPDATE document SET document_id = 'erased-' || sequence, body = NULL, erased_at = $2
+         WHERE sequence IN ({elements}($1))",
+    );
+    let now = tx.now_or(now);
+    tx.all::<()>(&LOCK_DESTINATIONS, &[]).await?;
+    tx.all::<()>(&LOCK_FEEDS, &[&sequences]).await?;
+    let found: Vec<Found> = tx.all(&FIND, &[&sequences]).await?;
+    if found.is_empty() {
+        return Ok(0);
+    }
+    let sequences: Vec<i64> = found.iter().map(|one| one.sequence).collect();
+    overwrite_freed_pages(tx, true).await?;
+    bury(tx, &found, now).await?;
+    tx.run(&ERASE, &[&sequences, &now]).await?;
+    erase_deliveries(tx, &sequences, now).await?;
+    erase_uploads(tx, &found).await?;
+    overwrite_freed_pages(tx, false).await?;
+    Ok(found.len())
+}
+
+/// Makes SQLite overwrite what it removes, which it would otherwise leave in its file.
+async fn overwrite_freed_pages<T: Tx>(tx: &mut T, overwrite: bool) -> Result<()> {
+    static ON: Sql = Sql::with(
+        "{on}",
+        &[(
+            "on",
+            Fragment::Differs("PRAGMA secure_delete = ON", "SELECT 1"),
+        )],
+    );
+    static OFF: Sql = Sql::with(
+        "{off}",
+        &[(
+            "off",
+            Fragment::Differs("PRAGMA secure_delete = OFF", "SELECT 1"),
+        )],
+    );
+    let sql = if overwrite { &ON } else { &OFF };
+    tx.all::<()>(sql, &[]).await.map(drop)
+}
+
+/// Adds the tombstones of versions.
+async fn bury<T: Tx>(tx: &mut T, found: &[Found], now: Timestamp) -> Result<()> {
+    static SQL: Sql = Sql::with(
+        "INSERT INTO tombstone (feed_id, document_digest, version, erased_at)
+         SELECT v.feed_id, v.digest, v.version, $4 FROM {buried} WHERE true
+         ON CONFLICT (feed_id, document_digest, version) DO NOTHING",
+        &[(
+            "buried",
+            Fragment::Differs(
+                "(SELECT value AS feed_id, unhex($2 ->> key) AS digest, $3 ->> key AS version FROM json_each($1)) AS v",
+                "(SELECT n.feed_id, decode(n.digest, 'hex') AS digest, n.version
+                  FROM unnest($1, $2, $3) AS n (feed_id, digest, version)) AS v",
+            ),
+        )],
+    );
+    let feeds: Vec<i64> = found.iter().map(|one| one.feed).collect();
+    let digests: Vec<String> = found
+        .iter()
+        .map(|one| hex_digest(&one.document_id))
+        .collect();
+    let versions: Vec<&str> = found.iter().map(|one| one.version.as_str()).collect();
+    tx.run(&SQL, &[&feeds, &digests, &versions, &now]).await
+}
+
+/// Returns the SHA-256 digest of a document's id in hexadecimal digits.
+fn hex_digest(document_id: &str) -> String {
+    let digest = digest(&SHA256, document_id.as_bytes());
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Removes what destinations said about versions, and their import errors and links; nothing
+/// is delivered any more.
+#[expect(
+    clippy::ptr_arg,
+    reason = "only a type with a size is a value of a statement"
+)]
+async fn erase_deliveries<T: Tx>(tx: &mut T, sequences: &Vec<i64>, now: Timestamp) -> Result<()> {
+    static NOTES: Sql = Sql::new(
+        "SELECT destination_id, note FROM delivery WHERE sequence IN ({elements}($1)) AND note IS NOT NULL",
+    );
+    static DELIVERIES: Sql = Sql::new(
+        "UPDATE delivery SET note = NULL, detail = NULL, next_try_at = NULL,
+             changed_at = CASE WHEN state IN ('pending', 'listed', 'rejected') THEN $2 ELSE changed_at END,
+             state = CASE WHEN state IN ('pending', 'listed', 'rejected') THEN 'skipped' ELSE state END
+         WHERE sequence IN ({elements}($1))",
+    );
+    static ATTEMPTS: Sql = Sql::new(
+        "UPDATE delivery_attempt SET detail = NULL WHERE (destination_id, sequence) IN (
+             SELECT destination_id, sequence FROM delivery WHERE sequence IN ({elements}($1)))",
+    );
+    static CONTINUE: Sql = Sql::new(
+        "UPDATE destination SET waits_until = NULL, stuck_at = NULL, last_error = NULL
+         WHERE stuck_at IN ({elements}($1))",
+    );
+    static IMPORT_ERRORS: Sql = Sql::new(
+        "DELETE FROM import_error WHERE id IN (
+             SELECT id FROM import_error WHERE sequence IN ({elements}($1)){lock_in_order})",
+    );
+    static LINKS: Sql = Sql::new("DELETE FROM document_link WHERE sequence IN ({elements}($1))");
+    let notes: Vec<(i64, String)> = tx.all(&NOTES, &[sequences]).await?;
+    for (destination, note) in &notes {
+        add_erased_files(tx, *destination, note).await?;
+    }
+    tx.run(&DELIVERIES, &[sequences, &now]).await?;
+    tx.run(&ATTEMPTS, &[sequences]).await?;
+    tx.run(&CONTINUE, &[sequences]).await?;
+    tx.run(&IMPORT_ERRORS, &[sequences]).await?;
+    tx.run(&LINKS, &[sequences]).await
+}
+
+/// Adds the files that a destination's note names to those that are to be removed.
+async fn add_erased_files<T: Tx>(tx: &mut T, destination: i64, note: &str) -> Result<()> {
+    static SQL: Sql = Sql::new(
+        "INSERT INTO erased_file (destination_id, path) VALUES ($1, $2) ON CONFLICT (destination_id, path) DO NOTHING",
+    );
+    for path in note.lines() {
+        tx.run(&SQL, &[&destination, &path]).await?;
+    }
+    Ok(())
+}
+
+/// Removes the names of files that nothing but erased documents was made of.
+async fn erase_uploads<T: Tx>(tx: &mut T, found: &[Found]) -> Result<()> {
+    static SQL: Sql = Sql::new(
+        "UPDATE upload SET file_name = 'erased', last_error = NULL
+         WHERE id IN (SELECT upload_id FROM upload_document WHERE document_id IN ({elements}($1)))
+           AND NOT EXISTS (SELECT 1 FROM upload_document o {then_join} document d{by_identity}
+               ON d.document_id = o.document_id WHERE o.upload_id = upload.id)",
+    );
+    let ids: Vec<&str> = found.iter().map(|one| one.document_id.as_str()).collect();
+    tx.run(&SQL, &[&ids]).await
+}
+
+/// Returns which of these versions are erased.
+pub(super) async fn erased_among<T: Tx>(tx: &mut T, sequences: Vec<i64>) -> Result<Vec<i64>> {
+    static SQL: Sql = Sql::new(
+        "SELECT sequence FROM document WHERE sequence IN ({elements}($1)) AND erased_at IS NOT NULL",
+    );
+    tx.all(&SQL, &[&sequences]).await
+}
+
+/// Records an attempt that outlasted the erasure of its version: only the files that it left.
+pub(super) async fn record_late_attempt<T: Tx>(
+    tx: &mut T,
+    destination: i64,
+    attempt: &Attempt,
+) -> Result<()> {
+    match &attempt.outcome {
+        DeliveryOutcome::Delivered { note: Some(note) } => {
+            add_erased_files(tx, destination, note).await
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Keeps the files that a later version has taken over from being removed.
+pub(super) async fn keep_files<T: Tx>(tx: &mut T, destination: i64, note: &str) -> Result<()> {
+    static SQL: Sql =
+        Sql::new("DELETE FROM erased_file WHERE destination_id = $1 AND path IN ({elements}($2))");
+    let paths: Vec<&str> = note.lines().collect();
+    tx.run(&SQL, &[&destination, &paths]).await
+}
+
+/// Counts each version of a page as stored in its feed if a person has erased it there.
+///
+/// It must be asked after the versions themselves: of an erasure that is committed meanwhile,
+/// one of the two answers tells.
+pub(super) async fn mark_erased<T: Tx>(
+    tx: &mut T,
+    feed: i64,
+    documents: &[(&str, &str)],
+    stored: impl Iterator<Item = &mut bool> + Send,
+) -> Result<()> {
+    static SQL: Sql = Sql::with(
+        "SELECT EXISTS (SELECT 1 FROM tombstone t
+             WHERE t.feed_id = $3 AND t.document_digest = {digest} AND t.version = v.version)
+         FROM {versions} ORDER BY v.number",
+        &[
+            (
+                "digest",
+                Fragment::Differs("unhex(v.document_id)", "decode(v.document_id, 'hex')"),
+            ),
+            ("versions", super::documents::VERSIONS),
+        ],
+    );
+    let digests: Vec<String> = documents.iter().map(|(id, _)| hex_digest(id)).collect();
+    let versions: Vec<&str> = documents.iter().map(|(_, version)| *version).collect();
+    let erased: Vec<bool> = tx.all(&SQL, &[&digests, &versions, &feed]).await?;
+    stored
+        .zip(erased)
+        .for_each(|(stored, erased)| *stored |= erased);
+    Ok(())
+}
+
+async fn unreadable_to_erase<T: Tx>(
+    tx: &mut T,
+    feed: i64,
+    part: Option<Vec<u8>>,
+    limit: usize,
+) -> Result<Vec<Vec<u8>>> {
+    static SQL: Sql = Sql::with(
+        "SELECT digest FROM unreadable WHERE feed_id = $1 AND ($2 IS NULL OR {place} > 0) LIMIT $3",
+        &[(
+            "place",
+            Fragment::Differs("instr(body, $2)", "position($2 IN body)"),
+        )],
+    );
+    tx.all(&SQL, &[&feed, &part, &limit]).await
+}
+
+async fn erase_unreadable<T: Tx>(
+    tx: &mut T,
+    feed: i64,
+    digests: Vec<Vec<u8>>,
+    now: Timestamp,
+) -> Result<()> {
+    static BURY: Sql = Sql::new(
+        "INSERT INTO tombstone (feed_id, document_digest, version, erased_at) VALUES ($1, $2, '', $3)
+         ON CONFLICT (feed_id, document_digest, version) DO NOTHING",
+    );
+    static REMOVE: Sql = Sql::new("DELETE FROM unreadable WHERE feed_id = $1 AND digest = $2");
+    // A page that holds one of them is not stored meanwhile.
+    static LOCK: Sql = Sql::new("SELECT 1 FROM feed WHERE id = $1{lock_rows}");
+    let now = tx.now_or(now);
+    tx.all::<()>(&LOCK, &[&feed]).await?;
+    overwrite_freed_pages(tx, true).await?;
+    for digest in &digests {
+        tx.run(&BURY, &[&feed, digest, &now]).await?;
+        tx.run(&REMOVE, &[&feed, digest]).await?;
+    }
+    overwrite_freed_pages(tx, false).await
+}
+
+async fn erased_files<T: Tx>(
+    tx: &mut T,
+    destination: DestinationName,
+    after: String,
+    limit: usize,
+) -> Result<Vec<String>> {
+    static SQL: Sql = Sql::new(
+        "SELECT path FROM erased_file WHERE destination_id = (SELECT id FROM destination WHERE name = $1)
+           AND path > $2 ORDER BY path LIMIT $3",
+    );
+    tx.all(&SQL, &[&destination, &after, &limit]).await
+}
+
+async fn forget_erased_files<T: Tx>(
+    tx: &mut T,
+    destination: DestinationName,
+    paths: Vec<String>,
+) -> Result<()> {
+    static SQL: Sql = Sql::new(
+        "DELETE FROM erased_file WHERE destination_id = (SELECT id FROM destination WHERE name = $1)
+           AND path IN ({elements}($2))",
+    );
+    tx.run(&SQL, &[&destination, &paths]).await
+}
+
+async fn erased_files_left<T: Tx>(tx: &mut T) -> Result<Vec<LeftFiles>> {
+    static SQL: Sql = Sql::new(
+        "SELECT s.name, (SELECT count(*) FROM erased_file e WHERE e.destination_id = s.id) AS files
+         FROM destination s ORDER BY s.name{bytewise}",
+    );
+    let mut left: Vec<LeftFiles> = tx.all(&SQL, &[]).await?;
+    left.retain(|one| one.files > 0);
+    Ok(left)
+}

@@ -1,0 +1,185 @@
+//! Removing feeds, and setting where they start.
+
+use std::time::Duration;
+
+use ivesk_webhook::domain::{Cursor, Timestamp};
+use ivesk_webhook::store::{
+    FeedStartedAt, GapFilter, GapRow, PauseChange, RunState, StoreError, TriggerKind, Triggers,
+};
+
+use super::messages::Messages;
+use super::test_store::{HOUR, TestStore, account, company, last_page};
+use crate::support::databases::{Database, on_both_stores};
+
+on_both_stores! {
+    a_removed_feed_is_not_pulled_until_it_is_resumed,
+    a_page_in_flight_of_a_removed_feed_is_refused,
+    a_feed_continues_at_a_cursor_and_leaves_a_gap,
+    an_earlier_cursor_leaves_no_gap,
+}
+
+async fn remove(test: &TestStore, code: &str) -> bool {
+    let removed = test.store.remove_feed(company(code), test.clock.now());
+    removed.await.expect("stored")
+}
+
+async fn start_at(test: &TestStore, code: &str, cursor: &str) -> FeedStartedAt {
+    let started = test
+        .store
+        .start_feed_at(company(code), Cursor::new(cursor), test.clock.now());
+    started.await.expect("stored")
+}
+
+async fn gaps(test: &TestStore) -> Vec<GapRow> {
+    let filter = GapFilter {
+        closed: false,
+        after: 0,
+        limit: 10,
+    };
+    test.store.gaps(filter).await.expect("readable")
+}
+
+async fn a_removed_feed_is_not_pulled_until_it_is_resumed(database: Database) {
+    let test = TestStore::new(database).await;
+    let (feed, other) = (company("999999999"), company("302320404"));
+    test.pull(&feed, last_page(&[("d-1", "1")], Some("c-1")))
+        .await;
+    test.pull(&other, last_page(&[("d-2", "1")], Some("c-1")))
+        .await;
+    test.drain().await;
+
+    assert!(remove(&test, "999999999").await);
+    assert!(!remove(&test, "999999999").await, "a second time");
+    assert!(!remove(&test, "110053842").await, "it is not known");
+    let row = test.feed(&feed).await;
+    assert!(matches!(
+        row.state(None, test.clock.now()),
+        RunState::Removed { .. }
+    ));
+
+    // A message for it is accepted and counted, and pulls nothing.
+    let messages = Messages::new();
+    for number in 1..=2 {
+        let mut message = messages.notification(number).await;
+        message.triggers = Triggers::Feed(feed.clone());
+        test.store.accept(message).await.expect("accepted");
+    }
+    test.trigger(&feed, TriggerKind::Backfill).await;
+    let registered = test
+        .store
+        .register_feeds(vec![feed.clone()], test.clock.now());
+    registered.await.expect("stored");
+    test.clock.advance(24 * HOUR);
+    while let Some(lease) = test.lease().await {
+        assert_eq!(lease.feed, other);
+        let stored = test.commit(lease, last_page(&[], None)).await;
+        stored.expect("an empty page is stored");
+    }
+    let row = test.feed(&feed).await;
+    assert_eq!(row.pending_notifications, 2);
+    assert_eq!(row.documents, 1, "its documents stay");
+    // Neither does a pause or the resuming of its whole account bring it back.
+    let resume = PauseChange::Resume { accept: false };
+    for change in [PauseChange::Pause, resume] {
+        let changed = test.store.set_paused(account(), None, change).await;
+        assert_eq!(changed.expect("stored"), 1, "the other one");
+    }
+    assert!(test.feed(&feed).await.removed_at.is_some());
+
+    let changed = test.store.set_paused(account(), Some(feed.clone()), resume);
+    assert_eq!(changed.await.expect("stored"), 1);
+    assert!(test.drain().await.contains(&TriggerKind::Notification));
+    let row = test.feed(&feed).await;
+    assert_eq!((row.removed_at, row.pending_notifications), (None, 0));
+    assert_eq!(row.cursor, Some(Cursor::new("c-1")), "it continues there");
+}
+
+async fn a_page_in_flight_of_a_removed_feed_is_refused(database: Database) {
+    let test = TestStore::new(database).await;
+    let feed = company("302320404");
+    test.trigger(&feed, TriggerKind::Notification).await;
+    let lease = test.lease().await.expect("it is due");
+    assert!(remove(&test, "302320404").await);
+    let stored = test
+        .commit(lease, last_page(&[("d-1", "1")], Some("c-1")))
+        .await;
+    assert!(matches!(stored, Err(StoreError::StaleLease)), "{stored:?}");
+    assert!(test.documents().await.is_empty());
+}
+
+async fn a_feed_continues_at_a_cursor_and_leaves_a_gap(database: Database) {
+    let test = TestStore::new(database).await;
+    // A new feed: another program has everything up to there.
+    let feed = company("302320404");
+    let cursor = "2026-11-23T08:00:00.000Z";
+    let started = start_at(&test, "302320404", cursor).await;
+    assert_eq!(
+        started,
+        FeedStartedAt {
+            previous: None,
+            gap: true
+        }
+    );
+    let lease = test.lease().await.expect("it is due at once");
+    assert_eq!(lease.position.from, Some(Cursor::new(cursor)));
+    let page = last_page(
+        &[("d-1", "2026-11-23T09:00:00Z")],
+        Some("2026-11-23T09:00:00Z"),
+    );
+    test.commit(lease, page).await.expect("stored");
+    // No overlap read starts before it.
+    test.drain().await;
+    test.clock.advance(Duration::from_secs(60));
+    test.trigger(&feed, TriggerKind::Reconciliation).await;
+    let lease = test.lease().await.expect("it is due");
+    let from = lease.position.from.as_ref().map(Cursor::as_str);
+    assert!(from.is_some_and(|from| from >= cursor), "{from:?}");
+
+    // In the middle of a pull.
+    let later = "2026-11-24T00:00:00.000Z";
+    let started = start_at(&test, "302320404", later).await;
+    assert_eq!(started.previous, Some(Cursor::new("2026-11-23T09:00:00Z")));
+    let stored = test
+        .commit(lease, last_page(&[], Some("2026-11-23T10:00:00Z")))
+        .await;
+    assert!(matches!(stored, Err(StoreError::StaleLease)), "{stored:?}");
+    assert_eq!(test.feed(&feed).await.cursor, Some(Cursor::new(later)));
+    test.clock.advance(HOUR);
+    let lease = test.lease().await.expect("it is due");
+    assert_eq!(lease.position.from, Some(Cursor::new(later)));
+
+    let stretches: Vec<_> = gaps(&test)
+        .await
+        .into_iter()
+        .map(|gap| (gap.feed.to_string(), gap.from, gap.to))
+        .collect();
+    let name = || "default/exported/302320404".to_owned();
+    let expected = [
+        (name(), None, Some(Cursor::new(cursor))),
+        (
+            name(),
+            Some(Cursor::new("2026-11-23T09:00:00Z")),
+            Some(Cursor::new(later)),
+        ),
+    ];
+    assert_eq!(stretches, expected);
+}
+
+async fn an_earlier_cursor_leaves_no_gap(database: Database) {
+    let test = TestStore::new(database).await;
+    let now = Timestamp::parse("2026-11-23T08:00:00Z").expect("a moment");
+    let page = last_page(&[("d-1", "1")], Some(&now.to_string()));
+    test.pull(&company("302320404"), page).await;
+    let earlier = now.before(HOUR).to_string();
+    for (cursor, gap) in [
+        (now.to_string(), false),
+        (earlier, false),
+        ("2026-11-23T10:00:00+02:00".to_owned(), true),
+        // Which comes first is not known.
+        ("b3BhcXVl".to_owned(), true),
+    ] {
+        let started = start_at(&test, "302320404", &cursor).await;
+        assert_eq!(started.gap, gap, "{cursor}");
+    }
+    assert_eq!(gaps(&test).await.len(), 2);
+}
