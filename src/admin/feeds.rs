@@ -354,8 +354,15 @@ fn selected_feed(
     let feed = match (request.queue, company) {
         (None, None) => None,
         (Some(Queue::Digitized), None) => Some(Feed::digitized(account.clone())),
+        (None | Some(Queue::Exported), Some(_)) if app.config.api.has_one_exported_feed() => {
+            return Err(AdminError::BadRequest(
+                "`api.exported_path` names no company, so this account has one exported feed: omit `company`, and send \
+                 `queue` = `exported`"
+                    .to_owned(),
+            ));
+        }
         (None | Some(Queue::Exported), Some(company)) => {
-            Some(app.config.api.exported_feed(account.clone(), company))
+            Some(Feed::exported(account.clone(), company))
         }
         (Some(Queue::Exported), None) if app.config.api.has_one_exported_feed() => {
             Some(Feed::exported(account.clone(), Company::mixed()))
@@ -469,7 +476,7 @@ pub(super) async fn start_at(
     let rows = app.store.feeds().await?;
     match rows.iter().find(|row| row.feed == feed) {
         Some(row) if !row.is_known() => return Err(is_removed(&feed)),
-        None if !new && !configured_feeds(&app.config).contains(&feed) => {
+        None if !new && feed.queue == Queue::Exported && !configured_feeds(&app.config).contains(&feed) => {
             return Err(has_no_feed(&feed.company));
         }
         _ => {}

@@ -26,7 +26,7 @@ use crate::store::{
 If the service runs, it pulls, and its log shows the results. Otherwise this command pulls what is due: what \
 you request here, waiting triggers, and the hourly reconciliation.
 
-Exit codes: 0 all feeds are up to date, 1 a feed failed, 2 a setting is missing, 3 Įvesk.lt could not be reached")]
+Exit codes: 0 done, 1 a feed failed, is paused or is incomplete (an unknown page size alone is no failure), 2 a setting is missing, 3 Įvesk.lt could not be reached")]
 pub struct Args {
     /// Only feeds of this account
     #[arg(long)]
@@ -85,6 +85,7 @@ struct FeedResult {
     known: usize,
     pages: usize,
     error: Option<String>,
+    incomplete: Option<IncompleteReason>,
 }
 
 /// Pulls everything that is due, and prints the results as a table.
@@ -124,6 +125,13 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
             }
         }
     }
+    let mut feeds = store.feeds().await?;
+    feeds.retain(FeedRow::is_known);
+    for row in &feeds {
+        if let Some(result) = results.get_mut(&row.feed) {
+            result.incomplete = row.incomplete;
+        }
+    }
     print_results(&results);
     for line in skipped(store.as_ref(), &results).await? {
         println!("{line}");
@@ -131,7 +139,7 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
             exit = Exit::Failed;
         }
     }
-    for row in store.feeds().await? {
+    for row in feeds {
         let Some(reason) = row.incomplete else {
             continue;
         };
@@ -233,10 +241,11 @@ fn print_results(results: &BTreeMap<Feed, FeedResult>) {
             result.pages.to_string(),
             result.new.to_string(),
             result.known.to_string(),
-            result
-                .error
-                .clone()
-                .unwrap_or_else(|| "up to date".to_owned()),
+            match (&result.error, result.incomplete) {
+                (Some(error), _) => error.clone(),
+                (None, Some(reason)) => format!("incomplete ({})", reason.as_str()),
+                (None, None) => "up to date".to_owned(),
+            },
         ]);
     }
     println!("{table}");
@@ -332,7 +341,7 @@ async fn chosen_feeds(
             && args.queue.is_none_or(|queue| feed.queue == queue)
             && company
                 .as_ref()
-                .is_none_or(|company| feed.company == *company)
+                .is_none_or(|company| feed.company == *company || feed.company == Company::mixed())
     });
     let from = args.from.as_deref().map(Cursor::new);
     Ok(feeds

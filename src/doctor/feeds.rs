@@ -9,7 +9,8 @@ use crate::store::{FeedRow, IncompleteReason, PAGE_SIZE_NOTICE, Store};
 /// Returns `None` if the store can't be read, which another check reports.
 pub async fn state(store: &Store, now: Timestamp) -> Option<Vec<Check>> {
     let rows = store.feeds().await.ok()?;
-    Some(rows.iter().filter_map(|row| incomplete(row, now)).collect())
+    let known = rows.iter().filter(|row| row.is_known());
+    Some(known.filter_map(|row| incomplete(row, now)).collect())
 }
 
 fn incomplete(row: &FeedRow, now: Timestamp) -> Option<Check> {

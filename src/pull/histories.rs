@@ -367,6 +367,7 @@ impl Feed {
                         id: self.last_gap,
                         gap: gap.clone(),
                         seen_fence: self.fence,
+                        tried_page: self.largest_page,
                     });
                 }
                 RecordPlan::Extend { id, gap, merged } => {
@@ -375,6 +376,7 @@ impl Feed {
                     let stored = stored.expect("it is open");
                     stored.gap = gap;
                     stored.seen_fence = self.fence;
+                    stored.tried_page = self.largest_page;
                 }
                 RecordPlan::Dismissed => unreachable!("nobody dismisses one"),
             }

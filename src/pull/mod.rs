@@ -207,9 +207,15 @@ impl Puller {
         (self.clients.len() * self.config.requests_per_account as usize).clamp(1, 16)
     }
 
-    /// Stores feeds; new ones are due for reconciliation at once.
+    /// Stores feeds; new ones are due for reconciliation at once. Exported feeds that do not fit
+    /// `api.exported_path` are removed as long as they don't: they would list the same documents.
     pub async fn register_feeds(&self, feeds: Vec<Feed>) -> Result<(), StoreError> {
-        self.store.register_feeds(feeds, self.clock.now()).await
+        let now = self.clock.now();
+        if self.api.exported_path.is_some() {
+            let one = self.api.has_one_exported_feed();
+            self.store.fit_feeds(one, now).await?;
+        }
+        self.store.register_feeds(feeds, now).await
     }
 
     /// Makes every known feed due for reconciliation now; runs at each start.
@@ -364,7 +370,7 @@ impl Puller {
             Ok(answer) => is_answer(&lease, answer, &page),
             // It refuses the code, so it reads it.
             Err(ApiError::Status {
-                status: 400..=499,
+                status: 400 | 403 | 404 | 422,
                 retry_after: None,
                 ..
             }) => false,

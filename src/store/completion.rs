@@ -19,7 +19,7 @@ pub(super) async fn complete_pull<T: Tx>(
 ) -> Result<PullEnd> {
     static ENDED: Sql = Sql::new(
         "UPDATE feed SET pulled_at = CASE WHEN $3 THEN $2 ELSE pulled_at END,
-             up_to_date_at = CASE WHEN $4 THEN $2 ELSE up_to_date_at END,
+             up_to_date_at = CASE WHEN $3 AND $4 THEN $2 ELSE up_to_date_at END,
              first_complete_at = CASE WHEN $3 AND $4 THEN coalesce(first_complete_at, $2) ELSE first_complete_at END
          WHERE id = $1",
     );

@@ -28,6 +28,7 @@ async fn dismiss_gap<T: Tx>(tx: &mut T, id: i64, by: String, now: Timestamp) -> 
     let Some(feed) = tx.first::<i64>(&FEED, &[&id]).await? else {
         return Ok(false);
     };
+    let now = tx.now_or(now);
     // Feeds are locked before what belongs to them.
     tx.first::<()>(&LOCK, &[&feed]).await?;
     if tx.execute(&DISMISS, &[&id, &now, &by]).await? == 0 {

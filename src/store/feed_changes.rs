@@ -5,13 +5,17 @@ use super::error::Result;
 use super::gaps::{IncompleteReason, record_gap};
 use super::row_ids::{account_id, feed_ids};
 use super::trigger_kind::TriggerKind;
-use super::triggers::raise;
+use super::triggers::{raise, reconsider};
 use crate::domain::{Cursor, Feed, Moment, Timestamp};
 
 operations! {
     /// Removes a feed: it is not pulled until a person resumes it, and keeps its documents and its
     /// cursor. Returns false if it is not known, or removed already.
     pub write remove_feed(feed: Feed, now: Timestamp) -> bool;
+
+    /// Removes the exported feeds that do not fit the settings, and brings back those that fit them
+    /// again: each account has one if `one_for_each_account` is true, and otherwise each company.
+    pub write fit_feeds(one_for_each_account: bool, now: Timestamp) -> (), then wake_pullers;
 
     /// Lets a feed continue at `cursor`, where another program has stopped. The feed is added if
     /// it is new. What lies between its old and its new cursor is a gap.
@@ -42,6 +46,30 @@ async fn remove_feed<T: Tx>(tx: &mut T, feed: Feed, now: Timestamp) -> Result<bo
         > 0)
 }
 
+async fn fit_feeds<T: Tx>(tx: &mut T, one_for_each_account: bool, now: Timestamp) -> Result<()> {
+    // Replicas that start together run this together, so the rows are locked in order.
+    static REMOVE: Sql = Sql::new(
+        "WITH chosen AS (
+             SELECT id FROM feed
+             WHERE queue = 'exported' AND removed_at IS NULL AND (company = '') <> $1{lock_in_order})
+         UPDATE feed AS f SET removed_at = $2, unfit = true, leased_until = NULL, fence = fence + 1
+         FROM chosen WHERE f.id = chosen.id",
+    );
+    static FIND: Sql =
+        Sql::new("SELECT id FROM feed WHERE unfit AND (company = '') = $1{lock_in_order}");
+    static RESTORE: Sql = Sql::new(
+        "UPDATE feed SET removed_at = NULL, unfit = false WHERE id IN ({elements}($1))",
+    );
+    let now = tx.now_or(now);
+    tx.run(&REMOVE, &[&one_for_each_account, &now]).await?;
+    let fit: Vec<i64> = tx.all(&FIND, &[&one_for_each_account]).await?;
+    if fit.is_empty() {
+        return Ok(());
+    }
+    tx.run(&RESTORE, &[&fit]).await?;
+    reconsider(tx, &fit).await
+}
+
 async fn start_feed_at<T: Tx>(
     tx: &mut T,
     feed: Feed,
@@ -57,7 +85,7 @@ async fn start_feed_at<T: Tx>(
     );
     // An earlier stretch that a person requested goes on.
     static RESTART: Sql = Sql::new(
-        "UPDATE feed_pull SET target = NULL, position = NULL, previous_next = NULL
+        "UPDATE feed_pull SET target = NULL, position = NULL, previous_next = NULL, progress = NULL
          WHERE feed_id = $1 AND kind <> $2",
     );
     static FORGET: Sql = Sql::new("DELETE FROM feed_cursor WHERE feed_id = $1");

@@ -54,23 +54,22 @@ impl IncompleteReason {
 
     /// Returns the cause and what to do, for people.
     pub const fn cause_and_fix(self) -> (&'static str, &'static str) {
-        const ASK: &str = "ask Įvesk.lt how to page past it";
-        const DISMISS: &str =
-            "compare the stretch with Įvesk.lt, then run `ivesk-webhook feeds gaps --dismiss ID`";
+        const REPORT: &str = "report it to Įvesk.lt; then run `ivesk-webhook pull --company CODE --from CURSOR` over the \
+            stretch, or dismiss it with `ivesk-webhook feeds gaps --dismiss ID`";
         match self {
             Self::GroupCut => (
                 "a group of documents with the same moment is as large as a page, so the rest of it can't be listed",
-                DISMISS,
+                "compare the stretch with Įvesk.lt, export what is missing again there, then run `ivesk-webhook feeds gaps --dismiss ID`",
             ),
             Self::NextStuck => (
                 "Įvesk.lt's `next` does not move although documents follow",
-                ASK,
+                REPORT,
             ),
-            Self::NextBack => ("Įvesk.lt's `next` moves back", ASK),
-            Self::CursorCycle => ("Įvesk.lt's `next` comes round in a circle", ASK),
+            Self::NextBack => ("Įvesk.lt's `next` moves back", REPORT),
+            Self::CursorCycle => ("Įvesk.lt's `next` repeats earlier cursors", REPORT),
             Self::EmptyPages => (
                 "Įvesk.lt returned many empty pages in a row, each with a `next`",
-                ASK,
+                REPORT,
             ),
             Self::UnreadableEntry => (
                 "an entry of Įvesk.lt's list could not be read",
@@ -156,16 +155,24 @@ pub(crate) struct StoredGap {
     pub(crate) id: i64,
     pub(crate) gap: FoundGap,
     pub(crate) seen_fence: i64,
+    /// The largest page that was known when it was last found.
+    pub(crate) tried_page: usize,
 }
 
 rows! {
     GapRow { id, feed, from, to, reason, found_at, closed_at, dismissed_by }
     FoundGap { from, to, reason, entries }
-    StoredGap { id, gap, seen_fence }
+    StoredGap { id, gap, seen_fence, tried_page }
 }
 
+/// The largest page that the queue of the feed `f` has shown.
+const LARGEST_PAGE: Fragment = Fragment::Same(
+    "coalesce((SELECT q.largest_page FROM account_queue q
+                   WHERE q.account_id = f.account_id AND q.queue = f.queue), 0)",
+);
+
 const STORED: Fragment = Fragment::Same(
-    "SELECT id, from_cursor, to_cursor, reason, entries, seen_fence FROM gap WHERE feed_id = $1",
+    "SELECT id, from_cursor, to_cursor, reason, entries, seen_fence, tried_page FROM gap WHERE feed_id = $1",
 );
 
 async fn gaps<T: Tx>(tx: &mut T, filter: GapFilter) -> Result<Vec<GapRow>> {
@@ -205,13 +212,15 @@ pub(super) async fn record<T: Tx>(
     found: &FoundGap,
     now: Timestamp,
 ) -> Result<Recorded> {
-    static INSERT: Sql = Sql::new(
-        "INSERT INTO gap (feed_id, from_cursor, to_cursor, reason, entries, found_at, seen_fence)
-         SELECT $1, $2, $3, $4, $5, $6, fence FROM feed WHERE id = $1",
+    static INSERT: Sql = Sql::with(
+        "INSERT INTO gap (feed_id, from_cursor, to_cursor, reason, entries, found_at, seen_fence, tried_page)
+         SELECT $1, $2, $3, $4, $5, $6, f.fence, {largest_page} FROM feed f WHERE f.id = $1",
+        &[("largest_page", LARGEST_PAGE)],
     );
-    static EXTEND: Sql = Sql::new(
-        "UPDATE gap SET from_cursor = $2, to_cursor = $3, entries = $4,
-             seen_fence = (SELECT fence FROM feed WHERE id = gap.feed_id) WHERE id = $1",
+    static EXTEND: Sql = Sql::with(
+        "UPDATE gap SET from_cursor = $2, to_cursor = $3, entries = $4, seen_fence = f.fence, tried_page = {largest_page}
+         FROM feed f WHERE gap.id = $1 AND f.id = gap.feed_id",
+        &[("largest_page", LARGEST_PAGE)],
     );
     static REMOVE: Sql = Sql::new("DELETE FROM gap WHERE id IN ({elements}($1))");
     // The newest closed ones are kept.
@@ -383,14 +392,13 @@ pub(crate) fn is_proven(gap: &StoredGap, start: Option<&Cursor>, began_fence: i6
 }
 
 /// Returns where a pull must begin to prove the gaps of groups with fewer entries than
-/// `largest_page`.
+/// `largest_page`, unless they were found again when such a page was known.
 pub(crate) fn earliest_provable(open: &[StoredGap], largest_page: usize) -> Option<Option<Cursor>> {
-    let provable = open
-        .iter()
-        .map(|stored| &stored.gap)
-        .filter(|gap| gap.reason.is_of_a_group() && gap.entries < largest_page);
+    let provable = open.iter().filter(|stored| {
+        stored.gap.reason.is_of_a_group() && stored.gap.entries.max(stored.tried_page) < largest_page
+    });
     provable
-        .map(|gap| gap.from.clone())
+        .map(|stored| stored.gap.from.clone())
         .reduce(|a, b| earlier(a.as_ref(), b.as_ref()).cloned())
 }
 
@@ -479,6 +487,7 @@ mod tests {
             id,
             gap,
             seen_fence: id,
+            tried_page: 0,
         }
     }
 
@@ -568,5 +577,12 @@ mod tests {
         assert_eq!(earliest_provable(&open, 10), None);
         assert_eq!(earliest_provable(&open, 11), Some(Some(Cursor::new(T3))));
         assert_eq!(earliest_provable(&open, 13), Some(Some(Cursor::new(T2))));
+        // Found again when pages of 13 were known, they wait for a larger one.
+        let tried = open.map(|gap| StoredGap {
+            tried_page: 13,
+            ..gap
+        });
+        assert_eq!(earliest_provable(&tried, 13), None);
+        assert_eq!(earliest_provable(&tried, 14), Some(Some(Cursor::new(T2))));
     }
 }

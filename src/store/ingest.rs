@@ -192,7 +192,7 @@ async fn raise_triggers<T: Tx>(
     static SQL: Sql = Sql::with(
         "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at, account_id, queue, next_at)
          SELECT v.feed_id, $3, v.triggers, $4, f.account_id, f.queue, $4
-         FROM {raised} {then_join} feed f ON f.id = v.feed_id WHERE true
+         FROM {raised} {then_join} feed f ON f.id = v.feed_id WHERE true ORDER BY v.feed_id
          ON CONFLICT (feed_id, kind) DO UPDATE
          SET raised = d.raised + excluded.raised, due_at = excluded.due_at,
              next_at = coalesce(d.next_at, excluded.next_at)",

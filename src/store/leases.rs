@@ -474,11 +474,17 @@ async fn start_or_resume<T: Tx>(
     if candidate.in_progress {
         return Ok(stored);
     }
+    let is_first_read = first_read && kind != TriggerKind::Backfill;
+    if is_first_read && stored.from.is_some() {
+        // A pull of another kind has begun it: this one goes on, with all that it has seen.
+        tx.run(&START, &[&feed_id, &kind, &candidate.raised, &now])
+            .await?;
+        return Ok(stored);
+    }
     let start = match kind {
         // Set when it was requested.
         TriggerKind::Backfill => stored.from,
-        // Another kind may have begun the first pull.
-        _ if first_read => stored.from.or_else(|| candidate.cursor.clone()),
+        _ if first_read => candidate.cursor.clone(),
         kind if kind.overlaps() => {
             let saved = saved_cursors(tx, feed_id).await?;
             let last = last_overlap_read(tx, feed_id, now).await?;

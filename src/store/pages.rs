@@ -220,7 +220,7 @@ async fn record_success<T: Tx>(tx: &mut T, account: i64, now: Timestamp) -> Resu
     tx.run(&SQL, &[&account, &now, &present]).await
 }
 
-/// Raises the size of the largest page of the account's queue. Called after the account is locked.
+/// Raises the size of the largest page of the account's queue. The account's feeds are pulled at the same time, so the larger one stays.
 async fn record_page_size<T: Tx>(
     tx: &mut T,
     lease: &PageLease,
@@ -246,15 +246,15 @@ async fn record_gaps<T: Tx>(
     now: Timestamp,
 ) -> Result<usize> {
     let feed = lease.feed_id;
-    let mut new_entries = 0;
+    let mut news = false;
     for entry in &page.unreadable {
-        new_entries += store_unreadable(tx, feed, entry, now).await?;
+        news |= store_unreadable(tx, feed, entry, now).await?;
     }
     let mut recorded = Vec::new();
     for gap in &page.gaps {
         recorded.push(gaps::record(tx, feed, gap, now).await?);
     }
-    if new_entries > 0 {
+    if news {
         let (from, to) = (lease.position.from.as_ref(), page.cursor.as_ref());
         let reason = IncompleteReason::UnreadableEntry;
         recorded.push(gaps::record_gap(tx, feed, from, to, reason, now).await?);
@@ -272,22 +272,31 @@ async fn fail_feed<T: Tx>(tx: &mut T, feed: i64) -> Result<()> {
     tx.run(&SQL, &[&feed, &CURSOR_LEADS_NOWHERE]).await
 }
 
-/// Stores an entry without a usable id, once, unless a person has erased it; returns 1 if it is new.
+/// Stores an entry without a usable id, once, unless a person has erased it; returns true if it is new, even if
+/// there is no room for it.
 async fn store_unreadable<T: Tx>(
     tx: &mut T,
     feed: i64,
     entry: &UnreadableEntry,
     now: Timestamp,
-) -> Result<usize> {
+) -> Result<bool> {
     static SQL: Sql = Sql::new(
         "INSERT INTO unreadable (feed_id, digest, seen_at, body)
          SELECT $1, $2, $3, $4 WHERE (SELECT count(*) FROM unreadable WHERE feed_id = $1) < $5
              AND NOT EXISTS (SELECT 1 FROM tombstone WHERE feed_id = $1 AND document_digest = $2 AND version = '')
          ON CONFLICT (feed_id, digest) DO NOTHING",
     );
+    static KNOWN: Sql = Sql::new(
+        "SELECT 1 FROM unreadable WHERE feed_id = $1 AND digest = $2
+         UNION ALL SELECT 1 FROM tombstone WHERE feed_id = $1 AND document_digest = $2 AND version = '' LIMIT 1",
+    );
     let digest = digest(&SHA256, &entry.dedup_key);
     let params = params! { feed, digest.as_ref(), now, entry.body, MAX_UNREADABLE_ENTRIES };
-    tx.execute(&SQL, params).await
+    if tx.execute(&SQL, params).await? > 0 {
+        return Ok(true);
+    }
+    let known: Option<()> = tx.first(&KNOWN, &[&feed, &digest.as_ref()]).await?;
+    Ok(known.is_none())
 }
 
 /// Saves the position of the pull, and the feed's cursor if this kind of pull moves it.
@@ -336,6 +345,7 @@ async fn insert<T: Tx>(
     );
     static SUPERSEDE: Sql =
         Sql::new("UPDATE document SET superseded = true WHERE sequence IN ({elements}($1))");
+    static BEGINS_AT: Sql = Sql::new("SELECT begins_at FROM feed WHERE id = $1");
     if new.is_empty() {
         return Ok(());
     }
@@ -345,6 +355,13 @@ async fn insert<T: Tx>(
     if !stored.is_empty() {
         tx.run(&SUPERSEDE, &[&stored]).await?;
     }
+    // Where a person let the feed start, all before is history, whichever pull finds it.
+    let begins_at: Option<String> = tx.one(&BEGINS_AT, &[&lease.feed_id]).await?;
+    let is_history = |one: &&Version<'_>| match &begins_at {
+        Some(begins_at) if one.time.is_some() => one.key < *begins_at,
+        _ => lease.first_pull,
+    };
+    let history: Vec<bool> = new.iter().map(|one| is_history(one)).collect();
     let row = |index: usize| -> Vec<&dyn Param> {
         let (one, superseded) = (new[index], &superseded[index]);
         let document = one.document;
@@ -355,7 +372,7 @@ async fn insert<T: Tx>(
             superseded,
             &document.body,
         ];
-        let of_pull: [&dyn Param; 4] = [&lease.feed_id, &lease.first_pull, &lease.kind, &now];
+        let of_pull: [&dyn Param; 4] = [&lease.feed_id, &history[index], &lease.kind, &now];
         [&of_document[..], &of_pull].concat()
     };
     let rows: Vec<Vec<&dyn Param>> = (0..new.len()).map(row).collect();

@@ -108,7 +108,7 @@ pub(super) async fn pause_feed<T: Tx>(
     error: &str,
 ) -> Result<()> {
     static SQL: Sql = Sql::new(
-        "UPDATE feed SET leased_until = NULL, paused = $2, waits_until = $3, last_error = $4 WHERE id = $1",
+        "UPDATE feed SET leased_until = NULL, paused = CASE WHEN paused = 'by_hand' THEN paused ELSE $2 END, waits_until = $3, last_error = $4 WHERE id = $1",
     );
     tx.run(&SQL, &[&feed, &reason, &retry_at, &error]).await
 }
@@ -126,7 +126,7 @@ async fn set_paused<T: Tx>(
            AND (removed_at IS NULL OR ($5 IS NULL AND NOT $2)){lock_in_order}",
     );
     static SET: Sql = Sql::new(
-        "UPDATE feed SET paused = $2, removed_at = NULL, waits_until = NULL, failures = 0,
+        "UPDATE feed SET paused = $2, removed_at = NULL, unfit = false, waits_until = NULL, failures = 0,
              company_vouched = company_vouched OR ($3 AND coalesce(paused, '') = 'company_filter_ignored'),
              last_error = CASE WHEN $2 IS NULL THEN NULL ELSE last_error END
          WHERE id IN ({elements}($1))",

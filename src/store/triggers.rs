@@ -100,14 +100,16 @@ async fn trigger_reconciliation<T: Tx>(tx: &mut T, due_at: Timestamp) -> Result<
     tx.one(&COUNT, &[&kind]).await
 }
 
-/// Looks at all triggers of feeds again, which may be pulled sooner than before.
+/// Looks at the pending triggers of feeds again, which may be pulled sooner than before.
 pub(super) async fn reconsider<T: Tx>(tx: &mut T, feeds: &[i64]) -> Result<()> {
     // The same order everywhere prevents deadlocks.
     static SQL: Sql = Sql::new(
         "WITH chosen AS (
-             SELECT feed_id, kind FROM feed_trigger WHERE feed_id IN ({elements}($1))
-             ORDER BY feed_id, kind{lock_rows})
-         UPDATE feed_trigger AS d SET next_at = 0 FROM chosen
+             SELECT t.feed_id, t.kind FROM feed_trigger t WHERE t.feed_id IN ({elements}($1))
+                 AND t.raised > coalesce(
+                     (SELECT r.completed FROM feed_pull r WHERE r.feed_id = t.feed_id AND r.kind = t.kind), 0)
+             ORDER BY t.feed_id, t.kind{lock_rows})
+         UPDATE feed_trigger AS d SET next_at = d.due_at FROM chosen
          WHERE d.feed_id = chosen.feed_id AND d.kind = chosen.kind",
     );
     tx.run(&SQL, &[&feeds]).await

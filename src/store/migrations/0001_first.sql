@@ -40,7 +40,8 @@ CREATE TABLE account_queue (
 -- a stale owner can't write; `last_leased_at` keeps turns fair between companies.
 -- `begins_at` is the moment in the vendor's time from which its versions are no history,
 -- NULL until it is known. `pulled_at` is when a pull last ended, complete or not. A person
--- who knows that the vendor obeys the company in requests has `company_vouched`.
+-- who knows that the vendor obeys the company in requests has `company_vouched`. An `unfit` one is
+-- removed as long as it does not fit the settings.
 CREATE TABLE feed (
     id {id},
     account_id {integer} NOT NULL REFERENCES account (id),
@@ -48,6 +49,7 @@ CREATE TABLE feed (
     company TEXT NOT NULL,
     begins_at TEXT,
     removed_at {integer},
+    unfit {boolean} NOT NULL DEFAULT FALSE,
     cursor TEXT,
     fence {integer} NOT NULL DEFAULT 0,
     leased_until {integer},
@@ -91,6 +93,7 @@ CREATE TABLE gap (
     reason TEXT NOT NULL,
     entries {integer} NOT NULL DEFAULT 0,
     seen_fence {integer} NOT NULL,
+    tried_page {integer} NOT NULL,
     found_at {integer} NOT NULL,
     closed_at {integer},
     dismissed_by TEXT

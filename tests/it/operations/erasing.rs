@@ -53,6 +53,20 @@ impl Scene {
         assert_eq!(code, Some(0), "{errors}");
     }
 
+    /// Waits until no earlier stretch is being read.
+    async fn finish_backfills(&self) {
+        let finished = async {
+            loop {
+                let (_, out, errors) = self.run(&["feeds", "list", "--json"]).await;
+                assert_eq!(errors, "");
+                if !out.contains("\"backfill\"") {
+                    break;
+                }
+            }
+        };
+        within("the end of the backfills", finished).await;
+    }
+
     async fn documents(&self) -> Vec<Value> {
         let (code, out, errors) = self.run(&["documents", "list", "--json"]).await;
         assert_eq!(code, Some(0), "{errors}");
@@ -150,6 +164,7 @@ async fn a_companys_documents_and_files_are_erased_for_good() {
         ];
         let (code, _, errors) = scene.run(&from).await;
         assert_eq!(code, Some(0), "{errors}");
+        scene.finish_backfills().await;
     }
     let rows = scene.documents().await;
     assert_eq!(rows.len(), 5 + digitized);

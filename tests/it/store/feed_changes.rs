@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use ivesk_webhook::domain::{Cursor, Timestamp};
+use ivesk_webhook::domain::{Company, Cursor, Feed, Timestamp};
 use ivesk_webhook::store::{
-    FeedStartedAt, GapFilter, GapRow, PauseChange, RunState, StoreError, TriggerKind, Triggers,
+    DocumentFilter, FeedStartedAt, GapFilter, GapRow, PauseChange, RunState, StoreError, TriggerKind, Triggers,
 };
 
 use super::messages::Messages;
@@ -16,6 +16,8 @@ on_both_stores! {
     a_page_in_flight_of_a_removed_feed_is_refused,
     a_feed_continues_at_a_cursor_and_leaves_a_gap,
     an_earlier_cursor_leaves_no_gap,
+    feeds_that_do_not_fit_are_removed_and_come_back,
+    what_lies_before_the_start_is_history_when_it_is_found,
 }
 
 async fn remove(test: &TestStore, code: &str) -> bool {
@@ -182,4 +184,49 @@ async fn an_earlier_cursor_leaves_no_gap(database: Database) {
         assert_eq!(started.gap, gap, "{cursor}");
     }
     assert_eq!(gaps(&test).await.len(), 2);
+}
+
+/// The preset of `api.exported_path` was changed, and changed back.
+async fn feeds_that_do_not_fit_are_removed_and_come_back(database: Database) {
+    let test = TestStore::new(database).await;
+    let of_company = company("302320404");
+    let only = Feed::exported(account(), Company::mixed());
+    let feeds = vec![of_company.clone(), only.clone()];
+    let registered = test.store.register_feeds(feeds, test.clock.now());
+    registered.await.expect("stored");
+    for (one_for_each_account, fit, unfit) in
+        [(true, &only, &of_company), (false, &of_company, &only), (true, &only, &of_company)]
+    {
+        let changed = test.store.fit_feeds(one_for_each_account, test.clock.now());
+        changed.await.expect("stored");
+        assert_eq!(test.feed(fit).await.removed_at, None, "{fit}");
+        assert!(test.feed(unfit).await.removed_at.is_some(), "{unfit}");
+        test.clock.advance(24 * HOUR);
+        let lease = test.lease().await.expect("due");
+        assert_eq!(lease.feed, *fit);
+        let stored = test.commit(lease, last_page(&[], None)).await;
+        stored.expect("an empty page is stored");
+        test.drain().await;
+    }
+}
+
+async fn what_lies_before_the_start_is_history_when_it_is_found(database: Database) {
+    let test = TestStore::new(database).await;
+    let feed = company("302320404");
+    start_at(&test, "302320404", "2026-09-21T14:00:05Z").await;
+    let documents = [
+        ("old", "2026-09-21T14:00:04.999Z"),
+        ("new", "2026-09-21T14:00:05.000Z"),
+    ];
+    test.pull(&feed, last_page(&documents, None)).await;
+    let filter = DocumentFilter {
+        limit: 10,
+        ..DocumentFilter::default()
+    };
+    let rows = test.store.documents(filter).await.expect("readable");
+    let first: Vec<_> = rows
+        .iter()
+        .map(|row| (row.document_id.as_str(), row.first_pull))
+        .collect();
+    assert_eq!(first, [("old", true), ("new", false)]);
 }

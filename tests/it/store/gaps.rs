@@ -2,8 +2,8 @@
 
 use ivesk_webhook::domain::Cursor;
 use ivesk_webhook::store::{
-    FoundGap, GapFilter, GapRow, IncompleteReason, PageCommitted, PageEnd, PageOutcome,
-    PageToCommit, PullEnd, TriggerKind, UnreadableEntry,
+    FoundGap, GapFilter, GapRow, Group, IncompleteReason, PageCommitted, PageEnd, PageOutcome,
+    PageToCommit, PullEnd, PullProgress, TriggerKind, UnreadableEntry,
 };
 
 use super::test_store::{HOUR, TestStore, company, last_page, page};
@@ -14,6 +14,8 @@ on_both_stores! {
     overlapping_gaps_are_one_row,
     a_dismissed_gap_vouches_for_the_page_size,
     an_unreadable_entry_is_a_gap_until_it_is_dismissed,
+    an_unreadable_entry_without_room_is_a_gap_too,
+    another_trigger_continues_a_first_read_as_it_was,
     a_stuck_opaque_cursor_makes_the_feed_failing,
     what_a_pull_has_seen_survives_a_restart,
     closed_gaps_are_bounded,
@@ -219,4 +221,59 @@ async fn closed_gaps_are_bounded(database: Database) {
         assert!(dismissed.await.expect("dismissed"));
     }
     assert!(gaps(&test, true).await.len() <= 101);
+}
+
+async fn an_unreadable_entry_without_room_is_a_gap_too(database: Database) {
+    let test = TestStore::new(database).await;
+    let feed = company("1");
+    let page = |entries: std::ops::Range<usize>| PageToCommit {
+        unreadable: entries
+            .map(|number| UnreadableEntry {
+                dedup_key: number.to_string().into_bytes(),
+                body: number.to_string().into(),
+            })
+            .collect(),
+        ..last_page(&[], Some(T1))
+    };
+    test.pull(&feed, page(0..1_000)).await;
+    let open = gaps(&test, false).await;
+    let by = "user:1".to_owned();
+    let dismissed = test.store.dismiss_gap(open[0].id, by, test.clock.now());
+    assert!(dismissed.await.expect("dismissed"));
+    let outcome = committed(test.pull(&feed, page(0..1_000)).await);
+    assert_eq!(outcome.ended, Some(PullEnd::Complete), "they are known");
+    let outcome = committed(test.pull(&feed, page(1_000..1_001)).await);
+    let incomplete = PullEnd::Incomplete(IncompleteReason::UnreadableEntry);
+    assert_eq!(outcome.ended, Some(incomplete));
+}
+
+async fn another_trigger_continues_a_first_read_as_it_was(database: Database) {
+    let test = TestStore::new(database).await;
+    let feed = company("1");
+    let registered = test
+        .store
+        .register_feeds(vec![feed.clone()], test.clock.now());
+    registered.await.expect("stored");
+    let lease = test.lease().await.expect("due");
+    assert_eq!(lease.kind, TriggerKind::Reconciliation);
+    let group = Group {
+        at: Cursor::new(T2),
+        before: None,
+        entries: 100,
+    };
+    let page = PageToCommit {
+        cursor: Some(Cursor::new(T2)),
+        next_from: Some(Cursor::new(T2)),
+        progress: PullProgress {
+            group: Some(group.clone()),
+            ..PullProgress::default()
+        },
+        end: PageEnd::More,
+        ..page(&[("a", T2)], T2)
+    };
+    test.commit(lease, page).await.expect("stored");
+    test.trigger(&feed, TriggerKind::Notification).await;
+    let lease = test.lease().await.expect("due");
+    assert_eq!(lease.kind, TriggerKind::Notification);
+    assert_eq!(lease.position.progress.group, Some(group));
 }

@@ -62,6 +62,7 @@ const EXCEPTIONS: &[Exception] = &[
         "once, at the start",
     ),
     ("paused IN ('unauthorized'", "feed", "once, at the start"),
+    ("AND (company = '')", "feed", "once, at the start"),
     (
         "WHERE leased_until IS NOT NULL",
         "feed",
