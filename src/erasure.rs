@@ -29,7 +29,7 @@ const STRETCH: i64 = 200;
 const FILES: usize = 100;
 
 /// Time after which an erasure returns what it has done, to be continued.
-const TURN: Duration = Duration::from_secs(20);
+pub const TURN: Duration = Duration::from_secs(20);
 
 /// The documents to erase.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ pub struct FilesLeft {
     pub problem: String,
 }
 
-/// Erases documents and their files for at most a third of a minute.
+/// Erases documents and their files until [`TURN`] is over, or all is done.
 ///
 /// `after` is [`Erased::next`] of the call that this one continues.
 ///
@@ -142,11 +142,13 @@ impl Work<'_> {
             .store
             .feeds_to_erase(self.account.clone(), Some(company.clone()));
         for (_, feed) in feeds.await? {
+            let mut reached = 0;
             loop {
-                let sequences = self.store.erasable_of_feed(feed, STEP).await?;
-                if sequences.is_empty() {
+                let sequences = self.store.erasable_of_feed(feed, reached, STEP).await?;
+                let Some(&last) = sequences.last() else {
                     break;
-                }
+                };
+                reached = last;
                 self.erase_versions(sequences).await?;
                 if self.is_over() {
                     return Ok(Some(after));
@@ -199,7 +201,7 @@ impl Work<'_> {
             }
         }
         for feed in mixed {
-            let code = company.as_str().as_bytes().to_vec();
+            let code = company.as_str().to_owned();
             self.erase_unreadable(feed, Some(code)).await?;
         }
         Ok(None)
@@ -226,27 +228,32 @@ impl Work<'_> {
             .feeds_to_erase(self.account.clone(), None)
             .await?
         {
-            self.erase_unreadable(feed, Some(id.as_bytes().to_vec()))
-                .await?;
+            self.erase_unreadable(feed, Some(id.to_owned())).await?;
         }
         Ok(None)
     }
 
-    /// Erases the unreadable entries of a feed, or those that contain `part`.
+    /// Erases the unreadable entries of a feed, or those in which `part` stands by itself.
     async fn erase_unreadable(
         &mut self,
         feed: i64,
-        part: Option<Vec<u8>>,
+        part: Option<String>,
     ) -> Result<(), StoreError> {
+        let mut after = Vec::new();
         loop {
-            let found = self.store.unreadable_to_erase(feed, part.clone(), STEP);
-            let digests = found.await?;
-            if digests.is_empty() {
-                return Ok(());
+            let found = self
+                .store
+                .unreadable_to_erase(feed, part.clone(), after, STEP);
+            let (digests, last) = found.await?;
+            if !digests.is_empty() {
+                self.erased.unreadable_entries += digests.len() as u64;
+                let now = self.clock.now();
+                self.store.erase_unreadable(feed, digests, now).await?;
             }
-            self.erased.unreadable_entries += digests.len() as u64;
-            let now = self.clock.now();
-            self.store.erase_unreadable(feed, digests, now).await?;
+            let Some(last) = last else {
+                return Ok(());
+            };
+            after = last;
         }
     }
 }

@@ -26,7 +26,7 @@ const SUMMER_MS: i64 = 3 * HOUR_MS;
 /// The Julian day of 1970-01-01.
 const EPOCH_DAY: i64 = 2_440_588;
 
-/// Public holidays on the same day each year (Labour Code of Lithuania, article 123). The others
+/// Public holidays on the same day each year (Labor Code of Lithuania, article 123). The others
 /// are Sundays, and Easter Monday.
 const HOLIDAYS: [(Month, u8); 12] = [
     (Month::January, 1),

@@ -239,7 +239,7 @@ pub(super) struct EraseRequest {
     #[schema(max_length = 64)]
     company: Option<String>,
     /// A document's id at Įvesk.lt: all its versions.
-    #[schema(max_length = 1000)]
+    #[schema(min_length = 1)]
     document: Option<String>,
     /// `next` of the previous response; absent to begin.
     #[schema(minimum = 0)]

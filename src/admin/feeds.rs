@@ -476,7 +476,10 @@ pub(super) async fn start_at(
     let rows = app.store.feeds().await?;
     match rows.iter().find(|row| row.feed == feed) {
         Some(row) if !row.is_known() => return Err(is_removed(&feed)),
-        None if !new && feed.queue == Queue::Exported && !configured_feeds(&app.config).contains(&feed) => {
+        None if !new
+            && feed.queue == Queue::Exported
+            && !configured_feeds(&app.config).contains(&feed) =>
+        {
             return Err(has_no_feed(&feed.company));
         }
         _ => {}

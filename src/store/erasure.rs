@@ -4,6 +4,8 @@
 //! numbers have no gaps; its id is gone, and a tombstone keeps later pulls from storing it
 //! again. Its files at destinations that are folders are listed until they are removed.
 
+use std::ops::ControlFlow;
+
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::debug::redacted;
@@ -34,13 +36,17 @@ pub struct LeftFiles {
     pub files: u64,
 }
 
+/// What identifies an unreadable entry in its feed.
+type Digest = Vec<u8>;
+
 operations! {
     /// Lists feeds and their ids by account and company, where given.
     pub read feeds_to_erase(account: Option<Account>, company: Option<Company>)
         -> Vec<(Feed, i64)>;
 
-    /// Lists at most `limit` versions of a feed that are not erased, in ascending sequence.
-    pub read erasable_of_feed(feed: i64, limit: usize) -> Vec<i64>;
+    /// Lists at most `limit` versions of a feed that are not erased, in ascending sequence after
+    /// a sequence number.
+    pub read erasable_of_feed(feed: i64, after: i64, limit: usize) -> Vec<i64>;
 
     /// Lists at most `limit` versions of a document that are not erased.
     pub read erasable_of_document(account: Option<Account>, document_id: String, limit: usize)
@@ -53,9 +59,11 @@ operations! {
     /// Erases versions; returns how many of them were not erased before.
     pub write erase_versions(sequences: Vec<i64>, now: Timestamp) -> usize, then wake_deliveries;
 
-    /// Lists at most `limit` unreadable entries of a feed, by their digests; only those that
-    /// contain `part`, if given.
-    pub read unreadable_to_erase(feed: i64, part: Option<Vec<u8>>, limit: usize) -> Vec<Vec<u8>>;
+    /// Reads at most `limit` unreadable entries of a feed in the order of their digests, after a
+    /// digest. Returns the digests of those in which `part` stands by itself, or of all if there
+    /// is none; and the digest to continue after, unless there are no more.
+    pub read unreadable_to_erase(feed: i64, part: Option<String>, after: Vec<u8>, limit: usize)
+        -> (Vec<Digest>, Option<Digest>);
 
     /// Erases unreadable entries of a feed.
     pub write erase_unreadable(feed: i64, digests: Vec<Vec<u8>>, now: Timestamp) -> ();
@@ -87,11 +95,17 @@ async fn feeds_to_erase<T: Tx>(
     tx.all(&SQL, &[&account, &company]).await
 }
 
-async fn erasable_of_feed<T: Tx>(tx: &mut T, feed: i64, limit: usize) -> Result<Vec<i64>> {
+async fn erasable_of_feed<T: Tx>(
+    tx: &mut T,
+    feed: i64,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<i64>> {
     static SQL: Sql = Sql::new(
-        "SELECT sequence FROM document WHERE feed_id = $1 AND erased_at IS NULL ORDER BY sequence LIMIT $2",
+        "SELECT sequence FROM document WHERE feed_id = $1 AND sequence > $2 AND erased_at IS NULL
+         ORDER BY sequence LIMIT $3",
     );
-    tx.all(&SQL, &[&feed, &limit]).await
+    tx.all(&SQL, &[&feed, &after, &limit]).await
 }
 
 async fn erasable_of_document<T: Tx>(
@@ -352,17 +366,43 @@ pub(super) async fn mark_erased<T: Tx>(
 async fn unreadable_to_erase<T: Tx>(
     tx: &mut T,
     feed: i64,
-    part: Option<Vec<u8>>,
+    part: Option<String>,
+    after: Vec<u8>,
     limit: usize,
-) -> Result<Vec<Vec<u8>>> {
+) -> Result<(Vec<Digest>, Option<Digest>)> {
     static SQL: Sql = Sql::with(
-        "SELECT digest FROM unreadable WHERE feed_id = $1 AND ($2 IS NULL OR {place} > 0) LIMIT $3",
+        "SELECT digest, body FROM unreadable
+         WHERE feed_id = $1 AND digest > $3 AND ($2 IS NULL OR {place} > 0) ORDER BY digest LIMIT $4",
         &[(
             "place",
             Fragment::Differs("instr(body, $2)", "position($2 IN body)"),
         )],
     );
-    tx.all(&SQL, &[&feed, &part, &limit]).await
+    let bytes = part.as_deref().map(str::as_bytes);
+    let (mut found, mut last) = (Vec::new(), None);
+    tx.each(&SQL, &[&feed, &bytes, &after, &limit], &mut |row| {
+        let digest = row.bytes(0)?.to_vec();
+        let body = row.bytes(1)?;
+        if part.as_deref().is_none_or(|part| stands_in(part, body)) {
+            found.push(digest.clone());
+        }
+        last = Some(digest);
+        Ok(ControlFlow::Continue(()))
+    })
+    .await?;
+    Ok((found, last))
+}
+
+/// Returns true if `part` stands somewhere in `body` and is no piece of a longer number or name
+/// there.
+fn stands_in(part: &str, body: &[u8]) -> bool {
+    let goes_on = |character: char| character.is_alphanumeric() || matches!(character, '-' | '.');
+    let body = String::from_utf8_lossy(body);
+    body.char_indices().any(|(start, _)| {
+        let (before, from_here) = body.split_at(start);
+        let after = from_here.strip_prefix(part);
+        after.is_some_and(|after| !after.starts_with(goes_on) && !before.ends_with(goes_on))
+    })
 }
 
 async fn erase_unreadable<T: Tx>(

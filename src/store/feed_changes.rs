@@ -57,9 +57,8 @@ async fn fit_feeds<T: Tx>(tx: &mut T, one_for_each_account: bool, now: Timestamp
     );
     static FIND: Sql =
         Sql::new("SELECT id FROM feed WHERE unfit AND (company = '') = $1{lock_in_order}");
-    static RESTORE: Sql = Sql::new(
-        "UPDATE feed SET removed_at = NULL, unfit = false WHERE id IN ({elements}($1))",
-    );
+    static RESTORE: Sql =
+        Sql::new("UPDATE feed SET removed_at = NULL, unfit = false WHERE id IN ({elements}($1))");
     let now = tx.now_or(now);
     tx.run(&REMOVE, &[&one_for_each_account, &now]).await?;
     let fit: Vec<i64> = tx.all(&FIND, &[&one_for_each_account]).await?;

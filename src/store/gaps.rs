@@ -395,7 +395,8 @@ pub(crate) fn is_proven(gap: &StoredGap, start: Option<&Cursor>, began_fence: i6
 /// `largest_page`, unless they were found again when such a page was known.
 pub(crate) fn earliest_provable(open: &[StoredGap], largest_page: usize) -> Option<Option<Cursor>> {
     let provable = open.iter().filter(|stored| {
-        stored.gap.reason.is_of_a_group() && stored.gap.entries.max(stored.tried_page) < largest_page
+        stored.gap.reason.is_of_a_group()
+            && stored.gap.entries.max(stored.tried_page) < largest_page
     });
     provable
         .map(|stored| stored.gap.from.clone())

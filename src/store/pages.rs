@@ -361,7 +361,7 @@ async fn insert<T: Tx>(
         Some(begins_at) if one.time.is_some() => one.key < *begins_at,
         _ => lease.first_pull,
     };
-    let history: Vec<bool> = new.iter().map(|one| is_history(one)).collect();
+    let history: Vec<bool> = new.iter().map(is_history).collect();
     let row = |index: usize| -> Vec<&dyn Param> {
         let (one, superseded) = (new[index], &superseded[index]);
         let document = one.document;

@@ -259,7 +259,11 @@ async fn a_feed_continues_where_another_program_has_stopped() {
     // The gap is open until a person dismisses it.
     let pulled = scene.run(&["pull"]).await;
     assert_eq!(pulled.code, 1, "{}", pulled.errors);
-    assert!(pulled.out.contains("incomplete (start_at)"), "{}", pulled.out);
+    assert!(
+        pulled.out.contains("incomplete (start_at)"),
+        "{}",
+        pulled.out
+    );
     assert!(pulled.out.contains("feeds gaps"), "{}", pulled.out);
     let listed: Vec<String> = scene
         .listed()

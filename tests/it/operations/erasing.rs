@@ -110,7 +110,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_companys_documents_and_files_are_erased_for_good() {
+async fn the_documents_and_files_of_a_company_are_erased() {
     let scene = Scene::new().await;
     let exported = scene.control.export(OURS, 3_usize).expect("known");
     scene.control.export(OTHERS, 2_usize).expect("known");

@@ -438,7 +438,7 @@ async fn a_path_without_a_company_is_one_feed_for_each_key() {
 }
 
 #[tokio::test]
-async fn a_person_can_vouch_for_a_company_s_documents() {
+async fn a_person_vouches_for_the_documents_of_a_company() {
     let bench = Bench::caught_up("company_filter=ignored").await;
     bench.export(COMPANY, 3).await;
     bench.settle().await;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use ivesk_webhook::domain::{Company, Cursor, Feed, Timestamp};
 use ivesk_webhook::store::{
-    DocumentFilter, FeedStartedAt, GapFilter, GapRow, PauseChange, RunState, StoreError, TriggerKind, Triggers,
+    DocumentFilter, FeedStartedAt, GapFilter, GapRow, PauseChange, RunState, StoreError,
+    TriggerKind, Triggers,
 };
 
 use super::messages::Messages;
@@ -194,9 +195,11 @@ async fn feeds_that_do_not_fit_are_removed_and_come_back(database: Database) {
     let feeds = vec![of_company.clone(), only.clone()];
     let registered = test.store.register_feeds(feeds, test.clock.now());
     registered.await.expect("stored");
-    for (one_for_each_account, fit, unfit) in
-        [(true, &only, &of_company), (false, &of_company, &only), (true, &only, &of_company)]
-    {
+    for (one_for_each_account, fit, unfit) in [
+        (true, &only, &of_company),
+        (false, &of_company, &only),
+        (true, &only, &of_company),
+    ] {
         let changed = test.store.fit_feeds(one_for_each_account, test.clock.now());
         changed.await.expect("stored");
         assert_eq!(test.feed(fit).await.removed_at, None, "{fit}");

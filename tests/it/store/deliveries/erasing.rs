@@ -191,10 +191,12 @@ async fn files_that_a_newer_version_took_over_are_kept(database: Database) {
 }
 
 async fn an_erased_unreadable_entry_stays_away(database: Database) {
+    const BY_ITSELF: &str = r#"{"total":1234567.5,"code":1234567}"#;
+    const LONGER: &str = r#"{"total":1234567.5,"code":"991234567","id":"x-1234567"}"#;
     let scene = Scene::without_destination(database).await;
     let feed = company("1");
     let entries = || -> Vec<UnreadableEntry> {
-        ["planted one", "other"]
+        ["planted one", "other", BY_ITSELF, LONGER]
             .iter()
             .map(|body| UnreadableEntry {
                 dedup_key: body.as_bytes().to_vec(),
@@ -246,19 +248,33 @@ async fn an_erased_unreadable_entry_stays_away(database: Database) {
     assert_eq!(feeds.len(), 1, "{feeds:?}");
     let id = feeds[0].1;
     let found = async |part: Option<&str>| {
-        let part = part.map(|part| part.as_bytes().to_vec());
-        let found = scene.store.unreadable_to_erase(id, part, 10).await;
-        found.expect("readable")
+        let part = part.map(str::to_owned);
+        let (mut all, mut after) = (Vec::new(), Vec::new());
+        // One at a time: those that are kept do not come again.
+        loop {
+            let page = scene.store.unreadable_to_erase(id, part.clone(), after, 1);
+            let (digests, last) = page.await.expect("readable");
+            all.extend(digests);
+            let Some(last) = last else {
+                return all;
+            };
+            after = last;
+        }
     };
-    assert_eq!(found(None).await.len(), 2);
-    let planted = found(Some("planted")).await;
-    assert_eq!(planted.len(), 1);
-    let erased = scene.store.erase_unreadable(id, planted, scene.clock.now());
-    erased.await.expect("erased");
+    assert_eq!(found(None).await.len(), 4);
+    assert!(found(Some("7")).await.is_empty(), "a digit of others");
+    for part in ["planted", "1234567"] {
+        let digests = found(Some(part)).await;
+        assert_eq!(digests.len(), 1, "{part}");
+        let erased = scene.store.erase_unreadable(id, digests, scene.clock.now());
+        erased.await.expect("erased");
+    }
 
     pull().await;
     assert!(found(Some("planted")).await.is_empty());
-    assert_eq!(found(None).await.len(), 1);
+    assert!(found(Some("1234567")).await.is_empty());
+    assert_eq!(found(None).await.len(), 2);
+    assert_eq!(found(Some("991234567")).await.len(), 1, "it stays");
 }
 
 async fn the_name_of_an_uploaded_file_goes_with_its_last_document(database: Database) {
