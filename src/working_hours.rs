@@ -1,4 +1,4 @@
-//! Working time in Lithuania: Monday to Friday from 8 to 17 o'clock, except public holidays.
+//! Working time in Lithuania: Monday to Friday 8:00 to 17:00, except public holidays.
 //!
 //! Computed, so that no time zone database is needed: Lithuania follows the European Union's
 //! summer time (Directive 2000/84/EC), which begins on the last Sunday of March and ends on that

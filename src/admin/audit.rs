@@ -68,8 +68,9 @@ impl Action {
     }
 }
 
-/// Returns the plain fields of a body as `name=value`. No request holds a secret: tokens and
-/// links are in responses.
+/// Returns the plain fields of a body as `name=value`. Only requests with an action come here,
+/// and none of them holds a secret: tokens and links are in responses. The location of an
+/// upload is a secret, so its route has no action.
 fn pairs(fields: &Map<String, Value>) -> impl Iterator<Item = String> {
     fields.iter().filter_map(|(name, value)| match value {
         Value::String(text) => Some(format!("{name}={text}")),

@@ -239,7 +239,7 @@ fn behind(facts: &Facts, config: &Config) -> Vec<Finding> {
                 let (feed, hours) = (&row.feed, counted(age.as_secs() / 3_600, "hour"));
                 let error = row.last_error.as_deref().unwrap_or(NO_ERROR);
                 let text = format!(
-                    "`{feed}` has not been up to date for {hours} ({error}). Fix: read the log \
+                    "no pull of `{feed}` has ended for {hours} ({error}). Fix: read the log \
                      lines of this feed, then run `ivesk-webhook doctor`"
                 );
                 finding(AlarmKind::Behind, feed, text)

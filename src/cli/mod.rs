@@ -108,11 +108,11 @@ pub enum Command {
     Destinations(destinations::Args),
     /// Find problems of this installation and how to fix them
     Doctor(doctor::Args),
-    /// List, show, trace or export stored documents
+    /// List, show, trace, export or erase stored documents
     Documents(documents::Args),
     /// Run an emulated Įvesk.lt, SNS and S3
     Emulator(emulator::Args),
-    /// List, pause or resume feeds
+    /// List, pause, resume or remove feeds, set where they start, or show their gaps
     Feeds(feeds::Args),
     /// List or retry import errors for the accountant
     ImportErrors(import_errors::Args),
@@ -134,13 +134,13 @@ pub enum Command {
     Serve(serve::Args),
     /// Back up the store, or copy it to PostgreSQL
     Store(store::Args),
-    /// Create, list, approve or restore subscriptions
+    /// Create, list, approve, revoke or restore subscriptions
     Subscriptions(subscriptions::Args),
     /// Create, list or revoke tokens of the admin API
     Tokens(tokens::Args),
     /// Upload files to Įvesk.lt, each content once, or watch a folder
     Upload(upload::Args),
-    /// List uploads and the documents made from them
+    /// List uploads and the documents made from them, or settle one
     Uploads(uploads::Args),
     /// Verify saved messages, also offline
     Verify(verify::Args),

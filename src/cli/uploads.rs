@@ -20,7 +20,7 @@ pub struct Args {
 enum Action {
     /// Show uploaded files and the documents made from them
     List {
-        /// Only files without a document for longer than upload.late_after; exit code 1 if there are any
+        /// Only files without a document for longer than upload.late_after of working time; exit code 1 if there are any
         #[arg(long)]
         late: bool,
         /// Print one JSON array

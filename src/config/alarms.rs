@@ -17,7 +17,8 @@ pub struct AlarmsConfig {
     /// the log and on the admin listener.
     pub target: Option<AlarmTarget>,
     /// `alarms.behind_after`, default 2 h: how much longer than
-    /// [`reconcile_every`](super::PullConfig::reconcile_every) a feed may be not up to date.
+    /// [`reconcile_every`](super::PullConfig::reconcile_every) ago the last pull of a feed may
+    /// have ended, complete or not.
     pub behind_after: Duration,
     /// `alarms.destination_after`, default 30 min: how long a destination may fail.
     pub destination_after: Duration,

@@ -163,7 +163,7 @@ url = {url}
 #account = "default"  # example
 # How long a file of the folder must not change before it is sent.
 #quiet_time = "10s"
-# Working time (Monday to Friday from 8 to 17 in Lithuania, except public holidays) after which a
+# Working time (Monday to Friday, 8:00 to 17:00 in Lithuania, except public holidays) after which a
 # sent file without a document is late.
 #late_after = "12h"
 # The parameter that carries correlation data: sourcedata, userdata or both.
@@ -237,7 +237,7 @@ url = {url}
 # to an https address, such as a chat's incoming webhook; or to the standard input of a program:
 # command = ["bin/notify", "--urgent"]
 #url = "https://chat.example.lt/hooks/ivesk"  # example
-# How much longer than `pull.reconcile_every` a feed may be not up to date.
+# How much longer than `pull.reconcile_every` ago the last pull of a feed may have ended.
 #behind_after = "2h"
 # How long a destination may fail.
 #destination_after = "30m"

@@ -28,8 +28,8 @@ pub struct UploadConfig {
     /// `upload.quiet_time`, default 10 s: how long a file of the folder must not change before
     /// it is sent.
     pub quiet_time: Duration,
-    /// `upload.late_after`, default 12 h, at most 1000 h: the working time (Monday to Friday
-    /// from 8 to 17 in Lithuania, without public holidays) after which a sent file without a
+    /// `upload.late_after`, default 12 h, at most 1000 h: the working time (Monday to Friday,
+    /// 8:00 to 17:00 in Lithuania, except public holidays) after which a sent file without a
     /// document is late.
     pub late_after: Duration,
     /// `upload.correlation_key`: the parameter that carries correlation data (vendor-api U4).

@@ -24,7 +24,7 @@ pub async fn state(store: &Store, now: Timestamp) -> Option<Vec<Check>> {
             row.last_at
         );
         Check::note("notification_shape", found)
-            .because("each lets all known feeds of the account be pulled, and a new company is not found by it")
+            .because("they trigger all known exported feeds of the account, at most once in five minutes, and a new company is not found by it")
             .fix(UNCLEAR_FIX)
     });
     Some(checks.collect())

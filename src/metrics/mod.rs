@@ -278,12 +278,12 @@ impl Metrics {
         );
         registry.register(
             "uploads_late",
-            "Uploads that are late: sent longer than upload.late_after ago, without a document",
+            "Uploads that are late: sent longer than upload.late_after of working time ago, without a document",
             self.uploads_late.clone(),
         );
         registry.register(
             "unclear_notifications",
-            "Notifications whose shape is not understood, which trigger all feeds of their account",
+            "Notifications whose shape is not understood, which trigger all known exported feeds of their account, at most once in five minutes",
             self.unclear_notifications.clone(),
         );
         registry.register(

@@ -149,8 +149,8 @@ impl MessageLog {
                 request.id = request,
                 sns.message_id = %id,
                 more,
-                "the notification `{id}` of {account}/{event} names no company in a shape that is understood, so all known \
-                 feeds of the account are pulled ({more} more since the last such line). Fix: {UNCLEAR_FIX}"
+                "the notification `{id}` of {account}/{event} names no company in a shape that is understood, so it triggers \
+                 all known exported feeds of the account, at most once in five minutes ({more} more since the last such line). Fix: {UNCLEAR_FIX}"
             );
         }
         if self.accepted.allows() {

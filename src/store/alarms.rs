@@ -28,7 +28,7 @@ named! {
         Paused = "paused",
         /// A queue can't be pulled because a setting is missing.
         Blocked = "blocked",
-        /// A feed has not been up to date for long.
+        /// No pull of a feed has ended for long.
         Behind = "behind",
         /// Documents of a feed may be missing.
         Incomplete = "incomplete",

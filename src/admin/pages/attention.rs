@@ -156,9 +156,9 @@ impl AttentionList {
             incomplete.len().saturating_sub(MAX_LISTED),
             ["more feed is incomplete", "more feeds are incomplete"],
             [
-                "kitas srautas nepilnas",
-                "kiti srautai nepilni",
-                "kitų srautų nepilni",
+                "kitas srautas neišsamus",
+                "kiti srautai neišsamūs",
+                "kitų srautų neišsamių",
             ],
         );
     }
@@ -173,13 +173,13 @@ impl AttentionList {
             "/feeds",
             stale,
             [
-                "feed has not been up to date for two hours",
-                "feeds have not been up to date for two hours",
+                "feed has not been pulled for two hours",
+                "feeds have not been pulled for two hours",
             ],
             [
-                "srautas neatnaujintas ilgiau nei dvi valandas",
-                "srautai neatnaujinti ilgiau nei dvi valandas",
-                "srautų neatnaujinta ilgiau nei dvi valandas",
+                "srautas neskaitytas ilgiau nei dvi valandas",
+                "srautai neskaityti ilgiau nei dvi valandas",
+                "srautų neskaityta ilgiau nei dvi valandas",
             ],
         );
     }

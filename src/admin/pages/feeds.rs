@@ -145,7 +145,7 @@ fn state(
             RunState::Active => (badge(Severity::Ok, language.pick("active", "veikia"))),
         }
         @if let Some(reason) = row.incomplete {
-            p { (badge(Severity::Problem, language.pick("incomplete", "nepilnas")))
+            p { (badge(Severity::Problem, language.pick("incomplete", "neišsamus")))
                 " " (with_code(labels::incomplete_reason(language, reason))) }
         }
         @if let Some(error) = &row.last_error { p.error lang="en" { (error) } }

@@ -100,7 +100,7 @@ impl Notice {
             ),
             Self::Settled => (
                 "Settled: no document of it is expected.",
-                "Užbaigta: dokumento iš šio failo nebelaukiama.",
+                "Dokumento iš šio failo nebelaukiama.",
             ),
             Self::DestinationChanged => ("Done.", "Atlikta."),
             Self::WrongToken => ("Unknown token.", "Nežinomas prieigos raktas."),
@@ -177,8 +177,8 @@ pub(super) fn feed_pause_reason(language: Language, reason: FeedPauseReason) -> 
             "sustabdyta: Įvesk.lt nežino šios įmonės arba neteisingas „api.exported_path“",
         ),
         FeedPauseReason::CompanyFilterIgnored => language.pick(
-            "paused: Įvesk.lt returned another company's documents; check `api.exported_path`",
-            "sustabdyta: Įvesk.lt pateikė kitos įmonės dokumentus; patikrinkite „api.exported_path“",
+            "paused: Įvesk.lt returned another company's documents; check `api.exported_path`; if they are this company's after all, run `ivesk-webhook feeds resume --accept`",
+            "sustabdyta: Įvesk.lt pateikė kitos įmonės dokumentus; patikrinkite „api.exported_path“; jei dokumentai vis dėlto šios įmonės, paleiskite „ivesk-webhook feeds resume --accept“",
         ),
         FeedPauseReason::ByHand => language.pick("paused by hand", "sustabdyta rankiniu būdu"),
     }
@@ -200,8 +200,8 @@ pub(super) fn incomplete_reason(language: Language, reason: IncompleteReason) ->
             "Įvesk.lt „next“ grįžta atgal",
         ),
         IncompleteReason::CursorCycle => language.pick(
-            "Įvesk.lt's `next` comes round in a circle",
-            "Įvesk.lt „next“ sukasi ratu",
+            "Įvesk.lt's `next` repeats earlier cursors",
+            "Įvesk.lt „next“ kartojasi",
         ),
         IncompleteReason::EmptyPages => language.pick(
             "Įvesk.lt returned many empty pages in a row",
@@ -299,7 +299,7 @@ pub(super) fn upload(language: Language, state: &str) -> (Severity, &'static str
             Severity::Ok,
             language.pick("documents received", "dokumentai gauti"),
         ),
-        "settled" => (Severity::Ok, language.pick("settled", "užbaigta")),
+        "settled" => (Severity::Ok, language.pick("settled", "nebelaukiama")),
         "late" => (Severity::Problem, language.pick("late", "vėluoja")),
         "sent" => (Severity::Pending, language.pick("sent", "išsiųsta")),
         "sending" => (Severity::Pending, language.pick("being sent", "siunčiama")),
@@ -367,7 +367,7 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
         }
         AlarmKind::Paused => language.pick("paused", "sustabdyta"),
         AlarmKind::Blocked => language.pick("a setting is missing", "trūksta nustatymo"),
-        AlarmKind::Behind => language.pick("not up to date", "neatnaujinta laiku"),
+        AlarmKind::Behind => language.pick("not pulled in time", "neskaityta laiku"),
         AlarmKind::Incomplete => language.pick("documents may be missing", "gali trūkti dokumentų"),
         AlarmKind::RefusedStorm => {
             language.pick("many messages were refused", "atmesta daug pranešimų")

@@ -79,7 +79,7 @@ fn upload(context: &PageContext, row: &UploadRow, status: &str, now: Timestamp) 
 fn settle_form(context: &PageContext, row: &UploadRow) -> Markup {
     let language = context.viewer.language;
     let field = format!("reason-{}", row.id);
-    let label = language.pick("Settle", "Užbaigti");
+    let label = language.pick("Settle", "Nebelaukti");
     html! {
         form method="post" action="/do/settle" {
             (form_token_input(&context.viewer))

@@ -294,7 +294,7 @@ async fn an_upload_without_a_document_is_settled_with_a_button() {
     ];
     let settled = submit(&app, "/do/settle", &cookie, &fields).await;
     assert_eq!(settled.status(), 200);
-    for (language, word) in [("en", "settled"), ("lt", "užbaigta")] {
+    for (language, word) in [("en", "settled"), ("lt", "nebelaukiama")] {
         let page = get(&app, &format!("/uploads?lang={language}")).await;
         assert!(
             page.contains(word) && page.contains("jau yra kita kopija"),
