@@ -86,14 +86,14 @@ pub enum Insertion {
     Duplicate,
 }
 
-/// Writes to every table that a message needs, to see that one could be stored. The
-/// transaction must be rolled back.
-pub(super) async fn rehearse_message<T: Tx>(tx: &mut T) -> Result<()> {
+/// Writes to every table that messages with these bodies need, to see that they could be stored.
+/// The transaction must be rolled back.
+pub(super) async fn rehearse_messages<T: Tx>(tx: &mut T, bodies: &[&[u8]]) -> Result<()> {
     static ACCOUNT: Sql = Sql::new("INSERT INTO account (name) VALUES ($1) RETURNING id");
     static FEED: Sql =
         Sql::new("INSERT INTO feed (account_id, queue, company) VALUES ($1, '', '') RETURNING id");
     static NOTIFICATION: Sql = Sql::new(
-        "INSERT INTO notification (account_id, event, message_id, kind, received_at) VALUES ($1, 0, $2, '', 0)",
+        "INSERT INTO notification (account_id, event, message_id, kind, received_at, body) VALUES ($1, 0, $2, '', 0, $3)",
     );
     static TRIGGER: Sql = Sql::new(
         "INSERT INTO feed_trigger (feed_id, kind, raised, due_at, account_id, queue) VALUES ($1, 0, 1, 0, $2, '')",
@@ -106,8 +106,11 @@ pub(super) async fn rehearse_message<T: Tx>(tx: &mut T) -> Result<()> {
     let name = format!(" rehearsal {} ", random_hex());
     let account: i64 = tx.one(&ACCOUNT, &[&name]).await?;
     let feed: i64 = tx.one(&FEED, &[&account]).await?;
-    tx.run(&NOTIFICATION, &[&account, &[0_u8].as_slice()])
-        .await?;
+    for (number, body) in (0_u8..).zip(bodies) {
+        let message_id = [number];
+        tx.run(&NOTIFICATION, &[&account, &message_id.as_slice(), body])
+            .await?;
+    }
     tx.run(&TRIGGER, &[&feed, &account]).await?;
     tx.run(&SUBSCRIPTION, &[&account]).await
 }

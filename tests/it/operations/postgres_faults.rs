@@ -5,8 +5,6 @@ use crate::operations::store_faults::Scene;
 use crate::support::databases::{Cluster, Database, run_sql, skip_postgres};
 use crate::support::doctor::Report;
 #[cfg(target_os = "linux")]
-use crate::support::process::within;
-#[cfg(target_os = "linux")]
 use crate::support::small_disk::SmallDisk;
 
 /// Starts a server of PostgreSQL that a test may stop; `None` if there is none.
@@ -98,7 +96,7 @@ async fn a_standby_is_seen_until_it_is_the_primary() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_that_find_no_room_at_the_server_get_503() {
+async fn a_full_disk_of_the_server_is_seen_until_there_is_room() {
     let Some(disk) = SmallDisk::mount(64) else {
         eprintln!("skipped: this user may not mount");
         return;
@@ -123,10 +121,11 @@ async fn messages_that_find_no_room_at_the_server_get_503() {
     let ballast = disk.fill();
     // Pages that are there already have room for some.
     let published = scene.publish_until_503().await;
-    scene.logs("is full; free some space").await;
+    scene
+        .is_seen("disk_nearly_full", "is full; free some space")
+        .await;
 
     std::fs::remove_file(ballast).expect("removed");
-    within("the retries", scene.control.idle()).await;
-    scene.shows("/readyz", &["ready"]).await;
+    scene.recovers().await;
     assert_eq!(scene.stored_notifications().await, published);
 }

@@ -167,6 +167,11 @@ impl Scene {
     /// Asserts that the fault is seen everywhere, with `text` and the refusal's `code`.
     pub(super) async fn sees(&self, code: &str, text: &str) {
         self.message_is_answered_503().await;
+        self.is_seen(code, text).await;
+    }
+
+    /// Asserts the same, once a message has been answered 503.
+    pub(super) async fn is_seen(&self, code: &str, text: &str) {
         self.shows("/readyz", &[code]).await;
         self.logs(text).await;
         self.notice(&["\"alarm\":\"store\"", "\"state\":\"raised\"", text])

@@ -3,6 +3,7 @@
 //! Sessions keep no state (no prepared statement, no LISTEN, no session lock), so that
 //! PgBouncer in transaction mode can be used. Due times and leases go by the database's clock.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -15,7 +16,7 @@ use crate::config::PostgresAddress;
 use crate::domain::Clock;
 use crate::store::error::Result;
 use crate::store::ingest::PendingMessage;
-use crate::store::messages::rehearse_message;
+use crate::store::messages::rehearse_messages;
 use crate::store::quarantine::QUARANTINE_QUEUE;
 use crate::store::start::resume_at_start;
 use crate::store::{
@@ -38,12 +39,19 @@ struct Senders {
     quarantine: mpsc::Sender<QuarantineCommand>,
 }
 
+/// Bodies with which the probe looks for room: one that stays in its row, and SNS's largest, which is
+/// kept beside it.
+const SMALL_BODY: usize = 1_900;
+const LARGE_BODY: usize = 256 * 1024;
+
 /// The store on PostgreSQL.
 pub(in crate::store) struct PostgresEngine {
     pool: Arc<Pool>,
     read_only: bool,
     senders: Mutex<Option<Senders>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// True if a message found no room, until the probe finds some.
+    no_room: AtomicBool,
 }
 
 impl PostgresEngine {
@@ -79,6 +87,7 @@ impl PostgresEngine {
                 quarantine,
             })),
             tasks: Mutex::new(tasks),
+            no_room: AtomicBool::new(false),
         })
     }
 
@@ -91,6 +100,7 @@ impl PostgresEngine {
             read_only: true,
             senders: Mutex::new(None),
             tasks: Mutex::default(),
+            no_room: AtomicBool::new(false),
         })
     }
 
@@ -153,7 +163,11 @@ impl PostgresEngine {
             })
         });
         queued.unwrap_or(Err(StoreError::Closed))?;
-        outcome.await.map_err(|_| StoreError::Closed)?
+        let stored = outcome.await.map_err(|_| StoreError::Closed)?;
+        if let Err(StoreError::DiskFull { .. }) = stored {
+            self.no_room.store(true, Ordering::Relaxed);
+        }
+        stored
     }
 
     /// Checks that a message could be stored, on the primary.
@@ -179,8 +193,22 @@ impl PostgresEngine {
                 detail: "the server is a read-only standby; name the primary in `store.url`".into(),
             });
         }
-        rehearse_message(&mut transaction).await?;
-        transaction.roll_back().await
+        // The disk is the server's own. Once it was full, pages that are there already may have
+        // room for some messages, but not for every one.
+        let (mut small, mut large) = ([0; SMALL_BODY], Vec::new());
+        let mut bodies: Vec<&[u8]> = vec![&[]];
+        if self.no_room.load(Ordering::Relaxed) {
+            large.resize(LARGE_BODY, 0);
+            // The server compresses what it can. On supported systems the random source never
+            // fails once it has started.
+            getrandom::fill(&mut small).expect("the system provides random bytes");
+            getrandom::fill(&mut large).expect("the system provides random bytes");
+            bodies.extend([small.as_slice(), large.as_slice()]);
+        }
+        rehearse_messages(&mut transaction, &bodies).await?;
+        transaction.roll_back().await?;
+        self.no_room.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Queues a refused message for the quarantine; returns false if it was dropped.

@@ -15,7 +15,7 @@ use self::tx::{Begin, Database, SqliteTx, immediate, in_transaction};
 use self::writer::{Inbox, Writer};
 use super::Operation;
 use crate::store::error::Result;
-use crate::store::messages::rehearse_message;
+use crate::store::messages::rehearse_messages;
 use crate::store::start::{release_all_leases, resume_at_start};
 use crate::store::{
     AcceptedMessage, BackupFile, Insertion, Quarantined, QueueLengths, StoreError, StoreOptions,
@@ -183,8 +183,10 @@ impl SqliteEngine {
 
     /// Checks that a message could be stored, on the writer thread.
     pub(in crate::store) async fn probe(&self) -> Result<()> {
-        self.on_writer(Begin::Rehearsing, |tx| immediate(rehearse_message(tx)))
-            .await
+        self.on_writer(Begin::Rehearsing, |tx| {
+            immediate(rehearse_messages(tx, &[&[]]))
+        })
+        .await
     }
 
     /// Queues a refused message for the quarantine; returns false if it was dropped.
