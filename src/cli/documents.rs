@@ -32,6 +32,19 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    #[command(flatten)]
+    Read(Read),
+    /// Erase a company's documents, or one document, with their files in folders of destinations
+    ///
+    /// Their contents are removed for good: JSON, links, answers of destinations, import errors.
+    /// Sequence numbers stay, and no later pull stores the same versions again. What other
+    /// destinations have taken, exports and backups are not touched.
+    Erase(super::erase::Args),
+}
+
+/// What reads the store, whether or not the server runs.
+#[derive(Debug, Subcommand)]
+enum Read {
     /// Show stored document versions in the order of their arrival
     List {
         #[command(flatten)]
@@ -63,12 +76,6 @@ enum Action {
         #[command(flatten)]
         selection: Selection,
     },
-    /// Erase a company's documents, or one document, with their files in folders of destinations
-    ///
-    /// Their contents are removed for good: JSON, links, answers of destinations, import errors.
-    /// Sequence numbers stay, and no later pull stores the same versions again. What other
-    /// destinations have taken, exports and backups are not touched.
-    Erase(super::erase::Args),
 }
 
 /// The documents to list or export.
@@ -116,27 +123,23 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
     let action = match args.action {
         Action::Erase(args) => return super::erase::run(args, &config).await,
-        reading => reading,
+        Action::Read(action) => action,
     };
     let store = open_store_for_reading(&config).await?;
     let outcome = match action {
-        Action::List {
+        Read::List {
             selection,
             limit,
             json: false,
         } => list(store.as_ref(), selection.filter()?, limit).await,
-        Action::List {
+        Read::List {
             selection,
             json: true,
             ..
         } => list_json(store.as_ref(), selection.filter()?).await,
-        Action::Show { document } => show(store.as_ref(), &document).await,
-        Action::Trace { document, json } => trace(store.as_ref(), &document, json).await,
-        Action::Export { dir, selection } => {
-            export(store.as_ref(), selection.filter()?, &dir).await
-        }
-        // It has returned above: it writes.
-        Action::Erase(_) => Ok(Exit::Usage),
+        Read::Show { document } => show(store.as_ref(), &document).await,
+        Read::Trace { document, json } => trace(store.as_ref(), &document, json).await,
+        Read::Export { dir, selection } => export(store.as_ref(), selection.filter()?, &dir).await,
     };
     store.close().await?;
     outcome
