@@ -332,19 +332,24 @@ pub(super) async fn keep_files<T: Tx>(tx: &mut T, destination: i64, note: &str) 
     tx.run(&SQL, &[&destination, &paths]).await
 }
 
-/// Counts each version of a page as stored in its feed if a person has erased it there.
+/// Counts each version of a page as stored for another company of the account, and as stored in
+/// its feed, if a person has erased it there.
 ///
 /// It must be asked after the versions themselves: of an erasure that is committed meanwhile,
 /// one of the two answers tells.
 pub(super) async fn mark_erased<T: Tx>(
     tx: &mut T,
     feed: i64,
+    account: i64,
     documents: &[(&str, &str)],
-    stored: impl Iterator<Item = &mut bool> + Send,
+    stored: &mut [(bool, bool)],
 ) -> Result<()> {
     static SQL: Sql = Sql::with(
-        "SELECT EXISTS (SELECT 1 FROM tombstone t
-             WHERE t.feed_id = $3 AND t.document_digest = {digest} AND t.version = v.version)
+        "SELECT EXISTS (SELECT 1 FROM tombstone t {then_join} feed f ON f.id = t.feed_id
+                 WHERE t.document_digest = {digest} AND t.version = v.version AND t.feed_id <> $3
+                   AND f.account_id = $4 AND f.queue = 'exported'),
+             EXISTS (SELECT 1 FROM tombstone t
+                 WHERE t.feed_id = $3 AND t.document_digest = {digest} AND t.version = v.version)
          FROM {versions} ORDER BY v.number",
         &[
             (
@@ -356,10 +361,13 @@ pub(super) async fn mark_erased<T: Tx>(
     );
     let digests: Vec<String> = documents.iter().map(|(id, _)| hex_digest(id)).collect();
     let versions: Vec<&str> = documents.iter().map(|(_, version)| *version).collect();
-    let erased: Vec<bool> = tx.all(&SQL, &[&digests, &versions, &feed]).await?;
-    stored
-        .zip(erased)
-        .for_each(|(stored, erased)| *stored |= erased);
+    let erased: Vec<(bool, bool)> = tx
+        .all(&SQL, &[&digests, &versions, &feed, &account])
+        .await?;
+    for ((elsewhere, here), erased) in stored.iter_mut().zip(erased) {
+        *elsewhere |= erased.0;
+        *here |= erased.1;
+    }
     Ok(())
 }
 

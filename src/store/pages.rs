@@ -61,11 +61,11 @@ async fn commit_page<T: Tx>(
     });
     let versions: Vec<Version<'_>> = page.documents.iter().map(Version::of).collect();
     let mut stored = stored_versions(tx, &lease, account, &versions).await?;
-    let here = stored.iter_mut().map(|(_, here)| here);
     let keys = versions
         .iter()
         .map(|one| (one.document.id.as_str(), one.key.as_str()));
-    mark_erased(tx, lease.feed_id, &keys.collect::<Vec<_>>(), here).await?;
+    let keys: Vec<(&str, &str)> = keys.collect();
+    mark_erased(tx, lease.feed_id, account, &keys, &mut stored).await?;
     if !page.company_checked
         && is_doubtful(&lease, &stored)
         && !is_vouched(tx, lease.feed_id).await?

@@ -208,6 +208,9 @@ CREATE TABLE tombstone (
     PRIMARY KEY (feed_id, document_digest, version)
 ){by_key};
 
+-- For finding a version under other companies.
+CREATE INDEX tombstone_document ON tombstone (document_digest, version);
+
 -- Entries of pages without a usable id, kept aside so that none of them stops a feed.
 CREATE TABLE unreadable (
     feed_id {integer} NOT NULL REFERENCES feed (id),

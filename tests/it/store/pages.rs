@@ -167,6 +167,14 @@ async fn a_page_of_another_company_pauses_the_feed(database: Database) {
         matches!(outcome, PageOutcome::CompanyDoubted(_)),
         "{outcome:?}"
     );
+    // Also once the documents of the other company are erased.
+    let erased = test.store.erase_versions(vec![1, 2], test.clock.now());
+    assert_eq!(erased.await.expect("erased"), 2);
+    let outcome = test.commit(lease.clone(), page()).await.expect("answered");
+    assert!(
+        matches!(outcome, PageOutcome::CompanyDoubted(_)),
+        "{outcome:?}"
+    );
     let paused = test.store.pause_for_ignored_company(lease).await;
     paused.expect("it is paused");
     let row = test.feed(&b).await;

@@ -36,8 +36,15 @@ async fn queries_for_a_pages_documents_never_scan_their_feed() {
     let page = last_page(&[("a", "1")], Some("1"));
     test.pull(&company("1"), page).await;
     test.assert_plan(
-        "AND f.account_id = ?4 AND f.queue = 'exported'",
+        "AND d.feed_id <> ?3",
         &["SEARCH d USING COVERING INDEX document_identity (document_id=? AND version=?"],
+    );
+    test.assert_plan(
+        "AND t.feed_id <> ?3",
+        &[
+            "tombstone_document (document_digest=? AND version=?)",
+            "PRIMARY KEY (feed_id=? AND document_digest=? AND version=?)",
+        ],
     );
     test.assert_plan(
         "SELECT document_id, sequence, version, version_ms",
