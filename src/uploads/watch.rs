@@ -335,8 +335,11 @@ impl Watcher {
         let now = self.now();
         match outcome {
             UploadOutcome::Sent { id } | UploadOutcome::AlreadySent { id } => {
-                if let Some(moved) = self.move_away(path, SENT, None)? {
-                    self.watch_sent(moved, now);
+                if let Some((name, stamp)) = self.move_away(path, SENT, None)?
+                    && self.sent.len() < MAX_SENT_WATCHED
+                {
+                    let until = now.after(SENT_WATCH);
+                    self.sent.insert(name, SentFile { stamp, until });
                 }
                 let name = shown(path);
                 info!(upload = id, "`{name}` was sent as upload {id}");
@@ -402,25 +405,14 @@ impl Watcher {
         wait
     }
 
-    /// Watches the file `name` of [`SENT`] for a while.
-    fn watch_sent(&mut self, name: OsString, now: Timestamp) {
-        let stamp = FileStamp::of(&self.folder.join(SENT).join(&name));
-        if let Ok(stamp) = stamp
-            && self.sent.len() < MAX_SENT_WATCHED
-        {
-            let until = now.after(SENT_WATCH);
-            self.sent.insert(name, SentFile { stamp, until });
-        }
-    }
-
-    /// Moves a file to the folder `to`, under a name that is free there, and returns the name. A
-    /// note is written first, so that no file is there without one.
+    /// Moves a file to the folder `to`, under a name that is free there; returns that name and the
+    /// stamp with which it was tried. A note is written first, so that no file is there without one.
     fn move_away(
         &mut self,
         path: &Path,
         to: &str,
         note: Option<&str>,
-    ) -> Result<Option<OsString>, WatchError> {
+    ) -> Result<Option<(OsString, FileStamp)>, WatchError> {
         let failed = |reason| WatchError::Folder {
             path: path.to_owned(),
             reason,
@@ -444,7 +436,7 @@ impl Watcher {
         });
         let moved = moved.map_err(failed)?;
         self.files.remove(path);
-        Ok(Some(moved))
+        Ok(Some((moved, stamp)))
     }
 }
 
