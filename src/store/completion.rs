@@ -93,13 +93,16 @@ async fn end_first_read<T: Tx>(tx: &mut T, feed: i64) -> Result<()> {
          SELECT $1, $2, min(started_at) FROM feed_pull WHERE feed_id = $1 AND kind <> $3
          ON CONFLICT (feed_id, kind) DO UPDATE SET started_at = excluded.started_at",
     );
-    // Pulls of other kinds started from the beginning too; they restart as overlap reads.
+    // Pulls of other kinds went on with it; they restart as overlap reads. None counts as a read
+    // that began when it joined: the pages before were read earlier.
     static RESTART_OTHERS: Sql = Sql::new(
-        "UPDATE feed_pull SET target = NULL, position = NULL, previous_next = NULL, progress = NULL
+        "UPDATE feed_pull SET target = NULL, position = NULL, previous_next = NULL, progress = NULL,
+             started_at = (SELECT r.started_at FROM feed_pull r WHERE r.feed_id = $1 AND r.kind = $3)
          WHERE feed_id = $1 AND kind <> $2",
     );
     let (reconciliation, backfill) = (TriggerKind::Reconciliation, TriggerKind::Backfill);
     tx.run(&RECONCILED, &[&feed, &reconciliation, &backfill])
         .await?;
-    tx.run(&RESTART_OTHERS, &[&feed, &backfill]).await
+    tx.run(&RESTART_OTHERS, &[&feed, &backfill, &reconciliation])
+        .await
 }

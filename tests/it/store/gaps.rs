@@ -16,6 +16,7 @@ on_both_stores! {
     an_unreadable_entry_is_a_gap_until_it_is_dismissed,
     an_unreadable_entry_without_room_is_a_gap_too,
     another_trigger_continues_a_first_read_as_it_was,
+    a_first_read_that_another_ended_counts_from_its_start,
     a_stuck_opaque_cursor_makes_the_feed_failing,
     what_a_pull_has_seen_survives_a_restart,
     closed_gaps_are_bounded,
@@ -276,4 +277,29 @@ async fn another_trigger_continues_a_first_read_as_it_was(database: Database) {
     let lease = test.lease().await.expect("due");
     assert_eq!(lease.kind, TriggerKind::Notification);
     assert_eq!(lease.position.progress.group, Some(group));
+}
+
+async fn a_first_read_that_another_ended_counts_from_its_start(database: Database) {
+    let test = TestStore::new(database).await;
+    let feed = company("1");
+    let registered = test
+        .store
+        .register_feeds(vec![feed.clone()], test.clock.now());
+    registered.await.expect("stored");
+    let lease = test.lease().await.expect("due");
+    let first = page(&[("a", T2)], T2);
+    test.commit(lease, first).await.expect("stored");
+    // Its first page was read longer ago than the lookback.
+    test.clock.advance(30 * HOUR);
+    test.trigger(&feed, TriggerKind::FollowUp).await;
+    let lease = test.lease().await.expect("due");
+    assert_eq!(lease.position.from, Some(Cursor::new(T2)), "it goes on");
+    let last = last_page(&[("b", T3)], Some(T3));
+    test.commit(lease, last).await.expect("stored");
+
+    test.trigger(&feed, TriggerKind::LateFollowUp).await;
+    let lease = test.lease().await.expect("due");
+    assert_eq!(lease.kind, TriggerKind::LateFollowUp);
+    let late = "versions that were listed since the first page are before its cursor";
+    assert_eq!(lease.position.from, None, "{late}");
 }
