@@ -3,7 +3,7 @@
 //!
 //! The vendor is written here; the steps of pulls, the cursors and the gaps are the program's own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,13 +15,17 @@ use crate::domain::{
 use crate::store::{
     IncompleteReason, PageEnd, PageLease, PageToCommit, Position, PullStart, RecordPlan,
     SavedCursor, StoredGap, TriggerKind, advance, earlier, earliest_provable, is_proven,
-    overlap_start, plan_cursor_save, plan_record,
+    overlap_start, plan_cursor_save, plan_record, position_kind,
 };
 
 /// Number of histories, unless `PAGING_HISTORIES` sets another one.
 const HISTORIES: u64 = 2_000;
 
-const LOOKBACK: Duration = Duration::from_secs(24 * 3600);
+/// A lookback within which a whole history happens, and one that is barely longer than documents are
+/// listed late.
+const LONG_LOOKBACK: Duration = Duration::from_secs(24 * 3600);
+const SHORT_LOOKBACK: Duration = Duration::from_secs(15 * 60);
+
 const MINUTE: i64 = 60_000;
 
 /// Longest time after which a version may be listed.
@@ -241,9 +245,19 @@ impl Vendor {
     }
 }
 
+/// What the store keeps of the pulls of one kind.
+#[derive(Default)]
+struct Pull {
+    started_at: Option<i64>,
+    in_progress: bool,
+    position: Position,
+}
+
 /// What the store keeps of a feed.
 #[derive(Default)]
 struct Feed {
+    lookback: Duration,
+    pulls: BTreeMap<TriggerKind, Pull>,
     cursor: Option<Cursor>,
     saved: Vec<SavedCursor>,
     stored: BTreeSet<(usize, String)>,
@@ -252,61 +266,111 @@ struct Feed {
     fence: i64,
     largest_page: usize,
     was_read: bool,
-    overlap_began_at: Option<i64>,
     failing: bool,
-    stopped: bool,
 }
 
 impl Feed {
-    fn pull(&mut self, vendor: &Vendor, clock: &mut i64, kind: TriggerKind) {
-        let began_at = *clock;
-        let last = Timestamp::from_millis(self.overlap_began_at.unwrap_or(began_at));
-        let old_enough = last.before(LOOKBACK);
-        let overlaps = kind.overlaps() && self.was_read;
-        let from = match overlaps {
+    /// Begins a pull, or goes on with the one in progress, for this many pages at most.
+    fn pull(&mut self, vendor: &Vendor, clock: &mut i64, kind: TriggerKind, most: usize) {
+        for _ in 0..most {
+            *clock += 50;
+            if self.pull_page(vendor, *clock, kind) != PageEnd::More {
+                return;
+            }
+        }
+        assert!(most < MAX_PAGES, "the pull does not end");
+    }
+
+    fn pull_page(&mut self, vendor: &Vendor, now: i64, kind: TriggerKind) -> PageEnd {
+        self.fence += 1;
+        let first_read = !self.was_read;
+        let position = self.begin_or_resume(kind, now);
+        let lease = self.lease(kind, position, first_read);
+        let page = self.request(vendor, now, &lease);
+        let moved = advance(&lease, &page);
+        if let Some(cursor) = moved.cursor {
+            self.save(cursor, Timestamp::from_millis(now));
+        }
+        self.pulls.entry(moved.kind).or_default().position = moved.position;
+        if page.end != PageEnd::More {
+            self.end(kind, &page);
+        }
+        page.end
+    }
+
+    fn begin_or_resume(&mut self, kind: TriggerKind, now: i64) -> Position {
+        let key = position_kind(kind, !self.was_read);
+        let stored = self.pulls.entry(key).or_default().position.clone();
+        let pull = self.pulls.entry(kind).or_default();
+        if pull.in_progress {
+            return stored;
+        }
+        let from = match kind.overlaps() && self.was_read {
             false => self.cursor.clone(),
             true => {
                 let saved = self.saved.iter().map(copy).collect();
-                let start = overlap_start(saved, old_enough);
+                let start = overlap_start(saved, self.old_enough(now));
                 match earliest_provable(&self.gaps, self.largest_page) {
                     Some(gap) => earlier(start.as_ref(), gap.as_ref()).cloned(),
                     None => start,
                 }
             }
         };
-        let mut position = Position {
+        let pull = self.pulls.entry(kind).or_default();
+        pull.started_at = Some(now);
+        pull.in_progress = true;
+        if !self.was_read && stored.from.is_some() {
+            return stored;
+        }
+        let position = Position {
             from,
             ..Position::default()
         };
-        let first_read = !self.was_read;
-        for page_number in 0.. {
-            assert!(page_number < MAX_PAGES, "the pull does not end");
-            self.fence += 1;
-            *clock += 50;
-            let lease = self.lease(kind, position.clone(), first_read);
-            let page = self.request(vendor, *clock, &lease);
-            let ended = page.end;
-            let moved = advance(&lease, &page);
-            if let Some(cursor) = moved.cursor {
-                self.save(cursor, old_enough, Timestamp::from_millis(*clock));
-            }
-            position = moved.position;
-            if ended == PageEnd::More {
-                continue;
-            }
-            let began = page.progress.began.expect("it began");
-            if ended == PageEnd::EndOfQueue {
-                let start = began.from.as_ref();
-                self.gaps.retain(|gap| !is_proven(gap, start, began.fence));
-            }
-            self.failing = ended == (PageEnd::Stopped { failing: true });
-            self.stopped = ended != PageEnd::EndOfQueue;
-            break;
+        self.pulls.entry(key).or_default().position = position.clone();
+        position
+    }
+
+    fn end(&mut self, kind: TriggerKind, page: &PageToCommit) {
+        let began = page.progress.began.as_ref().expect("it began");
+        if page.end == PageEnd::EndOfQueue {
+            let start = began.from.as_ref();
+            self.gaps.retain(|gap| !is_proven(gap, start, began.fence));
         }
-        if overlaps || first_read {
-            self.overlap_began_at = Some(began_at);
+        self.failing = page.end == (PageEnd::Stopped { failing: true });
+        for key in [kind, position_kind(kind, !self.was_read)] {
+            let pull = self.pulls.entry(key).or_default();
+            pull.position = Position::default();
         }
+        self.pulls.entry(kind).or_default().in_progress = false;
+        if self.was_read {
+            return;
+        }
+        // The first read counts as a reconciliation; pulls of other kinds begin anew.
         self.was_read = true;
+        let began_at = self.pulls.values().filter_map(|pull| pull.started_at).min();
+        self.pulls.entry(TriggerKind::Reconciliation).or_default();
+        for pull in self.pulls.values_mut() {
+            *pull = Pull {
+                started_at: began_at,
+                ..Pull::default()
+            };
+        }
+    }
+
+    /// Returns the moment before which overlap reads begin: `lookback` before the last one did.
+    fn old_enough(&self, now: i64) -> Timestamp {
+        let overlaps = self.pulls.iter().filter(|(kind, _)| kind.overlaps());
+        let done = overlaps.filter(|(_, pull)| !pull.in_progress);
+        let last = done.filter_map(|(_, pull)| pull.started_at).max();
+        let any = || self.pulls.values().filter_map(|pull| pull.started_at).min();
+        let last = last.or_else(any).unwrap_or(now).min(now);
+        Timestamp::from_millis(last).before(self.lookback)
+    }
+
+    /// Returns the kinds of the pulls in progress.
+    fn in_progress(&self) -> Vec<TriggerKind> {
+        let pulls = self.pulls.iter().filter(|(_, pull)| pull.in_progress);
+        pulls.map(|(kind, _)| *kind).collect()
     }
 
     fn lease(&self, kind: TriggerKind, position: Position, first_read: bool) -> PageLease {
@@ -391,7 +455,8 @@ impl Feed {
         }
     }
 
-    fn save(&mut self, cursor: Cursor, old_enough: Timestamp, now: Timestamp) {
+    fn save(&mut self, cursor: Cursor, now: Timestamp) {
+        let old_enough = self.old_enough(now.as_millis());
         let change = plan_cursor_save(&self.saved, old_enough, now);
         self.saved
             .retain(|saved| !change.unneeded.contains(&saved.saved_at));
@@ -448,13 +513,21 @@ impl History {
     fn run(seed: u64) {
         let mut random = Random(seed);
         let vendor = Vendor::random(&mut random);
+        // A cut of smaller pages is seen only once a larger one was.
+        let lookback = match vendor.page_size >= 10 && random.one_in(2) {
+            true => SHORT_LOOKBACK,
+            false => LONG_LOOKBACK,
+        };
         let mut history = Self {
             benign: vendor.edge != Edge::Cut && vendor.page_size > 1,
             is_steady: vendor.page_size >= 10,
-            log: vec![format!("{vendor:?}")],
+            log: vec![format!("{vendor:?}, lookback {lookback:?}")],
             random,
             vendor,
-            feed: Feed::default(),
+            feed: Feed {
+                lookback,
+                ..Feed::default()
+            },
             clock: 1_790_000_000_000,
         };
         for _ in 0..history.random.size(2, 14) {
@@ -490,21 +563,29 @@ impl History {
                 };
                 self.export(1, group);
             }
-            6 | 7 => self.pull(TriggerKind::Notification),
-            8 => self.pull(TriggerKind::Reconciliation),
+            6 | 7 => self.pull_some(TriggerKind::Notification),
+            8 => {
+                let kind = self.random.of(&[
+                    TriggerKind::FollowUp,
+                    TriggerKind::LateFollowUp,
+                    TriggerKind::Reconciliation,
+                ]);
+                self.pull_some(kind);
+            }
             9 => {
-                // All is read again before the lookback has passed: how many documents fit in
-                // a page may only be known later.
                 let minutes = self.random.time(90);
                 self.clock += minutes * MINUTE;
             }
             10 => {
                 if self.random.one_in(2) {
                     let most = self.random.of(&[12, 40, 250]);
-                    let size = self.random.size(10, most.max(10));
+                    let mut size = self.random.size(10, most.max(10));
+                    if self.feed.lookback == SHORT_LOOKBACK {
+                        size = size.max(self.vendor.page_size);
+                    }
                     self.is_steady = false;
                     self.benign &= size >= self.vendor.page_size;
-                    self.vendor.page_size = size.max(self.vendor.page_size.min(10));
+                    self.vendor.page_size = size;
                     self.log.push(format!("pages of {}", self.vendor.page_size));
                 }
             }
@@ -543,8 +624,21 @@ impl History {
         self.clock += 1;
     }
 
+    /// Pulls to the end, or a few pages only: others may go on meanwhile.
+    fn pull_some(&mut self, kind: TriggerKind) {
+        let most = match self.random.one_in(2) {
+            true => self.random.size(1, 3),
+            false => MAX_PAGES,
+        };
+        self.pull_pages(kind, most);
+    }
+
     fn pull(&mut self, kind: TriggerKind) {
-        self.feed.pull(&self.vendor, &mut self.clock, kind);
+        self.pull_pages(kind, MAX_PAGES);
+    }
+
+    fn pull_pages(&mut self, kind: TriggerKind, most: usize) {
+        self.feed.pull(&self.vendor, &mut self.clock, kind, most);
         let Feed {
             cursor,
             stored,
@@ -559,6 +653,12 @@ impl History {
 
     /// Pulls until everything is visible and was read.
     fn read_all(&mut self) {
+        for kind in self.feed.in_progress() {
+            // The end of a first read ends the others too.
+            if self.feed.in_progress().contains(&kind) {
+                self.pull(kind);
+            }
+        }
         self.pull(TriggerKind::Notification);
         self.clock += MAX_LAG;
         self.pull(TriggerKind::FollowUp);

@@ -85,7 +85,7 @@ pub use messages::*;
 pub use options::*;
 pub use pausing::PauseChange;
 #[cfg(test)]
-pub(crate) use pulls::{SavedCursor, advance, overlap_start, plan_cursor_save};
+pub(crate) use pulls::{SavedCursor, advance, overlap_start, plan_cursor_save, position_kind};
 pub use quarantine::*;
 pub use retention::*;
 pub use rights::*;
