@@ -131,11 +131,4 @@ mod tests {
 
         assert_eq!(heard(&manager), "READY=1");
     }
-
-    #[tokio::test]
-    async fn without_a_manager_nothing_is_told() {
-        let supervisor = supervisor(&[("WATCHDOG_USEC", "30000000")]);
-        supervisor.ready();
-        supervisor.stopping();
-    }
 }
