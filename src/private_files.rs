@@ -13,8 +13,12 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, chmod, fchmod, fstat, openat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chmod, chownat, fchmod, fstat, openat,
+    stat,
+};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 /// Permissions of a private file, 0600.
 pub const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -96,6 +100,26 @@ pub fn create_dir_all(path: &Path, mode: Mode) -> io::Result<()> {
         Err(_) if path.is_dir() => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// As root, gives a file or folder to the owner of the folder that it is in, so that a command of root leaves
+/// nothing that the service's own user can't use. Does nothing for other users.
+///
+/// # Errors
+///
+/// If the owner can't be read or changed.
+pub fn give_to_owner_of_folder(path: &Path) -> io::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let about = stat(folder)?;
+    let (owner, group) = (Uid::from_raw(about.st_uid), Gid::from_raw(about.st_gid));
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    Ok(chownat(CWD, path, Some(owner), Some(group), flags)?)
 }
 
 /// Returns an opened file, if it is a regular one.

@@ -45,6 +45,7 @@ pub mod serve;
 pub mod server;
 pub mod store;
 pub mod subscriptions;
+mod supervisor;
 mod table;
 pub mod tokens;
 mod tunnel;

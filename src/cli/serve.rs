@@ -15,6 +15,7 @@ use super::log_lines::LogLines;
 use super::logging::{FINISH_TIMEOUT, ServiceLog};
 use super::open::reachable_address;
 use super::outcome::{Exit, Failure};
+use super::supervisor::Supervisor;
 use super::tunnel;
 use crate::app::App;
 use crate::config::{Config, ConfirmMode, StoreUrl};
@@ -63,14 +64,18 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let mut lines = summary(&service);
     lines.extend(held(service.app()).await);
     print_lines(&lines);
+    let supervisor = Supervisor::of(&globals.environment);
+    supervisor.ready();
 
     let app = Arc::clone(service.app());
     let stop = async {
         if args.tunnel.is_none() {
-            return signals.first().await;
+            signals.first().await;
+            return supervisor.stopping();
         }
         let subscribed = tunnel::subscribe(&app).await;
         signals.first().await;
+        supervisor.stopping();
         subscribed.unsubscribe(&app).await;
     };
     let stopped_cleanly = service.run_until(stop).await;

@@ -1,4 +1,4 @@
-//! Operation: alarms, past failures, egress, files, metrics, traces, proxies and secrets.
+//! Operation: alarms, past failures, egress, files, metrics, packaging, traces, proxies and secrets.
 
 mod alarms;
 mod corpus;
@@ -6,6 +6,7 @@ mod egress;
 mod erasing;
 mod files;
 mod metrics;
+mod packaging;
 mod postgres_faults;
 mod proxies;
 mod sbom;

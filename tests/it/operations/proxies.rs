@@ -745,8 +745,8 @@ async fn the_systemd_unit_is_valid_and_hardened() {
     let folder = tempfile::tempdir().expect("a folder");
     let unit = include_str!("../../../packaging/ivesk-webhook.service");
     let unit = unit.replace(
-        "/usr/local/bin/ivesk-webhook",
-        env!("CARGO_BIN_EXE_ivesk-webhook"),
+        "ExecStart=ivesk-webhook",
+        concat!("ExecStart=", env!("CARGO_BIN_EXE_ivesk-webhook")),
     );
     let path = folder.path().join("ivesk-webhook.service");
     std::fs::write(&path, unit).expect("written");

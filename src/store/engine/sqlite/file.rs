@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use crate::private_files::open_or_create;
+use crate::private_files::{give_to_owner_of_folder, open_or_create};
 use crate::store::StoreError;
 
 /// Number of bytes that the disk must have room for: a commit of a few messages.
@@ -77,7 +77,9 @@ impl FileLock {
                 database.display()
             )));
         }
-        let file = open_or_create(&beside(&database, ".lock")).map_err(denied)?;
+        let lock = beside(&database, ".lock");
+        let file = open_or_create(&lock).map_err(denied)?;
+        give_to_owner_of_folder(&lock).map_err(denied)?;
         match file.try_lock() {
             Ok(()) => Ok(Self {
                 named: path.to_owned(),

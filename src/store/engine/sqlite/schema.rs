@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::error::explain;
-use crate::private_files::create_new;
+use crate::private_files::{create_new, give_to_owner_of_folder};
 use crate::store::StoreError;
 use crate::store::backup::BackupFile;
 use crate::store::error::Result;
@@ -28,7 +28,7 @@ const CACHED_STATEMENTS: usize = 128;
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     // SQLite would create it for everybody to read; the files beside it get its permissions. If this
     // fails, so does opening, with an error that explains it.
-    let _ = create_new(path);
+    let _ = create_new(path).and_then(|_| give_to_owner_of_folder(path));
     let mut connection = Connection::open(path).map_err(|error| explain(path, error))?;
     prepare(&connection).map_err(|error| explain(path, error))?;
     let found = schema_version(&connection, path)?;
