@@ -42,7 +42,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Action::Show { json: true } => {
             println!("{:#}", json!({ "settings": settings }));
         }
-        Action::Show { json: false } => println!("{}", settings_table(&settings).trim_fmt()),
+        Action::Show { json: false } => println!("{}", settings_table(&settings)),
     }
     Ok(Exit::Done)
 }

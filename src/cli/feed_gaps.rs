@@ -20,6 +20,13 @@ pub(super) struct Args {
     json: bool,
 }
 
+impl Args {
+    /// Returns true if nothing is changed.
+    pub(super) fn only_reads(&self) -> bool {
+        self.dismiss.is_none()
+    }
+}
+
 /// Runs `feeds gaps`.
 pub(super) async fn run(api: &Api, args: Args) -> Result<Exit, Failure> {
     if let Some(id) = args.dismiss {
@@ -46,8 +53,8 @@ pub(super) async fn run(api: &Api, args: Args) -> Result<Exit, Failure> {
             table::cell(&gap["reason"]),
             cursor(&gap["from"], "the beginning"),
             cursor(&gap["to"], "not known"),
-            table::cell(&gap["found_at"]),
-            table::cell(&gap["closed_at"]),
+            table::moment(&gap["found_at"]),
+            table::moment(&gap["closed_at"]),
         ]);
     }
     println!("{table}");

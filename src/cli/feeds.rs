@@ -125,7 +125,15 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         }
     }
     logging::start(&config.log)?;
-    let api = Api::open(&config).await?;
+    let api = match &args.action {
+        Action::List { .. } => Api::open_for_reading(&config).await?,
+        Action::Gaps(args) if args.only_reads() => Api::open_for_reading(&config).await?,
+        // Before the first start of a service that takes over from another program.
+        Action::StartAt { .. } => Api::open_or_create(&config).await?,
+        Action::Pause(_) | Action::Resume(_) | Action::Remove(_) | Action::Gaps(_) => {
+            Api::open(&config).await?
+        }
+    };
     let outcome = match args.action {
         Action::List { json } => list(&api, json).await,
         Action::Pause(selection) => pause(&api, &config, &selection).await,
@@ -173,7 +181,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         table.add_row([
             table::feed(feed),
             table::state(feed),
-            table::cell(&feed["up_to_date_at"]),
+            table::moment(&feed["up_to_date_at"]),
             table::cell(&feed["documents"]),
             table::cell(&feed["missed_notifications"]),
             table::cell(&feed["gaps"]),

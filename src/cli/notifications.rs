@@ -47,7 +47,7 @@ enum Action {
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
     logging::start(&config.log)?;
-    let api = Api::open(&config).await?;
+    let api = Api::open_for_reading(&config).await?;
     let outcome = match args.action {
         Action::List { after, limit, json } => list(&api, after, limit, json).await,
         Action::Export { dir } => export(&api, &dir).await,
@@ -76,7 +76,7 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
     ];
     let mut table = table::new(columns);
     for row in rows.as_array().into_iter().flatten() {
-        table.add_row(fields.map(|field| table::cell(&row[field])));
+        table.add_row(fields.map(|field| table::field(row, field)));
     }
     println!("{table}");
     Ok(Exit::Done)

@@ -56,7 +56,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     if args.dry_run {
         return dry_run(&args, &config).await;
     }
-    let api = Api::open(&config).await?;
+    let api = Api::open_or_create(&config).await?;
     let request = json!({
         "account": args.account, "queue": args.queue, "company": args.company, "new": args.new,
         "from": args.from,

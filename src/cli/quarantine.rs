@@ -50,7 +50,10 @@ enum Action {
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
     logging::start(&config.log)?;
-    let api = Api::open(&config).await?;
+    let api = match &args.action {
+        Action::List { .. } | Action::Export { .. } => Api::open_for_reading(&config).await?,
+        Action::Retry { .. } => Api::open(&config).await?,
+    };
     let outcome = match args.action {
         Action::List { json } => list(&api, json).await,
         Action::Export { dir } => export(&api, &dir).await,
@@ -84,7 +87,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
     ];
     let mut table = table::new(columns);
     for row in &rows {
-        table.add_row(fields.map(|field| table::cell(&row[field])));
+        table.add_row(fields.map(|field| table::field(row, field)));
     }
     println!("{table}");
     Ok(Exit::Done)

@@ -114,7 +114,7 @@ async fn create(args: &CreateArgs, config: &Config) -> Result<Exit, Failure> {
         print_requests(config, &requests);
         return Ok(Exit::Usage);
     }
-    let api = Api::open(config).await?;
+    let api = Api::open_or_create(config).await?;
     if !api.is_running_server() {
         eprintln!(
             "warning: no server runs here. Start `ivesk-webhook serve`: SNS asks for the confirmation at once and \
@@ -214,7 +214,7 @@ fn api_failure(error: ApiError) -> Failure {
 }
 
 async fn list(config: &Config, json: bool) -> Result<Exit, Failure> {
-    let api = Api::open(config).await?;
+    let api = Api::open_for_reading(config).await?;
     let rows = api.rows("/v1/subscriptions").await;
     api.close().await?;
     let mut rows = rows?;
@@ -249,8 +249,8 @@ async fn list(config: &Config, json: bool) -> Result<Exit, Failure> {
             table::cell(&row["account"]),
             table::cell(&row["event"]),
             table::cell(&row["state"]),
-            table::cell(&row["changed_at"]),
-            table::cell(&row["last_heard_at"]),
+            table::moment(&row["changed_at"]),
+            table::moment(&row["last_heard_at"]),
             table::cell(&row["aws_account"]),
             table::cell(arn),
             table::cell(&row["last_error"]),

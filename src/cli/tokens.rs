@@ -53,7 +53,10 @@ enum Action {
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
     logging::start(&config.log)?;
-    let api = Api::open(&config).await?;
+    let api = match &args.action {
+        Action::List { .. } => Api::open_for_reading(&config).await?,
+        Action::Create { .. } | Action::Revoke { .. } => Api::open_or_create(&config).await?,
+    };
     let outcome = match args.action {
         Action::Create {
             name,
@@ -123,7 +126,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
     ];
     let mut table = table::new(["id", "name", "rights", "created", "ends", "last used"]);
     for row in &rows {
-        table.add_row(fields.map(|field| table::cell(&row[field])));
+        table.add_row(fields.map(|field| table::field(row, field)));
     }
     println!("{table}");
     Ok(Exit::Done)

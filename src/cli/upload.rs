@@ -142,7 +142,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Failure::usage(anyhow!("failed to read {}: {error}", path.display()))
     })?;
     let client = Client::new(&config.api, key).map_err(Failure::usage)?;
-    let api = Arc::new(Api::open(&config).await?);
+    let api = Arc::new(Api::open_or_create(&config).await?);
     let stop = CancellationToken::new();
     let settings = UploadSettings {
         account,

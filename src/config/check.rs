@@ -12,6 +12,8 @@ use std::time::Duration;
 pub(super) use sns_messages::http::is_loopback;
 use url::{Host, Url};
 
+use super::environment::VARIABLE_PREFIX;
+
 /// The least length of a token: 32 of 64 possible characters are 192 random bits.
 pub(super) const MIN_TOKEN_CHARS: usize = 32;
 
@@ -153,6 +155,24 @@ pub(super) fn secret_file(path: &Path) -> Result<String, String> {
         ));
     }
     Ok(secret.to_owned())
+}
+
+/// Returns a secret as it is, unless something around it was copied too.
+pub(super) fn bare_secret(secret: String) -> Result<String, String> {
+    let is_quoted =
+        |quote: char| secret.len() > 1 && secret.starts_with(quote) && secret.ends_with(quote);
+    if ['"', '\'', '`'].into_iter().any(is_quoted)
+        || (secret.starts_with('„') && secret.ends_with(['“', '”']))
+    {
+        return Err("the secret has quotes around it; write it without them".to_owned());
+    }
+    if secret.starts_with(VARIABLE_PREFIX) && secret.contains('=') {
+        return Err(
+            "the secret has the name of a variable and `=` in front of it; write it alone"
+                .to_owned(),
+        );
+    }
+    Ok(secret)
 }
 
 /// Returns the message for a setting that is deliberately not in the file.
