@@ -10,7 +10,7 @@ use super::table;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Close this gap: you have compared the stretch with Įvesk.lt and nothing is missing
-    #[arg(long, value_name = "ID", conflicts_with_all = ["closed", "json"])]
+    #[arg(long, value_name = "ID", conflicts_with = "closed")]
     dismiss: Option<i64>,
     /// Show closed gaps too
     #[arg(long)]
@@ -32,7 +32,10 @@ pub(super) async fn run(api: &Api, args: Args) -> Result<Exit, Failure> {
     if let Some(id) = args.dismiss {
         api.post(&format!("/v1/feeds/gaps/{id}/dismiss"), &json!({}))
             .await?;
-        println!("Dismissed gap {id}; its feed is pulled again.");
+        result!(
+            json!({ "dismissed": id }),
+            "Dismissed gap {id}; its feed is pulled again."
+        );
         return Ok(Exit::Done);
     }
     let closed = if args.closed { "?closed=true" } else { "" };

@@ -70,6 +70,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn without_a_file_here_the_systems_is_used() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let system = folder.path().join("ivesk-webhook.toml");
+        assert_eq!(found_config(&system), PathBuf::from(DEFAULT_FILE));
+        std::fs::write(&system, "").expect("written");
+        assert_eq!(found_config(&system), system);
+    }
+
+    #[test]
     fn a_variable_that_is_not_utf8_is_an_error_only_if_it_is_ours() {
         use std::os::unix::ffi::OsStringExt as _;
 

@@ -107,10 +107,14 @@ async fn list(
 async fn retry(api: &Api, id: i64) -> Result<Exit, Failure> {
     api.post(&format!("/v1/import-errors/{id}/retry"), &json!({}))
         .await?;
-    if api.is_running_server() {
-        println!("Import error {id} is due now; the running server sends it.");
+    let sender = if api.is_running_server() {
+        "the running server sends it"
     } else {
-        println!("Import error {id} is due now; `ivesk-webhook serve` sends it once it runs.");
-    }
+        "`ivesk-webhook serve` sends it once it runs"
+    };
+    result!(
+        json!({ "id": id }),
+        "Import error {id} is due now; {sender}."
+    );
     Ok(Exit::Done)
 }

@@ -14,7 +14,7 @@ use super::emulator;
 use super::globals::{Globals, SYSTEM_FILE};
 use super::outcome::{Exit, Failure};
 use super::question::{ask_for_secret, ask_for_text, ask_unless_no};
-use super::style::{HEADING, styled};
+use super::style::{HEADING, is_json, styled};
 use crate::config::{Config, DEFAULT_FILE, FreshSettings, fresh_token};
 use crate::domain::{Account, Company, Event, InvalidName};
 use crate::emulator::{DEFAULT_COMPANIES, DEFAULT_KEY, Switches};
@@ -68,9 +68,6 @@ pub struct Args {
     /// Replace an existing file, and keep it as FILE.old
     #[arg(long)]
     force: bool,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
 }
 
 fn parse_account(text: &str) -> Result<Account, InvalidName> {
@@ -123,7 +120,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     }
     let answers = answers(&args, purpose)?;
     for doubt in answers.companies.iter().filter_map(Company::doubt) {
-        eprintln!("warning: {doubt}");
+        note!("warning: {doubt}");
     }
     let settings = fresh_settings(&path, args.account, &answers, purpose)?;
     let text = settings.to_toml();
@@ -151,7 +148,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         purpose,
         globals,
     };
-    if args.json {
+    if is_json() {
         println!("{:#}", written.to_json());
     } else {
         print!("{}", written.to_text());

@@ -86,6 +86,9 @@ pub struct Cli {
     /// Cut nothing off in tables to make them fit the terminal
     #[arg(long, global = true, display_order = 903)]
     pub wide: bool,
+    /// Print the result as JSON
+    #[arg(long, global = true, display_order = 904)]
+    pub json: bool,
     /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
@@ -187,6 +190,7 @@ pub fn run(cli: Cli) -> ExitCode {
     style::set(OutputOptions {
         wide: cli.wide,
         quiet: cli.quiet,
+        json: cli.json,
     });
     let globals = Globals {
         config_is_named: cli.config.is_some(),

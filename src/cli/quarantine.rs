@@ -12,7 +12,7 @@ use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::saved::ExportDir;
 use super::server::Api;
-use super::{logging, table};
+use super::{logging, style, table};
 use crate::config::Config;
 
 /// Arguments of `quarantine`.
@@ -96,6 +96,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
 async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
     let rows = api.rows("/v1/quarantine").await?;
     let folder = ExportDir::open(dir)?;
+    let mut files = Vec::new();
     for row in &rows {
         let id = row_id(row)?;
         let full = api.get(&format!("/v1/quarantine/{id}")).await?;
@@ -107,7 +108,13 @@ async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
             &name,
             &body,
         )?;
-        println!("{}", path.display());
+        files.push(path.display().to_string());
+        if !style::is_json() {
+            println!("{}", path.display());
+        }
+    }
+    if style::is_json() {
+        println!("{:#}", json!({ "files": files }));
     }
     Ok(Exit::Done)
 }
@@ -121,6 +128,7 @@ async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
         }
     };
     let mut table = table::new(["id", "result", "reason"]);
+    let mut rows = Vec::new();
     let mut exit = Exit::Done;
     for id in ids {
         let path = format!("/v1/quarantine/{id}/retry");
@@ -133,13 +141,14 @@ async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
                 "refused"
             }
         };
+        rows.push(json!({"id": id, "result": result, "reason": outcome["reason"]}));
         table.add_row([
             id.to_string(),
             result.to_owned(),
             table::cell(&outcome["reason"]),
         ]);
     }
-    println!("{table}");
+    result!(Value::Array(rows), "{table}");
     Ok(exit)
 }
 

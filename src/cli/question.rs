@@ -77,7 +77,7 @@ impl Hidden {
             let mut hidden = shown.clone();
             hidden.local_modes.remove(LocalModes::ECHO);
             // A terminal that can't hide it shows it.
-            let _ = tcsetattr(&stdin, OptionalActions::Flush, &hidden);
+            let _ = tcsetattr(&stdin, OptionalActions::Now, &hidden);
         }
         Self(shown)
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::{Api, RunningServer, no_file};
-use super::style::{BAD, GOOD, HEADING, NOTE, Style, styled};
+use super::style::{BAD, GOOD, HEADING, NOTE, Style, is_json, styled};
 use super::{logging, table};
 use crate::config::{Config, StoreUrl};
 use crate::domain::counted;
@@ -22,11 +22,7 @@ looks further: it also sends requests, to Įvesk.lt and through the public addre
 
 Exit codes: 0 nothing needs a person, 1 something does, 2 the settings are invalid, 3 the store's server could not be \
 reached")]
-pub struct Args {
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
+pub struct Args {}
 
 /// What is shown.
 struct Report {
@@ -42,11 +38,11 @@ struct Report {
 }
 
 /// Runs `status`.
-pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+pub async fn run(_args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
     logging::start(&config.log)?;
     let report = read(&config).await?;
-    if args.json {
+    if is_json() {
         println!("{:#}", report.to_json());
     } else {
         print!("{}", report.to_text(&config));

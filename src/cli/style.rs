@@ -23,6 +23,8 @@ pub(super) struct OutputOptions {
     pub(super) wide: bool,
     /// Results and errors only.
     pub(super) quiet: bool,
+    /// Results as JSON.
+    pub(super) json: bool,
 }
 
 /// Of the whole process, as its standard output is.
@@ -40,6 +42,11 @@ fn options() -> OutputOptions {
 /// Returns true if only results and errors are printed.
 pub(super) fn is_quiet() -> bool {
     options().quiet
+}
+
+/// Returns true if results are printed as JSON.
+pub(super) fn is_json() -> bool {
+    options().json
 }
 
 /// Returns the number of columns that a table may have; `None` if nothing limits it, as in a file.

@@ -85,7 +85,7 @@ async fn create(
     } else {
         // The token alone goes to standard output: `… > token.txt`.
         println!("{}", table::cell(&token["token"]));
-        eprintln!(
+        note!(
             "Created token {} with the right `{rights}`{}. It is not shown again.",
             table::cell(&token["id"]),
             expires_at.map_or(String::new(), |end| format!(", until {end}")),
@@ -135,6 +135,6 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
 async fn revoke(api: &Api, id: i64) -> Result<Exit, Failure> {
     api.post(&format!("/v1/tokens/{id}/revoke"), &json!({}))
         .await?;
-    println!("Revoked token {id}.");
+    result!(json!({ "revoked": id }), "Revoked token {id}.");
     Ok(Exit::Done)
 }

@@ -63,7 +63,10 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 async fn settle(api: &Api, id: i64, reason: &str) -> Result<Exit, Failure> {
     let path = format!("/v1/uploads/{id}/settle");
     api.post(&path, &json!({ "reason": reason })).await?;
-    println!("Upload {id} is settled: no document of it is expected.");
+    result!(
+        json!({ "settled": id }),
+        "Upload {id} is settled: no document of it is expected."
+    );
     Ok(Exit::Done)
 }
 

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::globals::Globals;
+use super::globals::{Globals, SYSTEM_FILE};
 use super::outcome::{Exit, Failure};
 use super::table;
 use crate::config::{Config, SnsConfig};
@@ -97,8 +97,11 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 /// Returns the trusted topics of the settings file, or the defaults if there is no file.
 fn sns_settings(globals: &Globals) -> Result<SnsConfig, Failure> {
     // A service's settings that this user may not read are none of theirs.
-    let is_readable = || std::fs::File::open(&globals.config).is_ok();
-    if !globals.config_is_named && !is_readable() {
+    let is_readable = match &globals.config {
+        system if system == Path::new(SYSTEM_FILE) => std::fs::File::open(system).is_ok(),
+        other => other.exists(),
+    };
+    if !globals.config_is_named && !is_readable {
         return Ok(SnsConfig::default());
     }
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;

@@ -219,6 +219,13 @@ pub(super) fn nearest<'a>(
         .map(|(_, other)| other)
 }
 
+/// Returns `; did you mean …?` with the most similar name, or nothing if none is similar.
+pub fn did_you_mean<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    let nearest = nearest(name, names.iter());
+    nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+}
+
 /// Returns the part of a value that a message repeats; not for secrets.
 pub(super) fn excerpt(text: &str) -> String {
     text.chars()

@@ -383,9 +383,8 @@ impl<'a> Layers<'a> {
     fn credential(&self, path: &Path) -> Option<PathBuf> {
         let folder = self.environment.get(CREDENTIALS_DIRECTORY)?;
         let copy = Path::new(folder).join(path.file_name()?);
-        // `SetCredential=` makes an empty one if the file is missing.
-        let is_there = std::fs::metadata(&copy).is_ok_and(|about| about.len() > 0);
-        is_there.then_some(copy)
+        // One that is empty stands for a missing file (`SetCredential=` in the unit).
+        check::secret_file(&copy).is_ok().then_some(copy)
     }
 
     /// Returns the files that secrets were read from, and what they hold.

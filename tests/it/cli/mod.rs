@@ -5,6 +5,8 @@ mod config;
 mod doctor;
 #[cfg(target_os = "linux")]
 mod first_hour;
+mod init;
+mod options;
 mod pull;
 mod recordings;
 mod status;
