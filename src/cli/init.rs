@@ -159,10 +159,11 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 /// Returns the answers of the arguments, and asks for the others if there is somebody to ask.
 fn answers(args: &Args, purpose: Purpose) -> Result<Answers, Failure> {
     if purpose == Purpose::Emulator {
-        let companies = DEFAULT_COMPANIES.into_iter().map(Company::parse);
+        // The other one becomes known by its first notification.
+        let company = Company::parse(DEFAULT_COMPANIES[0])?;
         return Ok(Answers {
             public_url: Some(format!("http://{EMULATED_PUBLIC}")),
-            companies: companies.collect::<Result<_, _>>()?,
+            companies: vec![company],
             key: Key::Given(DEFAULT_KEY.into()),
         });
     }

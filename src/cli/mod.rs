@@ -191,6 +191,7 @@ pub fn run(cli: Cli) -> ExitCode {
         wide: cli.wide,
         quiet: cli.quiet,
         json: cli.json,
+        time_zone: environment.get("TZ").cloned(),
     });
     let globals = Globals {
         config_is_named: cli.config.is_some(),

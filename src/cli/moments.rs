@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tz::{TimeZone, UtcDateTime};
 
+use super::style;
 use crate::domain::Timestamp;
 
 /// Distance within which a moment is "just now".
@@ -15,8 +16,7 @@ const SAME_DAY: Duration = Duration::from_secs(12 * 60 * 60);
 /// Returns a moment as in `14:05 (5 min ago)`, in the time zone of this machine, or of the variable
 /// `TZ`.
 pub(super) fn shown(at: Timestamp, now: Timestamp) -> String {
-    let zone = TimeZone::local().unwrap_or_else(|_| TimeZone::utc());
-    in_zone(at, now, &zone)
+    in_zone(at, now, &style::time_zone())
 }
 
 fn in_zone(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {

@@ -168,7 +168,11 @@ impl Report {
             };
             line(format!("  {name}  {}, {heard}", colored(&state)));
         }
-        line_for_more(&mut line, &self.subscriptions, "subscriptions list");
+        line_for_more(
+            &mut line,
+            &self.subscriptions,
+            "`ivesk-webhook subscriptions list`",
+        );
         line(section("Feeds", self.feeds.len()));
         for row in by_trouble(&self.feeds).take(SHOWN) {
             let name = table::feed(row);
@@ -183,7 +187,7 @@ impl Report {
             };
             line(format!("  {name}  {state}, {documents}, {up_to_date}"));
         }
-        line_for_more(&mut line, &self.feeds, "feeds list");
+        line_for_more(&mut line, &self.feeds, "`ivesk-webhook feeds list`");
         line(section("Destinations", self.destinations.len()));
         for row in by_trouble(&self.destinations).take(SHOWN) {
             let name = table::cell(&row["name"]);
@@ -194,7 +198,11 @@ impl Report {
                 "  {name}  {state}, {delivered} delivered, {behind} waiting, {rejected} rejected"
             ));
         }
-        line_for_more(&mut line, &self.destinations, "destinations list");
+        line_for_more(
+            &mut line,
+            &self.destinations,
+            "`ivesk-webhook destinations list`",
+        );
         let items = self.needs_person();
         if items.is_empty() {
             line(styled(GOOD, "Nothing needs a person."));
@@ -202,11 +210,11 @@ impl Report {
             line(styled(BAD, &format!("Needs a person: {}", items.len())));
         }
         for item in items.iter().take(SHOWN) {
-            line(format!(
-                "  {}: {}",
-                table::cell(&item["subject"]),
-                table::cell(&item["text"])
-            ));
+            let (subject, text) = (table::cell(&item["subject"]), table::cell(&item["text"]));
+            line(match text.contains(&subject) {
+                true => format!("  {text}"),
+                false => format!("  {subject}: {text}"),
+            });
         }
         if items.len() > SHOWN {
             line(format!(
@@ -246,7 +254,7 @@ fn section(name: &str, rows: usize) -> String {
 fn line_for_more(line: &mut impl FnMut(String), rows: &[Value], command: &str) {
     if rows.len() > SHOWN {
         let more = rows.len() - SHOWN;
-        line(format!("  … and {more} more: `ivesk-webhook {command}`"));
+        line(format!("  … and {more} more: {command}"));
     }
 }
 

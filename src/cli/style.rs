@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use anstream::{AutoStream, ColorChoice};
 pub(super) use anstyle::Style;
 use anstyle::{AnsiColor, Effects};
+use tz::TimeZone;
 
 /// A line that is fine.
 pub(super) const GOOD: Style = AnsiColor::Green.on_default();
@@ -17,7 +18,7 @@ pub(super) const BAD: Style = AnsiColor::Red.on_default().effects(Effects::BOLD)
 pub(super) const HEADING: Style = Style::new().effects(Effects::BOLD);
 
 /// What the command line says about the output.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct OutputOptions {
     /// Tables are as wide as their cells, also on a terminal.
     pub(super) wide: bool,
@@ -25,6 +26,8 @@ pub(super) struct OutputOptions {
     pub(super) quiet: bool,
     /// Results as JSON.
     pub(super) json: bool,
+    /// The variable `TZ`.
+    pub(super) time_zone: Option<String>,
 }
 
 /// Of the whole process, as its standard output is.
@@ -35,24 +38,32 @@ pub(super) fn set(options: OutputOptions) {
     let _ = OPTIONS.set(options);
 }
 
-fn options() -> OutputOptions {
-    OPTIONS.get().copied().unwrap_or_default()
-}
-
 /// Returns true if only results and errors are printed.
 pub(super) fn is_quiet() -> bool {
-    options().quiet
+    OPTIONS.get().is_some_and(|options| options.quiet)
 }
 
 /// Returns true if results are printed as JSON.
 pub(super) fn is_json() -> bool {
-    options().json
+    OPTIONS.get().is_some_and(|options| options.json)
+}
+
+/// Returns the time zone of the person: that of `TZ`, or else of this machine.
+pub(super) fn time_zone() -> TimeZone {
+    let variable = OPTIONS
+        .get()
+        .and_then(|options| options.time_zone.as_deref());
+    let named = variable.and_then(|name| TimeZone::from_posix_tz(name).ok());
+    named
+        .or_else(|| TimeZone::local().ok())
+        .unwrap_or_else(TimeZone::utc)
 }
 
 /// Returns the number of columns that a table may have; `None` if nothing limits it, as in a file.
 pub(super) fn width() -> Option<usize> {
     let stdout = std::io::stdout();
-    if options().wide || !stdout.is_terminal() {
+    let is_wide = OPTIONS.get().is_some_and(|options| options.wide);
+    if is_wide || !stdout.is_terminal() {
         return None;
     }
     terminal_size::terminal_size_of(stdout).map(|(width, _)| usize::from(width.0))

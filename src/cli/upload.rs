@@ -68,9 +68,7 @@ pub struct Args {
 
 /// The parameters of each upload; they override `upload.parameters`.
 #[derive(Debug, clap::Args)]
-#[command(
-    next_help_heading = "Parameters of the upload (default: upload.parameters in the settings)"
-)]
+#[command(next_help_heading = "Parameters (default: upload.parameters)")]
 struct Parameters {
     /// Your own data, which is returned with the document; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_data)]

@@ -194,8 +194,8 @@ async fn invalid_settings_are_named_and_exit_with_2() {
 
 #[tokio::test]
 async fn a_refused_key_and_an_unreachable_vendor_are_distinguished() {
-    let emulator = emulator("status=401").await;
-    let installation = Installation::beside(&emulator, "", "");
+    let refusing = emulator("status=401").await;
+    let installation = Installation::beside(&refusing, "", "");
     let server = installation.start().await;
     let report = Report::of(&installation, &["--quick"]).await;
     assert_eq!(
@@ -203,6 +203,11 @@ async fn a_refused_key_and_an_unreachable_vendor_are_distinguished() {
         (vec!["fail"], Some(1))
     );
     assert!(report.words("api").contains("create a new key"));
+    drop(server);
+
+    let emulator = emulator("").await;
+    let installation = Installation::beside(&emulator, "", "");
+    let server = installation.start().await;
     emulator.stop().await;
     let report = Report::of(&installation, &["--quick"]).await;
     assert_eq!(report.results("api"), ["unreachable"]);

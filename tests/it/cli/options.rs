@@ -44,7 +44,7 @@ async fn tables_fit_the_terminal_unless_they_may_be_wide() {
         finished.shown
     };
     for columns in [80, 100] {
-        let narrow = shown(columns, &["feeds", "list"]);
+        let narrow = shown(columns, &["-q", "feeds", "list"]);
         let plain = without_colors(&narrow);
         let table = plain.lines().take(4);
         for line in table {
@@ -54,7 +54,7 @@ async fn tables_fit_the_terminal_unless_they_may_be_wide() {
         let first = plain.lines().nth(1).expect("a row");
         assert!(first.contains("paused"), "{plain}");
     }
-    let wide = without_colors(&shown(100, &["feeds", "list", "--wide"]));
+    let wide = without_colors(&shown(100, &["-q", "feeds", "list", "--wide"]));
     let rows: Vec<&str> = wide.lines().take(4).collect();
     assert!(!rows.join("").contains('…'), "{wide}");
     let (_, piped, _) = installation.run(&["feeds", "list"]).await;
@@ -191,12 +191,12 @@ async fn an_unknown_name_answers_with_the_nearest_one() {
     let (code, _, errors) = installation.run(&["subscription", "list"]).await;
     assert_eq!(code, Some(2));
     assert!(errors.contains("subscriptions"), "{errors}");
+    let server = installation.start().await;
     let (code, _, errors) = installation
         .run(&["feeds", "pause", "--account", "defualt"])
         .await;
     assert_eq!(code, Some(2));
     assert!(errors.contains("did you mean `default`?"), "{errors}");
-    let server = installation.start().await;
     // A code that is right, of another company.
     let (_, _, errors) = installation.run(&["pull", "--company", "302320405"]).await;
     assert!(errors.contains("did you mean `302320404`?"), "{errors}");

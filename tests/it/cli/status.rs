@@ -29,7 +29,9 @@ async fn where_all_is_well_status_shows_it_and_exits_with_0() {
     within("the end of every first pull", async {
         loop {
             let (_, shown) = status(&installation).await;
-            if !shown.contains("not pulled to its end yet") && shown.contains("2 documents") {
+            if !shown.contains("not pulled to its end yet")
+                && shown.contains("302320404  active, 2 documents")
+            {
                 return;
             }
         }
