@@ -55,7 +55,7 @@
 //! ```text
 //! cli           -> every room
 //! service       -> admin, app, receiver, subscriptions, pull, delivery, uploads, alarms, erasure
-//! admin         -> app, receiver, subscriptions, pull, delivery, erasure, trace
+//! admin         -> app, alarms, doctor, receiver, subscriptions, pull, delivery, erasure, trace
 //! app           -> receiver, subscriptions
 //! doctor        -> receiver, subscriptions, delivery
 //! receiver      -> subscriptions

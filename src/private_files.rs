@@ -11,6 +11,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{
@@ -56,6 +57,26 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// [`ErrorKind::AlreadyExists`] if there is anything of that name, also a link to nowhere.
 pub fn create_new(path: &Path) -> io::Result<File> {
     Ok(openat(CWD, path, CREATING, FILE_MODE)?.into())
+}
+
+/// [`create_new`] for a file that the group of its folder may read too, as a service's group does
+/// in a folder of its settings. root's group has nobody in it, so its files stay private.
+///
+/// # Errors
+///
+/// As [`create_new`], and if this user may not give files to that group.
+pub fn create_new_for_group(path: &Path) -> io::Result<File> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let group = std::fs::metadata(folder)?.gid();
+    let file = create_new(path)?;
+    if group != 0 {
+        rustix::fs::fchown(&file, None, Some(Gid::from_raw(group)))?;
+        fchmod(&file, FILE_MODE | Mode::RGRP)?;
+    }
+    Ok(file)
 }
 
 /// Opens a regular file for writing, and creates it if it is missing. An existing one is left as it is.

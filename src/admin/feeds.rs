@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, Params};
 use crate::app::App;
+use crate::config::did_you_mean;
 use crate::domain::{Account, Company, Cursor, Feed, Queue};
 use crate::pull::configured_feeds;
 use crate::store::{FeedRow, FeedStartedAt, PauseChange, RunState, Trigger, TriggerKind};
@@ -215,6 +216,7 @@ async fn select_feeds(app: &App, request: &PullRequest) -> Result<Vec<Feed>, Adm
                     || feed.company == Company::mixed()
             })
     };
+    let known: Vec<Company> = feeds.iter().map(|feed| feed.company.clone()).collect();
     feeds.retain(|feed| is_selected(feed) && !removed.contains(feed));
     if feeds.is_empty() {
         let mut removed = removed.iter();
@@ -223,7 +225,7 @@ async fn select_feeds(app: &App, request: &PullRequest) -> Result<Vec<Feed>, Adm
             return Err(is_removed(feed));
         }
         if let Some(company) = &company {
-            return Err(has_no_feed(company));
+            return Err(has_no_feed(company, &known));
         }
     }
     Ok(feeds.into_iter().collect())
@@ -237,8 +239,14 @@ fn is_removed(feed: &Feed) -> AdminError {
 }
 
 /// Refuses a company without a feed: a mistyped code would make one that fails forever.
-fn has_no_feed(company: &Company) -> AdminError {
-    let doubt = company.doubt().map(|doubt| format!(". The {doubt}"));
+fn has_no_feed(company: &Company, known: &[Company]) -> AdminError {
+    let doubt = company.doubt();
+    let names_another = doubt.as_ref().is_some_and(|doubt| doubt.likely.is_some());
+    let known = known.iter().map(Company::as_str);
+    let doubt = match doubt.map(|doubt| format!(". The {doubt}")) {
+        doubt if names_another => doubt,
+        doubt => Some(did_you_mean(company.as_str(), known) + &doubt.unwrap_or_default()),
+    };
     AdminError::Conflict(
         format!(
             "company `{company}` has no feed{}. If the code is right, add the feed with `--new` (`\"new\": true` in the API)",
@@ -480,7 +488,8 @@ pub(super) async fn start_at(
             && feed.queue == Queue::Exported
             && !configured_feeds(&app.config).contains(&feed) =>
         {
-            return Err(has_no_feed(&feed.company));
+            let known: Vec<Company> = rows.iter().map(|row| row.feed.company.clone()).collect();
+            return Err(has_no_feed(&feed.company, &known));
         }
         _ => {}
     }
@@ -505,7 +514,11 @@ pub(super) fn known_account(app: &App, name: &str) -> Result<Account, AdminError
         Ok(account)
     } else {
         Err(AdminError::BadRequest(format!(
-            "account `{account}` is not configured"
+            "account `{account}` is not configured{}",
+            did_you_mean(
+                account.as_str(),
+                app.config.accounts.keys().map(Account::as_str)
+            )
         )))
     }
 }

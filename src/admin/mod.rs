@@ -19,6 +19,7 @@ mod attempts;
 mod audit;
 mod certificates;
 mod destinations;
+mod doctor;
 mod documents;
 mod feeds;
 mod gaps;
@@ -70,6 +71,7 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(status::status))
         .routes(routes!(status::activity))
         .routes(routes!(status::challenge))
+        .routes(routes!(doctor::checks))
         .routes(routes!(status::backup))
         .routes(routes!(status::metrics))
         .routes(routes!(feeds::list))

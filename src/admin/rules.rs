@@ -92,12 +92,13 @@ const fn post(path: &'static str, needs: Needs, action: &'static str) -> Rule {
 }
 
 /// Every route that needs a right.
-const RULES: [Rule; 50] = [
+const RULES: [Rule; 51] = [
     get("/metrics", Metrics),
     get("/v1/status", Read),
     get("/v1/activity", Read),
     get("/v1/openapi.json", Read),
     work("/v1/challenge", Operate),
+    work("/v1/doctor", Operate),
     post("/v1/backup", Admin, "store backup"),
     get("/v1/feeds", Read),
     post("/v1/feeds/pause", Operate, "feeds pause"),

@@ -14,13 +14,14 @@ use utoipa::ToSchema;
 
 use super::alarms::store_alarms;
 use super::problem::{AdminError, ApiResult, Input, NoFields};
+use crate::alarms;
 use crate::app::App;
 use crate::domain::{Account, Event};
 use crate::metrics::{StoreSnapshot, StoreStep, TextFormat, UnexpectedCount};
 use crate::pull::{BlockedQueue, blocked_queues};
 use crate::receiver::challenge::Challenge;
 use crate::receiver::problem::Problem;
-use crate::store::{AccountRow, Activity, BackupFile, FeedRow, SequenceRow, StoreError};
+use crate::store::{AccountRow, Activity, AlarmKind, BackupFile, FeedRow, SequenceRow, StoreError};
 use crate::subscriptions::problems;
 
 /// The state of the service.
@@ -60,6 +61,19 @@ pub(super) struct Status {
     subscription_problems: Vec<SubscriptionProblem>,
     /// Requests to the public listener of this process that reached no webhook, within a day.
     unexpected_requests: Vec<UnexpectedCount>,
+    /// What needs a person now, the most urgent first.
+    needs_person: Vec<NeedsPerson>,
+}
+
+/// Something that needs a person.
+#[derive(Serialize, ToSchema)]
+pub(super) struct NeedsPerson {
+    /// Its kind: that of an alarm, or `subscription`.
+    kind: &'static str,
+    /// What is affected, such as a feed.
+    subject: String,
+    /// The problem, and what to do.
+    text: String,
 }
 
 /// Something that a person should know of or decide about subscriptions.
@@ -113,6 +127,73 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     }
 }
 
+/// Returns what needs a person: faults of the store, then whatever an alarm is about or soon will
+/// be, and what is so common at the beginning that it is no alarm.
+async fn needs_person(
+    app: &App,
+    problems: &[problems::Problem<'_>],
+) -> Result<Vec<NeedsPerson>, StoreError> {
+    let item = |kind, subject, text| NeedsPerson {
+        kind,
+        subject,
+        text,
+    };
+    let mut items: Vec<NeedsPerson> = store_alarms(app)
+        .into_iter()
+        .map(|alarm| item(alarm.kind.as_str(), alarm.subject, alarm.text))
+        .collect();
+    let of_problem = |problem: &problems::Problem<'_>| {
+        let (account, event) = problem.webhook();
+        let text = format!("{problem}. Fix: {}", problem.fix());
+        item("subscription", format!("{account}/{event}"), text)
+    };
+    let needs_deciding =
+        |problem: &&problems::Problem<'_>| !matches!(problem, problems::Problem::Missing { .. });
+    items.extend(problems.iter().filter(needs_deciding).map(of_problem));
+    let blocked = blocked_queues(&app.config);
+    items.extend(blocked.iter().map(|row| {
+        let (account, queue) = (&row.account, row.queue);
+        let text = format!(
+            "the {queue} queue of {account} is not pulled, since {}",
+            match row.missing {
+                "api_key" => format!(
+                    "the account has no API key. Fix: set IVESK_WEBHOOK_API_KEY or `accounts.{account}.api_key_file`"
+                ),
+                setting => format!(
+                    "`api.{setting}` is not set. Fix: `ivesk-webhook doctor --company CODE` finds it"
+                ),
+            }
+        );
+        item(
+            AlarmKind::Blocked.as_str(),
+            format!("{account}/{queue}"),
+            text,
+        )
+    }));
+    // On this machine SNS can't reach it, and nobody expects it to.
+    let is_missing = |problem: &&problems::Problem<'_>| {
+        matches!(problem, problems::Problem::Missing { local: false, .. })
+    };
+    items.extend(problems.iter().filter(is_missing).map(of_problem));
+    let now = app.clock.now();
+    let found = alarms::current(&app.config, app.store.as_ref(), &app.metrics, now).await?;
+    let is_shown = |kind| {
+        matches!(
+            kind,
+            AlarmKind::Blocked
+                | AlarmKind::Unsubscribed
+                | AlarmKind::Unconfirmed
+                | AlarmKind::SwappedTargets
+        )
+    };
+    let found = found
+        .into_iter()
+        .filter(|finding| !is_shown(finding.kind))
+        .map(|finding| item(finding.kind.as_str(), finding.subject, finding.text));
+    items.extend(found);
+    Ok(items)
+}
+
 /// Returns the state of the service
 #[utoipa::path(get, path = "/v1/status", tag = "service",
     responses((status = OK, description = "The state", body = Status)))]
@@ -143,6 +224,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
         subscriptions: subscriptions.len(),
         subscription_problems: problems.iter().map(SubscriptionProblem::of).collect(),
         unexpected_requests: app.metrics.unexpected_requests(now),
+        needs_person: needs_person(&app, &problems).await?,
     }))
 }
 

@@ -8,7 +8,7 @@ use crate::domain::{DestinationName, counted};
 use crate::metrics::{Refusals, StoreSnapshot, UnexpectedCount};
 use crate::pull::blocked_queues;
 use crate::store::{
-    AlarmKind, DestinationPauseReason, DestinationRow, FeedPauseReason, FeedRow, Finding, HeldFeed,
+    AlarmKind, DestinationPauseReason, DestinationRow, FeedRow, Finding, HeldFeed,
     IncompleteReason, PAGE_SIZE_NOTICE, UnannouncedDocuments,
 };
 use crate::subscriptions::problems::{self, Problem};
@@ -131,38 +131,16 @@ fn subscriptions(facts: &Facts, config: &Config) -> Vec<Finding> {
         .collect()
 }
 
-/// Returns the cause and the fix of a pause; `None` if a person paused the feed.
-fn cause_and_fix(reason: FeedPauseReason) -> Option<(&'static str, &'static str)> {
-    match reason {
-        FeedPauseReason::ByHand => None,
-        FeedPauseReason::Unauthorized => {
-            Some(("Įvesk.lt refuses the API key (401)", "replace the API key"))
-        }
-        FeedPauseReason::Forbidden => Some((
-            "the API key has no right to read this (403)",
-            "ask Įvesk.lt for the right, or remove the company from the settings",
-        )),
-        FeedPauseReason::NotFound => Some((
-            "Įvesk.lt has no such queue (404)",
-            "check the company's code and `api.exported_path`",
-        )),
-        FeedPauseReason::CompanyFilterIgnored => Some((
-            "Įvesk.lt listed another company's documents",
-            "check `api.exported_path` with `ivesk-webhook doctor --company`; if the documents are this company's after all, resume with --accept",
-        )),
-    }
-}
-
 fn paused(facts: &Facts) -> Vec<Finding> {
     let text = |subject: &str, (cause, fix): (&str, &str)| {
         format!("{subject} is paused: {cause}. Fix: {fix}, then run `ivesk-webhook feeds resume`")
     };
     let feeds = facts.stored.feeds.iter().filter_map(|row| {
-        let (feed, cause) = (row.feed.to_string(), cause_and_fix(row.paused?)?);
+        let (feed, cause) = (row.feed.to_string(), row.paused?.cause_and_fix()?);
         Some(finding(AlarmKind::Paused, &feed, text(&feed, cause)))
     });
     let accounts = facts.stored.accounts.iter().filter_map(|row| {
-        let (account, cause) = (row.account.to_string(), cause_and_fix(row.paused?)?);
+        let (account, cause) = (row.account.to_string(), row.paused?.cause_and_fix()?);
         let subject = format!("account {account}");
         Some(finding(AlarmKind::Paused, account, text(&subject, cause)))
     });

@@ -19,11 +19,11 @@ use crate::config::{Config, DestinationConfig, HistoryMode};
 use crate::delivery::worker::filter;
 use crate::domain::{Clock, DestinationName, Timestamp};
 use crate::egress::SetupError;
-use crate::metrics::{Metrics, StoreSnapshot, StoreStep};
+use crate::metrics::{Metrics, Refusals, StoreSnapshot, StoreStep};
 use crate::receiver::health::Health;
 use crate::store::{
-    AlarmChanges, AlarmNotice, AlarmObservation, HeldFeed, NoticeEnd, SharedStore, StoreError,
-    UploadFilter,
+    AlarmChanges, AlarmKind, AlarmNotice, AlarmObservation, Finding, HeldFeed, NoticeEnd,
+    SharedStore, Store, StoreError, UploadFilter,
 };
 
 mod conditions;
@@ -129,44 +129,16 @@ impl Alarms {
 
     async fn facts(&self) -> Result<Facts, StoreError> {
         let now = self.clock.now();
-        let late = UploadFilter {
-            after: 0,
-            missing_since: Some(self.config.upload.late_before(now)),
-            limit: MAX_LATE_UPLOADS,
-        };
-        let silent_since = now.before(conditions::SILENCE_AFTER);
+        let facts = facts(&self.config, self.store.as_ref(), &self.metrics, now).await?;
         Ok(Facts {
-            stored: StoreSnapshot::read(self.store.as_ref(), now).await?,
-            unannounced_documents: self.store.unannounced_documents(silent_since).await?,
-            late_uploads: self.store.uploads(late).await?.len(),
-            held: self.held().await?,
-            free_bytes: self.store.free_bytes().await?,
-            unexpected: self.metrics.unexpected_requests(now),
             just_started: now.since(self.started_at) < STARTUP_GRACE,
             refusals: self
                 .refusals
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .count(self.metrics.refusals(), now),
+            ..facts
         })
-    }
-
-    async fn held(&self) -> Result<Vec<(DestinationName, Vec<HeldFeed>)>, StoreError> {
-        let mut held = Vec::new();
-        let holds = |destination: &DestinationConfig| destination.history == HistoryMode::Hold;
-        for (name, destination) in self
-            .config
-            .destinations
-            .iter()
-            .filter(|(_, destination)| holds(destination))
-        {
-            let feeds = self
-                .store
-                .held_feeds(name.clone(), filter(destination))
-                .await?;
-            held.push((name.clone(), feeds));
-        }
-        Ok(held)
     }
 
     /// Sends one notice to the configured target, if one is due.
@@ -213,6 +185,82 @@ impl Alarms {
             }
         }
     }
+}
+
+/// Returns the problems that exist at this moment, whether or not a check has found them yet.
+///
+/// # Errors
+///
+/// Fails if the store does.
+pub async fn current(
+    config: &Config,
+    store: &Store,
+    metrics: &Metrics,
+    now: Timestamp,
+) -> Result<Vec<Finding>, StoreError> {
+    let facts = facts(config, store, metrics, now).await?;
+    let mut found = conditions::findings(&facts, config);
+    // Only the process that was sent the messages knows of these.
+    let of_processes = facts.stored.alarms.into_iter().filter(|alarm| {
+        matches!(
+            alarm.kind,
+            AlarmKind::RefusedStorm | AlarmKind::UnexpectedRequests
+        )
+    });
+    for alarm in of_processes {
+        let is_same =
+            |finding: &Finding| finding.kind == alarm.kind && finding.subject == alarm.subject;
+        if !found.iter().any(is_same) {
+            found.push(Finding {
+                kind: alarm.kind,
+                subject: alarm.subject,
+                text: alarm.text,
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// Reads the state of a service that has been running for long and refuses no messages.
+async fn facts(
+    config: &Config,
+    store: &Store,
+    metrics: &Metrics,
+    now: Timestamp,
+) -> Result<Facts, StoreError> {
+    let late = UploadFilter {
+        after: 0,
+        missing_since: Some(config.upload.late_before(now)),
+        limit: MAX_LATE_UPLOADS,
+    };
+    let silent_since = now.before(conditions::SILENCE_AFTER);
+    Ok(Facts {
+        stored: StoreSnapshot::read(store, now).await?,
+        unannounced_documents: store.unannounced_documents(silent_since).await?,
+        late_uploads: store.uploads(late).await?.len(),
+        held: held(config, store).await?,
+        free_bytes: store.free_bytes().await?,
+        unexpected: metrics.unexpected_requests(now),
+        just_started: false,
+        refusals: Refusals::default(),
+    })
+}
+
+async fn held(
+    config: &Config,
+    store: &Store,
+) -> Result<Vec<(DestinationName, Vec<HeldFeed>)>, StoreError> {
+    let mut held = Vec::new();
+    let holds = |destination: &DestinationConfig| destination.history == HistoryMode::Hold;
+    for (name, destination) in config
+        .destinations
+        .iter()
+        .filter(|(_, destination)| holds(destination))
+    {
+        let feeds = store.held_feeds(name.clone(), filter(destination)).await?;
+        held.push((name.clone(), feeds));
+    }
+    Ok(held)
 }
 
 /// Checks and notifies until `shutdown` is canceled.

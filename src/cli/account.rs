@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 
 use super::outcome::Failure;
-use crate::config::Config;
+use crate::config::{Config, did_you_mean};
 use crate::domain::Account;
 
 /// Returns the account `name`, or the only configured one if no name is given.
@@ -26,7 +26,11 @@ pub(super) fn chosen_account(name: Option<&str>, config: &Config) -> Result<Acco
         Ok(account)
     } else {
         Err(Failure::usage(anyhow!(
-            "account `{account}` is not in the settings"
+            "account `{account}` is not in the settings{}",
+            did_you_mean(
+                account.as_str(),
+                config.accounts.keys().map(Account::as_str)
+            )
         )))
     }
 }

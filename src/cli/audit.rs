@@ -1,7 +1,6 @@
 //! `audit`
 
 use clap::Subcommand;
-use serde_json::Value;
 
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
@@ -33,7 +32,7 @@ enum Action {
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
     logging::start(&config.log)?;
-    let api = Api::open(&config).await?;
+    let api = Api::open_for_reading(&config).await?;
     let Action::List { limit, json } = args.action;
     let outcome = list(&api, limit, json).await;
     api.close().await?;
@@ -55,7 +54,7 @@ async fn list(api: &Api, limit: u16, json: bool) -> Result<Exit, Failure> {
     let fields = ["id", "at", "actor", "action", "subject"];
     let mut table = table::new(["id", "when", "who", "action", "subject"]);
     for row in rows {
-        table.add_row(fields.map(|field| table::cell(row.get(field).unwrap_or(&Value::Null))));
+        table.add_row(fields.map(|field| table::field(row, field)));
     }
     println!("{table}");
     Ok(Exit::Done)

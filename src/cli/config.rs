@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
+use super::style;
 use super::table::{self, Table};
 use crate::config::{Config, ConfirmMode, Setting};
 use crate::doctor::exposed;
@@ -34,15 +35,20 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Config::explain(&globals.config, &globals.environment).map_err(Failure::usage)?;
     match args.action {
         Action::Check => {
+            let remarks = remarks(&config);
+            if style::is_json() {
+                println!("{:#}", json!({ "valid": true, "remarks": remarks }));
+                return Ok(Exit::Done);
+            }
             println!("The settings are valid.");
-            for remark in remarks(&config) {
+            for remark in remarks {
                 println!("- {}", visible(&remark));
             }
         }
         Action::Show { json: true } => {
             println!("{:#}", json!({ "settings": settings }));
         }
-        Action::Show { json: false } => println!("{}", settings_table(&settings).trim_fmt()),
+        Action::Show { json: false } => println!("{}", settings_table(&settings)),
     }
     Ok(Exit::Done)
 }

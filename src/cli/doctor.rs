@@ -8,11 +8,10 @@ use super::globals::Globals;
 use super::logging;
 use super::outcome::{Exit, Failure};
 use super::server::RunningServer;
+use super::style::{BAD, GOOD, NOTE, styled};
 use crate::config::Config;
-use crate::doctor::{
-    Check, CheckResult, destinations, feeds, inside, notifications, outside, probe, subscriptions,
-};
-use crate::domain::{Clock, Company};
+use crate::doctor::{self, Check, CheckResult, Checks, inside, outside};
+use crate::domain::{Account, Clock, Company};
 use crate::receiver::challenge::Challenge;
 use crate::service::open_store_for_reading;
 use crate::visible::visible_lines;
@@ -21,7 +20,7 @@ use crate::visible::visible_lines;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Checks the settings, the clock, the store, the disk, the connections to SNS and Įvesk.lt, the API keys, and the \
-subscriptions. If \
+subscriptions, feeds and destinations. A running server makes these checks itself, with its own keys and rights. If \
 `serve` runs, also checks `public.url`: that requests reach this process unchanged, without a redirect or a login; \
 the certificate; a body of 1.6 MB; and the time limits for senders that stall (up to 35 s).
 Nothing is changed or stored.
@@ -58,44 +57,45 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     };
     logging::start(&config.log)?;
     let clock = Clock::system();
-    let mut checks = inside::settings(&config);
-    let server = match RunningServer::find(&config).await {
-        Ok(server) => server,
+    let company = match &args.company {
+        Some(code) => Some((
+            chosen_account(args.account.as_deref(), &config)?,
+            Company::parse(code).map_err(Failure::usage)?,
+        )),
+        None => None,
+    };
+    let mut checks = Vec::new();
+    let mut found = None;
+    match RunningServer::find(&config).await {
+        Ok(server) => found = server,
         Err(failure) => {
             checks.push(Check::fail("server", failure.message()).because(
                 "subcommands can't reach the server, and the public address can't be checked",
             ));
-            None
         }
-    };
-    match &server {
-        Some(server) => checks.extend(running(server, &config).await?),
+    }
+    // The running server has the keys, the rights and the network that count.
+    match &found {
+        Some(server) => {
+            checks.extend(in_server(server, company.as_ref()).await?);
+            checks.extend(running(server, &config).await?);
+        }
         None => {
-            checks.extend(inside::store(&config).await);
+            checks.extend(in_this_process(&config, &clock, company.as_ref()).await);
+            checks.extend(inside::store(&config, !args.quick).await);
             checks.extend(inside::listeners(&config).await);
         }
     }
-    let https = inside::https(&config);
-    match &https {
-        Ok(client) => {
-            checks.extend(inside::sns(client, &config, &clock).await);
-            checks.extend(inside::api_keys(&config).await);
-        }
-        Err(failed) => checks.push(failed.clone()),
-    }
-    checks.extend(destinations::settings(&config, &clock));
-    checks.extend(stored_state(&config, &clock).await);
-    if let Some(code) = &args.company
-        && https.is_ok()
-    {
-        find_exported_path(code, &args, &config, &mut checks).await?;
-    }
-    match &server {
+    match &found {
         Some(server) => {
-            if https.is_ok() {
-                let challenge = challenge(server).await?;
-                let now = clock.now();
-                checks.extend(outside::checks(&config, &challenge, now, !args.quick).await);
+            match inside::https(&config) {
+                Ok(_) => {
+                    let challenge = challenge(server).await?;
+                    let now = clock.now();
+                    checks.extend(outside::checks(&config, &challenge, now, !args.quick).await);
+                }
+                // The server may have certificates that this process lacks.
+                Err(failed) => checks.push(failed),
             }
             // Last, so that it explains what the requests from outside met.
             checks.extend(unexpected_requests(server).await?);
@@ -111,30 +111,49 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     Ok(exit(&checks))
 }
 
-/// Finds the exported queue's path for the company `code`.
-async fn find_exported_path(
-    code: &str,
-    args: &Args,
+/// Returns what the running server finds in itself.
+async fn in_server(
+    server: &RunningServer,
+    company: Option<&(Account, Company)>,
+) -> Result<Vec<Check>, Failure> {
+    let request = json!({
+        "account": company.map(|(account, _)| account),
+        "company": company.map(|(_, company)| company),
+    });
+    let (status, answer) = server
+        .call(Method::POST, "/v1/doctor", Some(&request))
+        .await
+        .map_err(Failure::unreachable)?;
+    if status != StatusCode::OK {
+        let title = answer["title"].as_str().unwrap_or("no reason");
+        return Ok(vec![
+            Check::fail(
+                "server",
+                format!("`serve` runs, but can't check itself: {title}"),
+            )
+            .because("its keys, destinations and feeds were not checked")
+            .fix("restart it if it is of another version, then run this again"),
+        ]);
+    }
+    let checks: Checks = serde_json::from_value(answer).map_err(|_| another_version())?;
+    Ok(checks.checks)
+}
+
+/// Returns what this process finds, with the store if there is one.
+async fn in_this_process(
     config: &Config,
-    checks: &mut Vec<Check>,
-) -> Result<(), Failure> {
-    let company = Company::parse(code).map_err(Failure::usage)?;
-    if let Some(doubt) = company.doubt() {
-        checks.push(
-            Check::note("company_code", doubt.to_string())
-                .because("Įvesk.lt has no documents of a company that it does not know")
-                .fix("run this again with the right code"),
-        );
+    clock: &Clock,
+    company: Option<&(Account, Company)>,
+) -> Vec<Check> {
+    // Whatever keeps it from being opened has a check of its own.
+    let store = open_store_for_reading(config).await.ok();
+    let company = company.map(|(account, company)| (account, company));
+    let checks = doctor::within(config, store.as_deref(), clock, company).await;
+    if let Some(store) = store {
+        // Opened read-only, so closing can't lose anything.
+        let _ = store.close().await;
     }
-    let account = chosen_account(args.account.as_deref(), config)?;
-    if let Some(key) = &config.accounts[&account].api_key {
-        let probed = probe::exported_path(&config.api, key, &company).await;
-        // Replaces the check of the settings alone.
-        let decided = probed.iter().any(|check| check.check == "exported_path");
-        checks.retain(|check| !decided || check.check != "exported_path");
-        checks.extend(probed);
-    }
-    Ok(())
+    checks
 }
 
 /// Checks the running server and its store.
@@ -188,34 +207,17 @@ async fn unexpected_requests(server: &RunningServer) -> Result<Vec<Check>, Failu
     Ok(inside::unexpected_requests(&counts.unwrap_or_default()))
 }
 
-/// Checks the state of subscriptions and destinations; returns nothing if the store can't be
-/// read.
-async fn stored_state(config: &Config, clock: &Clock) -> Vec<Check> {
-    let Ok(store) = open_store_for_reading(config).await else {
-        return Vec::new();
-    };
-    let of_subscriptions = subscriptions::state(config, store.as_ref(), clock.now()).await;
-    let of_notifications = notifications::state(store.as_ref(), clock.now()).await;
-    let of_destinations = destinations::state(config, store.as_ref()).await;
-    let of_feeds = feeds::state(store.as_ref(), clock.now()).await;
-    // Opened read-only, so closing can't lose anything.
-    let _ = store.close().await;
-    let mut checks = of_subscriptions.unwrap_or_default();
-    checks.extend(of_notifications.unwrap_or_default());
-    checks.extend(of_feeds.unwrap_or_default());
-    checks.extend(of_destinations.unwrap_or_default());
-    checks
-}
-
 async fn challenge(server: &RunningServer) -> Result<Challenge, Failure> {
     let (_, answer) = server
         .call(Method::POST, "/v1/challenge", Some(&json!({})))
         .await
         .map_err(Failure::unreachable)?;
-    serde_json::from_value(answer).map_err(|_| {
-        anyhow::anyhow!("the running server has another version; restart it, then run this again")
-            .into()
-    })
+    serde_json::from_value(answer).map_err(|_| another_version())
+}
+
+fn another_version() -> Failure {
+    anyhow::anyhow!("the running server has another version; restart it, then run this again")
+        .into()
 }
 
 fn exit(checks: &[Check]) -> Exit {
@@ -235,20 +237,21 @@ fn print(checks: &[Check], as_json: bool) {
         return;
     }
     for check in checks {
-        let result = match check.result {
-            CheckResult::Pass => "pass",
-            CheckResult::Note => "note",
-            CheckResult::Skipped => "skipped",
-            CheckResult::Unreachable => "NO ANSWER",
-            CheckResult::Fail => "FAIL",
+        let (style, result) = match check.result {
+            CheckResult::Pass => (GOOD, "pass"),
+            CheckResult::Note => (NOTE, "note"),
+            CheckResult::Skipped => (NOTE, "skipped"),
+            CheckResult::Unreachable => (BAD, "NO ANSWER"),
+            CheckResult::Fail => (BAD, "FAIL"),
         };
         println!(
-            "{result:<9} {}: {}",
+            "{} {}: {}",
+            styled(style, &format!("{result:<9}")),
             check.check,
             visible_lines(&check.found)
         );
-        if let Some(why) = check.why {
-            println!("{:<9}   why: {why}", "");
+        if let Some(why) = &check.why {
+            println!("{:<9}   why: {}", "", visible_lines(why));
         }
         if let Some(fix) = &check.fix {
             println!("{:<9}   fix: {}", "", visible_lines(fix));

@@ -9,11 +9,14 @@ use crate::emulator::{
     AccountSettings, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Switches,
 };
 
+/// The address that `init --emulator` writes settings for.
+pub(super) const LISTEN: &str = "127.0.0.1:4566";
+
 /// Arguments of `emulator`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Address to listen on
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4566")]
+    #[arg(long, value_name = "ADDRESS", default_value = LISTEN)]
     listen: SocketAddr,
     /// Switches, such as company_in=query,ties=3; docs/emulator.md lists them
     #[arg(long, value_name = "NAME=VALUE,…", default_value = "")]
@@ -88,7 +91,7 @@ API       {api}   x-api-key: {key}
 SNS       {origin}   topics {exported}, {digitized}
 Companies {companies}
 
-Settings in ivesk-webhook.toml:
+Settings in ivesk-webhook.toml, as `ivesk-webhook init --emulator` writes them for {LISTEN} and no switches:
 
   [api]
   url = \"{api}\"

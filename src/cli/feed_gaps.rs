@@ -10,7 +10,7 @@ use super::table;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Close this gap: you have compared the stretch with Įvesk.lt and nothing is missing
-    #[arg(long, value_name = "ID", conflicts_with_all = ["closed", "json"])]
+    #[arg(long, value_name = "ID", conflicts_with = "closed")]
     dismiss: Option<i64>,
     /// Show closed gaps too
     #[arg(long)]
@@ -20,12 +20,22 @@ pub(super) struct Args {
     json: bool,
 }
 
+impl Args {
+    /// Returns true if nothing is changed.
+    pub(super) fn only_reads(&self) -> bool {
+        self.dismiss.is_none()
+    }
+}
+
 /// Runs `feeds gaps`.
 pub(super) async fn run(api: &Api, args: Args) -> Result<Exit, Failure> {
     if let Some(id) = args.dismiss {
         api.post(&format!("/v1/feeds/gaps/{id}/dismiss"), &json!({}))
             .await?;
-        println!("Dismissed gap {id}; its feed is pulled again.");
+        result!(
+            json!({ "dismissed": id }),
+            "Dismissed gap {id}; its feed is pulled again."
+        );
         return Ok(Exit::Done);
     }
     let closed = if args.closed { "?closed=true" } else { "" };
@@ -46,8 +56,8 @@ pub(super) async fn run(api: &Api, args: Args) -> Result<Exit, Failure> {
             table::cell(&gap["reason"]),
             cursor(&gap["from"], "the beginning"),
             cursor(&gap["to"], "not known"),
-            table::cell(&gap["found_at"]),
-            table::cell(&gap["closed_at"]),
+            table::moment(&gap["found_at"]),
+            table::moment(&gap["closed_at"]),
         ]);
     }
     println!("{table}");

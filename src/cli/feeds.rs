@@ -8,7 +8,7 @@ use super::account::chosen_account;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{feed_gaps, logging, table};
+use super::{feed_gaps, logging, style, table};
 use crate::config::Config;
 use crate::domain::{Account, Queue, counted};
 
@@ -108,7 +108,7 @@ impl Selection {
 /// Prints what the server says is probably wrong.
 pub(super) fn print_warnings(answer: &Value) {
     for warning in answer["warnings"].as_array().into_iter().flatten() {
-        eprintln!("warning: {}", table::cell(warning));
+        note!("warning: {}", table::cell(warning));
     }
 }
 
@@ -125,7 +125,15 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         }
     }
     logging::start(&config.log)?;
-    let api = Api::open(&config).await?;
+    let api = match &args.action {
+        Action::List { .. } => Api::open_for_reading(&config).await?,
+        Action::Gaps(args) if args.only_reads() => Api::open_for_reading(&config).await?,
+        // Before the first start of a service that takes over from another program.
+        Action::StartAt { .. } => Api::open_or_create(&config).await?,
+        Action::Pause(_) | Action::Resume(_) | Action::Remove(_) | Action::Gaps(_) => {
+            Api::open(&config).await?
+        }
+    };
     let outcome = match args.action {
         Action::List { json } => list(&api, json).await,
         Action::Pause(selection) => pause(&api, &config, &selection).await,
@@ -173,7 +181,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         table.add_row([
             table::feed(feed),
             table::state(feed),
-            table::cell(&feed["up_to_date_at"]),
+            table::moment(&feed["up_to_date_at"]),
             table::cell(&feed["documents"]),
             table::cell(&feed["missed_notifications"]),
             table::cell(&feed["gaps"]),
@@ -207,10 +215,17 @@ async fn pause(api: &Api, config: &Config, selection: &Selection) -> Result<Exit
     let account = chosen_account(selection.account.as_deref(), config)?;
     let paused = change(api, &account, selection, "pause", &json!({})).await?;
     if paused == 0 {
-        println!("Account `{account}` has no such feed.");
+        result!(
+            json!({"changed": 0}),
+            "Account `{account}` has no such feed."
+        );
         return Ok(Exit::Failed);
     }
-    println!("Paused {} of account `{account}`.", counted(paused, "feed"));
+    result!(
+        json!({"changed": paused}),
+        "Paused {} of account `{account}`.",
+        counted(paused, "feed")
+    );
     Ok(Exit::Done)
 }
 
@@ -223,9 +238,13 @@ async fn resume(api: &Api, config: &Config, args: &Resume) -> Result<Exit, Failu
     };
     let whole_account = selection.queue.is_none() && selection.company.is_none();
     let mut exit = Exit::Failed;
+    let mut changed = 0;
     for account in accounts {
         let resumed = change(api, &account, selection, "resume", &accept).await?;
-        if whole_account {
+        changed += resumed;
+        if style::is_json() {
+            // One object, at the end.
+        } else if whole_account {
             println!("Resumed account `{account}`.");
         } else if resumed > 0 {
             println!(
@@ -237,7 +256,9 @@ async fn resume(api: &Api, config: &Config, args: &Resume) -> Result<Exit, Failu
             exit = Exit::Done;
         }
     }
-    if exit == Exit::Failed {
+    if style::is_json() {
+        println!("{:#}", json!({"changed": changed}));
+    } else if exit == Exit::Failed {
         println!("No such feed was paused or waiting.");
     }
     Ok(exit)
@@ -246,10 +267,16 @@ async fn resume(api: &Api, config: &Config, args: &Resume) -> Result<Exit, Failu
 async fn remove(api: &Api, config: &Config, selection: &Selection) -> Result<Exit, Failure> {
     let account = chosen_account(selection.account.as_deref(), config)?;
     if change(api, &account, selection, "remove", &json!({})).await? == 0 {
-        println!("No such feed, or it is removed already; `feeds list` shows all.");
+        result!(
+            json!({"changed": 0}),
+            "No such feed, or it is removed already; `feeds list` shows all."
+        );
         return Ok(Exit::Failed);
     }
-    println!("Removed the feed. Its documents stay; `feeds resume` with its name brings it back.");
+    result!(
+        json!({"changed": 1}),
+        "Removed the feed. Its documents stay; `feeds resume` with its name brings it back."
+    );
     let is_configured = selection.company.as_ref().is_some_and(|code| {
         let companies = &config.accounts[&account].companies;
         companies
@@ -257,7 +284,7 @@ async fn remove(api: &Api, config: &Config, selection: &Selection) -> Result<Exi
             .any(|company| company.as_str() == code.trim())
     });
     if is_configured {
-        println!("It stays removed although `accounts.{account}.companies` names it.");
+        note!("It stays removed although `accounts.{account}.companies` names it.");
     }
     Ok(Exit::Done)
 }
@@ -276,6 +303,10 @@ async fn start_at(
     });
     let started = api.post("/v1/feeds/start-at", &body).await?;
     print_warnings(&started);
+    if style::is_json() {
+        println!("{started:#}");
+        return Ok(Exit::Done);
+    }
     let feed = table::feed(&started["feed"]);
     let cursor = table::cell(&Value::from(cursor));
     println!("{feed} continues at {cursor}.");

@@ -3,14 +3,19 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::config::VARIABLE_PREFIX;
+use crate::config::{DEFAULT_FILE, VARIABLE_PREFIX};
+
+/// The settings file of a service of this system.
+pub const SYSTEM_FILE: &str = "/etc/ivesk-webhook/ivesk-webhook.toml";
 
 /// The settings file and the environment, passed in so that tests can set them.
 pub struct Globals {
     /// The settings file; it may be missing.
     pub config: PathBuf,
+    /// True if a person named it.
+    pub config_is_named: bool,
     /// The process environment.
     pub environment: BTreeMap<String, String>,
 }
@@ -22,6 +27,17 @@ impl fmt::Debug for Globals {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns the settings file if nobody names one: [`DEFAULT_FILE`] in the working folder, or `system`
+/// if only that exists.
+pub(super) fn found_config(system: &Path) -> PathBuf {
+    let default = PathBuf::from(DEFAULT_FILE);
+    // A file that this user may not even look for is there all the same: reading it says why.
+    if !default.exists() && system.try_exists().unwrap_or(true) {
+        return system.to_owned();
+    }
+    default
 }
 
 /// Returns the variables that are valid UTF-8, and leaves out others.
@@ -52,6 +68,15 @@ pub(super) fn environment(
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_file_here_the_systems_is_used() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let system = folder.path().join("ivesk-webhook.toml");
+        assert_eq!(found_config(&system), PathBuf::from(DEFAULT_FILE));
+        std::fs::write(&system, "").expect("written");
+        assert_eq!(found_config(&system), system);
+    }
 
     #[test]
     fn a_variable_that_is_not_utf8_is_an_error_only_if_it_is_ours() {

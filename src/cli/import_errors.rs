@@ -41,7 +41,10 @@ enum Action {
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
     logging::start(&config.log)?;
-    let api = Api::open(&config).await?;
+    let api = match &args.action {
+        Action::List { .. } => Api::open_for_reading(&config).await?,
+        Action::Retry { .. } => Api::open(&config).await?,
+    };
     let outcome = match args.action {
         Action::List { state, json } => list(&api, &config, state, json).await,
         Action::Retry { id } => retry(&api, id).await,
@@ -84,8 +87,8 @@ async fn list(
             table::cell(&row["state"]),
             table::cell(&row["document_id"]),
             table::cell(&row["company"]),
-            table::cell(&row["created_at"]),
-            table::cell(&row["sent_at"]),
+            table::moment(&row["created_at"]),
+            table::moment(&row["sent_at"]),
             table::cell(&row["message"]),
             table::cell(&row["last_error"]),
         ]);
@@ -104,10 +107,14 @@ async fn list(
 async fn retry(api: &Api, id: i64) -> Result<Exit, Failure> {
     api.post(&format!("/v1/import-errors/{id}/retry"), &json!({}))
         .await?;
-    if api.is_running_server() {
-        println!("Import error {id} is due now; the running server sends it.");
+    let sender = if api.is_running_server() {
+        "the running server sends it"
     } else {
-        println!("Import error {id} is due now; `ivesk-webhook serve` sends it once it runs.");
-    }
+        "`ivesk-webhook serve` sends it once it runs"
+    };
+    result!(
+        json!({ "id": id }),
+        "Import error {id} is due now; {sender}."
+    );
     Ok(Exit::Done)
 }

@@ -1,13 +1,14 @@
 //! The command line: one file for each subcommand, with wiring and printing only.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use self::globals::{Globals, environment};
+use self::globals::{Globals, SYSTEM_FILE, environment, found_config};
 use self::outcome::{Exit, Failure};
-use crate::config::DEFAULT_FILE;
+use self::style::{BAD, OutputOptions, styled_error};
 use crate::visible::visible_lines;
 
 #[macro_use]
@@ -32,6 +33,7 @@ pub mod init;
 mod log_lines;
 mod logging;
 pub mod man;
+mod moments;
 pub mod notifications;
 pub mod open;
 pub mod outcome;
@@ -43,7 +45,9 @@ mod resign;
 mod saved;
 pub mod serve;
 pub mod server;
+pub mod status;
 pub mod store;
+mod style;
 pub mod subscriptions;
 mod supervisor;
 mod table;
@@ -58,29 +62,50 @@ mod visible_lines;
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, after_help = EXAMPLES_AND_EXIT_CODES)]
 pub struct Cli {
-    /// Settings file
+    /// Settings file [default: ivesk-webhook.toml, or else /etc/ivesk-webhook/ivesk-webhook.toml]
     #[arg(
         long,
         short = 'c',
         global = true,
         display_order = 900,
         value_name = "FILE",
-        env = "IVESK_WEBHOOK_CONFIG",
-        default_value = DEFAULT_FILE
+        env = "IVESK_WEBHOOK_CONFIG"
     )]
-    pub config: PathBuf,
+    pub config: Option<PathBuf>,
+    /// Log at level `debug`
+    #[arg(
+        long,
+        short = 'v',
+        global = true,
+        display_order = 901,
+        conflicts_with = "quiet"
+    )]
+    pub verbose: bool,
+    /// Print results and errors only
+    #[arg(long, short = 'q', global = true, display_order = 902)]
+    pub quiet: bool,
+    /// Cut nothing off in tables to make them fit the terminal
+    #[arg(long, global = true, display_order = 903)]
+    pub wide: bool,
+    /// Print the result as JSON
+    #[arg(long, global = true, display_order = 904)]
+    pub json: bool,
     /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// Variable of `log.level`.
+const LOG_LEVEL: &str = "IVESK_WEBHOOK_LOG_LEVEL";
+
 const EXAMPLES_AND_EXIT_CODES: &str = "\
 Examples:
   ivesk-webhook demo --once                                   emulate everything on this machine
-  ivesk-webhook init --public-url https://hooks.example.lt    write a settings file
+  ivesk-webhook init                                          ask a few questions, and write a settings file
   ivesk-webhook config check                                  find mistakes in the settings
   ivesk-webhook serve                                         receive and pull until stopped
   ivesk-webhook open                                          print a link to the status page
+  ivesk-webhook status                                        show what runs and what needs a person
   ivesk-webhook doctor                                        find problems, with their fixes
   ivesk-webhook subscriptions create --print                  print the requests to send by hand
   ivesk-webhook feeds list                                    show the state of each feed
@@ -133,6 +158,8 @@ pub enum Command {
     Replay(replay::Args),
     /// Receive webhooks, pull and deliver documents until stopped
     Serve(serve::Args),
+    /// Show on one screen whether messages are accepted, and what needs a person
+    Status(status::Args),
     /// Back up the store, or copy it to PostgreSQL
     Store(store::Args),
     /// Create, list, approve, revoke or restore subscriptions
@@ -161,9 +188,18 @@ pub fn run(cli: Cli) -> ExitCode {
             return Exit::Usage.into();
         }
     };
+    style::set(OutputOptions {
+        wide: cli.wide,
+        quiet: cli.quiet,
+        json: cli.json,
+        time_zone: environment.get("TZ").cloned(),
+    });
     let globals = Globals {
-        config: cli.config,
-        environment,
+        config_is_named: cli.config.is_some(),
+        config: cli
+            .config
+            .unwrap_or_else(|| found_config(Path::new(SYSTEM_FILE))),
+        environment: with_log_level(environment, cli.verbose, cli.quiet),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -178,10 +214,26 @@ pub fn run(cli: Cli) -> ExitCode {
     match runtime.block_on(dispatch(cli.command, &globals)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("error: {}", visible_lines(&failure.message()));
+            let label = styled_error(BAD, "error:");
+            eprintln!("{label} {}", visible_lines(&failure.message()));
             failure.exit().into()
         }
     }
+}
+
+/// Returns the environment with the log's level that the arguments ask for.
+fn with_log_level(
+    mut environment: BTreeMap<String, String>,
+    verbose: bool,
+    quiet: bool,
+) -> BTreeMap<String, String> {
+    let level = match (verbose, quiet) {
+        (true, _) => "info,ivesk_webhook=debug,sns_messages=debug",
+        (_, true) => "error",
+        _ => return environment,
+    };
+    environment.insert(LOG_LEVEL.to_owned(), level.to_owned());
+    environment
 }
 
 async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> {
@@ -205,6 +257,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> 
         Command::Quarantine(args) => quarantine::run(args, globals).await,
         Command::Replay(args) => replay::run(args).await,
         Command::Serve(args) => serve::run(args, globals).await,
+        Command::Status(args) => status::run(args, globals).await,
         Command::Store(args) => store::run(args, globals).await,
         Command::Subscriptions(args) => subscriptions::run(args, globals).await,
         Command::Tokens(args) => tokens::run(args, globals).await,

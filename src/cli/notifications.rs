@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::quarantine::{body_of, row_id};
 use super::saved::ExportDir;
 use super::server::Api;
-use super::{logging, table};
+use super::{logging, style, table};
 use crate::admin::paging::List;
 use crate::config::Config;
 use crate::domain::counted;
@@ -47,7 +47,7 @@ enum Action {
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
     logging::start(&config.log)?;
-    let api = Api::open(&config).await?;
+    let api = Api::open_for_reading(&config).await?;
     let outcome = match args.action {
         Action::List { after, limit, json } => list(&api, after, limit, json).await,
         Action::Export { dir } => export(&api, &dir).await,
@@ -76,7 +76,7 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
     ];
     let mut table = table::new(columns);
     for row in rows.as_array().into_iter().flatten() {
-        table.add_row(fields.map(|field| table::cell(&row[field])));
+        table.add_row(fields.map(|field| table::field(row, field)));
     }
     println!("{table}");
     Ok(Exit::Done)
@@ -85,11 +85,13 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
 async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
     let folder = ExportDir::open(dir)?;
     let mut gone = 0;
+    let mut files = Vec::new();
     let mut after = List::NOTIFICATIONS.cursor(0);
     loop {
         let page = api.get(&format!("/v1/notifications?after={after}")).await?;
         for row in page["rows"].as_array().into_iter().flatten() {
             match write_one(api, &folder, row_id(row)?).await? {
+                Some(path) if style::is_json() => files.push(path.display().to_string()),
                 Some(path) => println!("{}", path.display()),
                 None => gone += 1,
             }
@@ -99,8 +101,11 @@ async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
             None => break,
         }
     }
+    if style::is_json() {
+        println!("{:#}", json!({ "files": files, "without_body": gone }));
+    }
     if gone > 0 {
-        eprintln!(
+        note!(
             "{} left out: the body was removed after `retention.notifications`",
             counted(gone, "notification")
         );

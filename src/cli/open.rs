@@ -80,7 +80,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     } else {
         // The link alone goes to standard output: `xdg-open "$(ivesk-webhook open)"`.
         println!("{link}");
-        eprintln!(
+        note!(
             "Open this link in your browser. It works once, until {}.",
             table::cell(expires_at)
         );

@@ -39,6 +39,26 @@ macro_rules! eprintln {
     };
 }
 
+/// [`eprintln!`] for what is neither a result nor an error, which `--quiet` leaves out.
+macro_rules! note {
+    ($format:literal $($part:tt)*) => {
+        if !$crate::cli::style::is_quiet() {
+            eprintln!($format $($part)*)
+        }
+    };
+}
+
+/// Prints a result: a JSON value with `--json`, else a line of text.
+macro_rules! result {
+    ($json:expr, $format:literal $($part:tt)*) => {
+        if $crate::cli::style::is_json() {
+            println!("{:#}", $json)
+        } else {
+            println!($format $($part)*)
+        }
+    };
+}
+
 pub(super) fn to_stdout(text: Arguments<'_>) {
     let mut stdout = io::stdout();
     check(stdout.write_fmt(text).and_then(|()| stdout.flush()));

@@ -9,7 +9,7 @@ use super::feeds::print_warnings;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{logging, table};
+use super::{logging, style, table};
 use crate::config::{Config, StoreUrl};
 use crate::domain::{Account, Clock, Company, Cursor, Feed, Queue, Timestamp, counted};
 use crate::ivesk::{self, ApiError, Client};
@@ -56,7 +56,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     if args.dry_run {
         return dry_run(&args, &config).await;
     }
-    let api = Api::open(&config).await?;
+    let api = Api::open_or_create(&config).await?;
     let request = json!({
         "account": args.account, "queue": args.queue, "company": args.company, "new": args.new,
         "from": args.from,
@@ -66,7 +66,8 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let outcome = match api.own_store() {
         None => {
             let feeds = triggered["feeds"].as_array().map_or(0, Vec::len);
-            println!(
+            result!(
+                triggered,
                 "Requested a pull of {} from the running server; its log shows the results.",
                 counted(feeds as u64, "feed")
             );
@@ -134,7 +135,7 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
     }
     print_results(&results);
     for line in skipped(store.as_ref(), &results).await? {
-        println!("{line}");
+        remark(&line);
         if exit == Exit::Done {
             exit = Exit::Failed;
         }
@@ -144,21 +145,21 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
             continue;
         };
         let (cause, fix) = reason.cause_and_fix();
-        println!(
+        remark(&format!(
             "Documents of {} may be missing: {cause}. List the gaps with `ivesk-webhook feeds gaps`; {fix}.",
             row.feed
-        );
+        ));
         if exit == Exit::Done && reason != IncompleteReason::PageSizeUnknown {
             exit = Exit::Failed;
         }
     }
     for blocked in blocked_queues(config) {
-        println!(
+        remark(&format!(
             "The {} queue of account {} was not pulled: set {}.",
             blocked.queue,
             blocked.account,
             setting(blocked.missing)
-        );
+        ));
         if exit == Exit::Done {
             exit = Exit::Usage;
         }
@@ -229,7 +230,26 @@ fn setting(missing: &str) -> String {
     }
 }
 
+/// Prints a line beside the result: on standard error where that is JSON.
+fn remark(line: &str) {
+    if style::is_json() {
+        note!("{line}");
+    } else {
+        println!("{line}");
+    }
+}
+
 fn print_results(results: &BTreeMap<Feed, FeedResult>) {
+    if style::is_json() {
+        let feeds = results.iter().map(|(feed, result)| {
+            json!({
+                "feed": feed, "pages": result.pages, "new": result.new, "known": result.known,
+                "error": result.error, "incomplete": result.incomplete,
+            })
+        });
+        println!("{:#}", json!({ "feeds": feeds.collect::<Vec<_>>() }));
+        return;
+    }
     if results.is_empty() {
         println!("Nothing was due.");
         return;
@@ -285,7 +305,7 @@ async fn dry_run(args: &Args, config: &Config) -> Result<Exit, Failure> {
         results.insert(feed, result);
     }
     print_results(&results);
-    println!("Nothing was stored.");
+    remark("Nothing was stored.");
     Ok(exit)
 }
 
@@ -308,7 +328,7 @@ async fn chosen_feeds(
         .transpose()
         .map_err(Failure::usage)?;
     if let Some(doubt) = company.as_ref().and_then(Company::doubt) {
-        eprintln!("warning: {doubt}");
+        note!("warning: {doubt}");
     }
     let mut feeds: BTreeMap<Feed, Option<Cursor>> = configured_feeds(config)
         .into_iter()

@@ -12,7 +12,7 @@ use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::saved::ExportDir;
 use super::server::Api;
-use super::{logging, table};
+use super::{logging, style, table};
 use crate::config::Config;
 
 /// Arguments of `quarantine`.
@@ -50,7 +50,10 @@ enum Action {
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
     logging::start(&config.log)?;
-    let api = Api::open(&config).await?;
+    let api = match &args.action {
+        Action::List { .. } | Action::Export { .. } => Api::open_for_reading(&config).await?,
+        Action::Retry { .. } => Api::open(&config).await?,
+    };
     let outcome = match args.action {
         Action::List { json } => list(&api, json).await,
         Action::Export { dir } => export(&api, &dir).await,
@@ -84,7 +87,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
     ];
     let mut table = table::new(columns);
     for row in &rows {
-        table.add_row(fields.map(|field| table::cell(&row[field])));
+        table.add_row(fields.map(|field| table::field(row, field)));
     }
     println!("{table}");
     Ok(Exit::Done)
@@ -93,6 +96,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
 async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
     let rows = api.rows("/v1/quarantine").await?;
     let folder = ExportDir::open(dir)?;
+    let mut files = Vec::new();
     for row in &rows {
         let id = row_id(row)?;
         let full = api.get(&format!("/v1/quarantine/{id}")).await?;
@@ -104,7 +108,13 @@ async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
             &name,
             &body,
         )?;
-        println!("{}", path.display());
+        files.push(path.display().to_string());
+        if !style::is_json() {
+            println!("{}", path.display());
+        }
+    }
+    if style::is_json() {
+        println!("{:#}", json!({ "files": files }));
     }
     Ok(Exit::Done)
 }
@@ -118,6 +128,7 @@ async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
         }
     };
     let mut table = table::new(["id", "result", "reason"]);
+    let mut rows = Vec::new();
     let mut exit = Exit::Done;
     for id in ids {
         let path = format!("/v1/quarantine/{id}/retry");
@@ -130,13 +141,14 @@ async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
                 "refused"
             }
         };
+        rows.push(json!({"id": id, "result": result, "reason": outcome["reason"]}));
         table.add_row([
             id.to_string(),
             result.to_owned(),
             table::cell(&outcome["reason"]),
         ]);
     }
-    println!("{table}");
+    result!(Value::Array(rows), "{table}");
     Ok(exit)
 }
 

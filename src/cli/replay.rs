@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use reqwest::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::Url;
 
 use super::outcome::{Exit, Failure};
 use super::resign::{Resigner, SignOptions};
-use super::table;
+use super::{style, table};
 use crate::config::is_loopback;
 use crate::egress;
 
@@ -147,6 +147,16 @@ async fn send(client: &reqwest::Client, to: &Url, body: Vec<u8>) -> Response {
 }
 
 fn print_responses(responses: &[(&Path, Response)]) {
+    if style::is_json() {
+        let rows = responses.iter().map(|(path, response)| match response {
+            Response::Status(status, code) => {
+                json!({"file": path, "status": status.as_u16(), "code": code})
+            }
+            Response::Unreachable(error) => json!({"file": path, "error": error}),
+        });
+        println!("{:#}", rows.collect::<Value>());
+        return;
+    }
     let mut table = table::new(["file", "status", "code"]);
     for (path, response) in responses {
         let (status, code) = match response {

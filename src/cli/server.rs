@@ -22,9 +22,9 @@ use tower::ServiceExt;
 use super::outcome::Failure;
 use crate::admin::listener::AdminPeer;
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{Config, StoreUrl};
 use crate::domain::Clock;
-use crate::service::open_store;
+use crate::service::{open_store, open_store_for_reading};
 use crate::store::{SharedStore, StoreError};
 
 /// Time to wait for the server's first response.
@@ -209,7 +209,7 @@ pub enum Api {
 }
 
 impl Api {
-    /// Finds the running server, or opens the store.
+    /// Finds the running server, or opens the store, which must exist.
     ///
     /// # Errors
     ///
@@ -218,6 +218,43 @@ impl Api {
         if let Some(server) = RunningServer::find(config).await? {
             return Ok(Self::Running(server));
         }
+        must_exist(config)?;
+        Self::own(config).await
+    }
+
+    /// Finds the running server, or opens the store, which is created if it is missing: for what
+    /// people do before the first start of `serve`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Api::open`].
+    pub async fn open_or_create(config: &Config) -> Result<Self, Failure> {
+        if let Some(server) = RunningServer::find(config).await? {
+            return Ok(Self::Running(server));
+        }
+        Self::own(config).await
+    }
+
+    /// Finds the running server, or opens the store for reading: nothing in it is changed, and
+    /// another command may use it at the same time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Api::open`].
+    pub async fn open_for_reading(config: &Config) -> Result<Self, Failure> {
+        if let Some(server) = RunningServer::find(config).await? {
+            return Ok(Self::Running(server));
+        }
+        must_exist(config)?;
+        let store = open_store_for_reading(config).await;
+        let store = store.map_err(|error| match error {
+            error @ StoreError::Unreachable { .. } => Failure::unreachable(error),
+            other => Failure::from(other),
+        })?;
+        Self::with_store(config, store, Clock::system())
+    }
+
+    async fn own(config: &Config) -> Result<Self, Failure> {
         let clock = Clock::system();
         let store = open_store(config, &clock)
             .await
@@ -231,6 +268,10 @@ impl Api {
                 unreachable @ StoreError::Unreachable { .. } => Failure::unreachable(unreachable),
                 other => Failure::from(other),
             })?;
+        Self::with_store(config, store, clock)
+    }
+
+    fn with_store(config: &Config, store: SharedStore, clock: Clock) -> Result<Self, Failure> {
         let app = App::assemble(config.clone(), store.clone(), clock)?;
         Ok(Self::Own {
             router: crate::admin::router(app),
@@ -325,6 +366,24 @@ impl Api {
             title.unwrap_or_else(|| format!("the server returned {status} without a reason"));
         Err(anyhow!(title).into())
     }
+}
+
+/// Returns an error if the store is a file that is missing.
+fn must_exist(config: &Config) -> Result<(), Failure> {
+    match &config.store.url {
+        StoreUrl::Sqlite(path) if no_file(path) => Err(anyhow!(
+            "there is no database yet: {} is missing. `ivesk-webhook serve` creates it at its first start; if there was \
+             one, look at `store.url`, or restore a backup (docs/operating.md)",
+            path.display()
+        )
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Returns true if the file is missing. One that can't be looked for is reported by opening it.
+pub(super) fn no_file(path: &Path) -> bool {
+    path.try_exists().is_ok_and(|exists| !exists)
 }
 
 async fn call_own(

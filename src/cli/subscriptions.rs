@@ -10,7 +10,7 @@ use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::question::ask;
 use super::server::Api;
-use super::{logging, table};
+use super::{logging, style, table};
 use crate::config::{Config, is_loopback};
 use crate::domain::{Account, Event, counted};
 use crate::ivesk::{ApiError, Client, subscription_body};
@@ -114,9 +114,9 @@ async fn create(args: &CreateArgs, config: &Config) -> Result<Exit, Failure> {
         print_requests(config, &requests);
         return Ok(Exit::Usage);
     }
-    let api = Api::open(config).await?;
+    let api = Api::open_or_create(config).await?;
     if !api.is_running_server() {
-        eprintln!(
+        note!(
             "warning: no server runs here. Start `ivesk-webhook serve`: SNS asks for the confirmation at once and \
              gives up within an hour."
         );
@@ -161,7 +161,7 @@ fn subscription_requests(
 /// Prints the requests, secret targets included: Įvesk.lt needs them.
 fn print_requests(config: &Config, requests: &[SubscriptionRequest]) {
     if is_loopback(&config.public.url) {
-        eprintln!(
+        note!(
             "warning: `public.url` is {}, which SNS can't reach. Set the https address of your proxy or tunnel.\n",
             config.public.url
         );
@@ -170,6 +170,20 @@ fn print_requests(config: &Config, requests: &[SubscriptionRequest]) {
         Some(path) => format!("{}{path}", config.api.url.as_str().trim_end_matches('/')),
         None => "<address for subscriptions>".to_owned(),
     };
+    if style::is_json() {
+        let requests = requests.iter().map(|request| {
+            let body = subscription_body(&request.name, request.event, &request.target);
+            json!({
+                "account": request.account,
+                "event": request.event,
+                "target": request.target.expose_secret(),
+                "url": address,
+                "body": body.expose_secret(),
+            })
+        });
+        println!("{:#}", requests.collect::<Value>());
+        return;
+    }
     for request in requests {
         let body = subscription_body(&request.name, request.event, &request.target);
         println!("# {} of account {}", request.event, request.account);
@@ -186,6 +200,7 @@ async fn send_requests(
     api: &Api,
     requests: &[SubscriptionRequest],
 ) -> Result<Exit, Failure> {
+    let mut requested = Vec::new();
     for request in requests {
         let SubscriptionRequest { account, event, .. } = request;
         let key = config.accounts[account].api_key.clone();
@@ -198,9 +213,15 @@ async fn send_requests(
             .subscribe(&request.name, *event, &request.target)
             .await
             .map_err(api_failure)?;
-        println!(
-            "Requested {event} for account {account}. `ivesk-webhook subscriptions list` shows when SNS has confirmed it."
-        );
+        requested.push(json!({"account": account, "event": event, "name": request.name}));
+        if !style::is_json() {
+            println!(
+                "Requested {event} for account {account}. `ivesk-webhook subscriptions list` shows when SNS has confirmed it."
+            );
+        }
+    }
+    if style::is_json() {
+        println!("{:#}", Value::Array(requested));
     }
     Ok(Exit::Done)
 }
@@ -214,7 +235,7 @@ fn api_failure(error: ApiError) -> Failure {
 }
 
 async fn list(config: &Config, json: bool) -> Result<Exit, Failure> {
-    let api = Api::open(config).await?;
+    let api = Api::open_for_reading(config).await?;
     let rows = api.rows("/v1/subscriptions").await;
     api.close().await?;
     let mut rows = rows?;
@@ -249,8 +270,8 @@ async fn list(config: &Config, json: bool) -> Result<Exit, Failure> {
             table::cell(&row["account"]),
             table::cell(&row["event"]),
             table::cell(&row["state"]),
-            table::cell(&row["changed_at"]),
-            table::cell(&row["last_heard_at"]),
+            table::moment(&row["changed_at"]),
+            table::moment(&row["last_heard_at"]),
             table::cell(&row["aws_account"]),
             table::cell(arn),
             table::cell(&row["last_error"]),
@@ -297,7 +318,8 @@ async fn revoke(config: &Config, subscription: &str) -> Result<Exit, Failure> {
     let revoked = revoke_topic(&api, subscription).await;
     api.close().await?;
     let (topic, subscriptions) = revoked?;
-    println!(
+    result!(
+        json!({"topic_arn": topic, "subscriptions": subscriptions}),
         "Messages of the topic {topic} are refused from now on. {} left the list.",
         counted(subscriptions, "subscription")
     );
@@ -332,7 +354,16 @@ async fn confirm(config: &Config, id: i64, action: &str) -> Result<Exit, Failure
     let outcome = api.post(&path, &json!({})).await;
     api.close().await?;
     let outcome = outcome?;
-    if outcome["confirmed"] == true {
+    let is_confirmed = outcome["confirmed"] == true;
+    if style::is_json() {
+        println!("{outcome:#}");
+        return Ok(if is_confirmed {
+            Exit::Done
+        } else {
+            Exit::Failed
+        });
+    }
+    if is_confirmed {
         println!("Subscription {id} is confirmed.");
         return Ok(Exit::Done);
     }

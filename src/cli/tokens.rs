@@ -53,7 +53,10 @@ enum Action {
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
     logging::start(&config.log)?;
-    let api = Api::open(&config).await?;
+    let api = match &args.action {
+        Action::List { .. } => Api::open_for_reading(&config).await?,
+        Action::Create { .. } | Action::Revoke { .. } => Api::open_or_create(&config).await?,
+    };
     let outcome = match args.action {
         Action::Create {
             name,
@@ -82,7 +85,7 @@ async fn create(
     } else {
         // The token alone goes to standard output: `… > token.txt`.
         println!("{}", table::cell(&token["token"]));
-        eprintln!(
+        note!(
             "Created token {} with the right `{rights}`{}. It is not shown again.",
             table::cell(&token["id"]),
             expires_at.map_or(String::new(), |end| format!(", until {end}")),
@@ -123,7 +126,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
     ];
     let mut table = table::new(["id", "name", "rights", "created", "ends", "last used"]);
     for row in &rows {
-        table.add_row(fields.map(|field| table::cell(&row[field])));
+        table.add_row(fields.map(|field| table::field(row, field)));
     }
     println!("{table}");
     Ok(Exit::Done)
@@ -132,6 +135,6 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
 async fn revoke(api: &Api, id: i64) -> Result<Exit, Failure> {
     api.post(&format!("/v1/tokens/{id}/revoke"), &json!({}))
         .await?;
-    println!("Revoked token {id}.");
+    result!(json!({ "revoked": id }), "Revoked token {id}.");
     Ok(Exit::Done)
 }

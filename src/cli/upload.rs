@@ -68,9 +68,7 @@ pub struct Args {
 
 /// The parameters of each upload; they override `upload.parameters`.
 #[derive(Debug, clap::Args)]
-#[command(
-    next_help_heading = "Parameters of the upload (default: upload.parameters in the settings)"
-)]
+#[command(next_help_heading = "Parameters (default: upload.parameters)")]
 struct Parameters {
     /// Your own data, which is returned with the document; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_data)]
@@ -142,7 +140,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Failure::usage(anyhow!("failed to read {}: {error}", path.display()))
     })?;
     let client = Client::new(&config.api, key).map_err(Failure::usage)?;
-    let api = Arc::new(Api::open(&config).await?);
+    let api = Arc::new(Api::open_or_create(&config).await?);
     let stop = CancellationToken::new();
     let settings = UploadSettings {
         account,

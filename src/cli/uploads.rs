@@ -48,7 +48,10 @@ fn parse_reason(text: &str) -> Result<String, &'static str> {
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
     logging::start(&config.log)?;
-    let api = Api::open(&config).await?;
+    let api = match &args.action {
+        Action::List { .. } => Api::open_for_reading(&config).await?,
+        Action::Settle { .. } => Api::open(&config).await?,
+    };
     let outcome = match args.action {
         Action::List { late, json } => list(&api, late, json).await,
         Action::Settle { id, reason } => settle(&api, id, &reason).await,
@@ -60,7 +63,10 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 async fn settle(api: &Api, id: i64, reason: &str) -> Result<Exit, Failure> {
     let path = format!("/v1/uploads/{id}/settle");
     api.post(&path, &json!({ "reason": reason })).await?;
-    println!("Upload {id} is settled: no document of it is expected.");
+    result!(
+        json!({ "settled": id }),
+        "Upload {id} is settled: no document of it is expected."
+    );
     Ok(Exit::Done)
 }
 
@@ -95,7 +101,7 @@ async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
                 table::cell(&row["file_name"]),
                 table::cell(&row["size_bytes"]),
                 table::cell(&row["status"]),
-                table::cell(&row["sent_at"]),
+                table::moment(&row["sent_at"]),
                 documents.unwrap_or_default(),
                 match row["settled_reason"].as_str() {
                     Some(_) => table::cell(&row["settled_reason"]),

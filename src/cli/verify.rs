@@ -7,10 +7,10 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::globals::Globals;
+use super::globals::{Globals, SYSTEM_FILE};
 use super::outcome::{Exit, Failure};
 use super::table;
-use crate::config::{Config, DEFAULT_FILE, SnsConfig};
+use crate::config::{Config, SnsConfig};
 use crate::domain::{Clock, Timestamp};
 use crate::sns::{
     CertificateSummary, Envelope, MAX_BODY_BYTES, SavedMessages, SnsHeaders, Verifier, VerifyError,
@@ -96,7 +96,12 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 
 /// Returns the trusted topics of the settings file, or the defaults if there is no file.
 fn sns_settings(globals: &Globals) -> Result<SnsConfig, Failure> {
-    if globals.config == Path::new(DEFAULT_FILE) && !globals.config.exists() {
+    // A service's settings that this user may not read are none of theirs.
+    let is_readable = match &globals.config {
+        system if system == Path::new(SYSTEM_FILE) => std::fs::File::open(system).is_ok(),
+        other => other.exists(),
+    };
+    if !globals.config_is_named && !is_readable {
         return Ok(SnsConfig::default());
     }
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;

@@ -12,6 +12,8 @@ use std::time::Duration;
 pub(super) use sns_messages::http::is_loopback;
 use url::{Host, Url};
 
+use super::environment::VARIABLE_PREFIX;
+
 /// The least length of a token: 32 of 64 possible characters are 192 random bits.
 pub(super) const MIN_TOKEN_CHARS: usize = 32;
 
@@ -155,6 +157,24 @@ pub(super) fn secret_file(path: &Path) -> Result<String, String> {
     Ok(secret.to_owned())
 }
 
+/// Returns a secret as it is, unless something around it was copied too.
+pub(super) fn bare_secret(secret: String) -> Result<String, String> {
+    let is_quoted =
+        |quote: char| secret.len() > 1 && secret.starts_with(quote) && secret.ends_with(quote);
+    if ['"', '\'', '`'].into_iter().any(is_quoted)
+        || (secret.starts_with('„') && secret.ends_with(['“', '”']))
+    {
+        return Err("the secret has quotes around it; write it without them".to_owned());
+    }
+    if secret.starts_with(VARIABLE_PREFIX) && secret.contains('=') {
+        return Err(
+            "the secret has the name of a variable and `=` in front of it; write it alone"
+                .to_owned(),
+        );
+    }
+    Ok(secret)
+}
+
 /// Returns the message for a setting that is deliberately not in the file.
 pub(super) fn secret_in_file(name: &str) -> Option<String> {
     let (secret, instead) = if name == "admin.token" {
@@ -197,6 +217,13 @@ pub(super) fn nearest<'a>(
         .filter(|(similarity, _)| *similarity >= 0.7)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, other)| other)
+}
+
+/// Returns `; did you mean …?` with the most similar name, or nothing if none is similar.
+pub fn did_you_mean<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    let nearest = nearest(name, names.iter());
+    nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }
 
 /// Returns the part of a value that a message repeats; not for secrets.

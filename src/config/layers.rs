@@ -20,6 +20,9 @@ use super::value::{ConfigValue, RawValue};
 /// Variables that are no settings: the file's own name, and a switch of the tests.
 const OTHER_VARIABLES: [&str; 2] = ["IVESK_WEBHOOK_CONFIG", "IVESK_WEBHOOK_AWS_VECTORS"];
 
+/// Variable of systemd: the folder with the copies of secrets that the service may read.
+const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
 /// Prefix of the variables of the tests.
 const TEST_VARIABLES: &str = "IVESK_WEBHOOK_TEST_";
 
@@ -351,11 +354,13 @@ impl<'a> Layers<'a> {
                     }
                     _ => value.text().and_then(|path| {
                         let path = self.path(path);
+                        let path = self.credential(&path).unwrap_or(path);
                         let holds = format!("the secret of `{file_setting}`");
                         self.secret_files.push((path.clone(), holds));
                         check::secret_file(&path)
                     }),
                 };
+                let text = text.and_then(check::bare_secret);
                 match text.and_then(|text| parse(&text)) {
                     Ok(secret) => (Some(secret), value.origin),
                     Err(message) => {
@@ -368,6 +373,18 @@ impl<'a> Layers<'a> {
         let shown = secret.as_ref().map_or(Value::Null, |_| "[set]".into());
         self.record(file_setting, file_variable, shown, origin);
         secret
+    }
+
+    /// Returns the copy of a secret's file that systemd made for the service
+    /// (`LoadCredential=`), under the same name; `None` if it made none.
+    ///
+    /// Only root may need to read the file itself then, so that its commands and the service have
+    /// the same settings.
+    fn credential(&self, path: &Path) -> Option<PathBuf> {
+        let folder = self.environment.get(CREDENTIALS_DIRECTORY)?;
+        let copy = Path::new(folder).join(path.file_name()?);
+        // One that is empty stands for a missing file (`SetCredential=` in the unit).
+        check::secret_file(&copy).is_ok().then_some(copy)
     }
 
     /// Returns the files that secrets were read from, and what they hold.

@@ -47,6 +47,7 @@ pub use accounts::{AccountConfig, default_account};
 pub use admin::AdminConfig;
 pub use alarms::{AlarmCommand, AlarmTarget, AlarmsConfig};
 pub use api::{ApiConfig, ExportedPath, ForbiddenLink};
+pub use check::did_you_mean;
 pub use destinations::{DestinationConfig, DestinationKind, FileMode, FolderLayout, HistoryMode};
 pub use egress::EgressConfig;
 pub use environment::{Environment, VARIABLE_PREFIX};

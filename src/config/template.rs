@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
+use toml::Value;
 
 use crate::domain::{Account, Company, Event};
 
@@ -23,21 +24,27 @@ pub fn fresh_token() -> Result<SecretString, getrandom::Error> {
 /// The values of a new settings file.
 #[derive(Debug)]
 pub struct FreshSettings {
-    /// `public.url`
-    pub public_url: String,
+    /// `public.url`; a comment if it is not known yet.
+    pub public_url: Option<String>,
     /// The account's name.
     pub account: Account,
     /// Its companies.
     pub companies: Vec<Company>,
     /// One token for each event.
     pub tokens: Vec<(Event, SecretString)>,
+    /// Other settings that are not at their default: names with values.
+    pub others: Vec<(String, Value)>,
 }
 
 impl FreshSettings {
     /// Returns the whole file: the required settings, and every other setting as a comment with its
     /// default (`#name = value`) or, if it has none, an example (`#name = value  # example`).
     pub fn to_toml(&self) -> SecretString {
-        let mut text = HEAD.replace("{url}", &quoted(&self.public_url));
+        let url = match &self.public_url {
+            Some(url) => format!("url = {}", quoted(url)),
+            None => "#url = \"https://hooks.example.lt\"  # example".to_owned(),
+        };
+        let mut text = HEAD.replace("{url}", &url);
         // Writing to a String can't fail.
         let _ = write!(text, "\n[accounts.{}]\n{ACCOUNT}", self.account);
         let companies: Vec<String> = self.companies.iter().map(|c| quoted(c.as_str())).collect();
@@ -46,13 +53,45 @@ impl FreshSettings {
         for (event, token) in &self.tokens {
             let _ = writeln!(text, "{event} = [{}]", quoted(token.expose_secret()));
         }
-        text.into()
+        with_values(&text, &self.others).into()
     }
+}
+
+/// Returns the text with `values` in place of their first comments.
+fn with_values(text: &str, values: &[(String, Value)]) -> String {
+    let mut missing: Vec<&(String, Value)> = values.iter().collect();
+    let mut section = "";
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        section = match line
+            .strip_prefix('[')
+            .and_then(|line| line.strip_suffix(']'))
+        {
+            Some(name) => name,
+            None => section,
+        };
+        let leaf = line
+            .strip_prefix('#')
+            .and_then(|line| line.split_once(" = "));
+        let place = leaf.and_then(|(leaf, _)| {
+            let name = format!("{section}.{leaf}");
+            missing.iter().position(|(other, _)| *other == name)
+        });
+        match (place, leaf) {
+            (Some(place), Some((leaf, _))) => {
+                let (_, value) = missing.remove(place);
+                lines.push(format!("{leaf} = {value}"));
+            }
+            _ => lines.push(line.to_owned()),
+        }
+    }
+    debug_assert!(missing.is_empty(), "the file has no line for {missing:?}");
+    lines.join("\n") + "\n"
 }
 
 /// Formats a TOML string, escaped.
 fn quoted(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
+    Value::String(text.to_owned()).to_string()
 }
 
 const HEAD: &str = r##"# Settings of ivesk-webhook. This file contains tokens: only the service may read it.
@@ -63,7 +102,7 @@ const HEAD: &str = r##"# Settings of ivesk-webhook. This file contains tokens: o
 
 [public]
 # The https address at which SNS reaches this service, through your proxy or tunnel.
-url = {url}
+{url}
 # The address and port to which the proxy forwards.
 #listen = "0.0.0.0:8080"
 # Time for open requests to finish after SIGTERM.
@@ -255,7 +294,7 @@ url = {url}
 
 const ACCOUNT: &str = r##"# The API key, from app.ivesk.lt/settings/general: alone in a file, relative to this one, or in
 # IVESK_WEBHOOK_API_KEY. Without it notifications are kept, and nothing is pulled.
-#api_key_file = "api-key.txt"  # example
+#api_key_file = "api-key"  # example
 # true reads the digitized queue without notifications too.
 #digitized = true
 # Codes of the companies whose exported documents are read from the start, such as "302320404".

@@ -1,11 +1,11 @@
 //! Checks the configured destinations.
 
 use super::Check;
-use crate::config::{Config, DestinationKind};
+use crate::config::{Config, DestinationConfig, DestinationKind};
 use crate::delivery;
 use crate::delivery::worker::filter;
-use crate::domain::{Clock, counted};
-use crate::store::{DestinationRow, Store};
+use crate::domain::{Clock, Feed, counted};
+use crate::store::{DestinationRow, FeedRow, Store};
 
 /// Checks that each configured destination can be opened, as `serve` does at its start.
 ///
@@ -53,11 +53,13 @@ pub fn settings(config: &Config, clock: &Clock) -> Vec<Check> {
 /// Returns `None` if the store can't be read, which another check reports.
 pub async fn state(config: &Config, store: &Store) -> Option<Vec<Check>> {
     let mut checks = Vec::new();
+    let feeds = store.feeds().await.ok()?;
     for row in store.destinations().await.ok()? {
         let Some(destination) = config.destinations.get(&row.name) else {
             continue;
         };
         checks.extend(delivery_state(&row));
+        checks.extend(never_accepted(&row, destination, &feeds));
         let held = store
             .held_feeds(row.name.clone(), filter(destination))
             .await
@@ -82,6 +84,55 @@ pub async fn state(config: &Config, store: &Store) -> Option<Vec<Check>> {
         }
     }
     Some(checks)
+}
+
+/// Returns a check of a destination that has accepted nothing of what is there for it.
+fn never_accepted(
+    row: &DestinationRow,
+    destination: &DestinationConfig,
+    feeds: &[FeedRow],
+) -> Option<Check> {
+    let takes = |feed: &Feed| {
+        let DestinationConfig {
+            queue,
+            accounts,
+            companies,
+            ..
+        } = destination;
+        feed.queue == *queue
+            && (accounts.is_empty() || accounts.contains(&feed.account))
+            && (companies.is_empty() || companies.contains(&feed.company))
+    };
+    let taken = feeds.iter().filter(|row| takes(&row.feed));
+    let documents: u64 = taken.map(|row| row.documents).sum();
+    let name = &row.name;
+    if row.delivered > 0 || row.rejected > 0 {
+        return None;
+    }
+    let fix = match destination.kind {
+        DestinationKind::List => format!(
+            "let its program request GET /v1/documents?after= with a token of `ivesk-webhook tokens create --rights \
+             destination:{name}`, and report each outcome"
+        ),
+        _ => format!(
+            "run `ivesk-webhook deliveries list --destination {name}` and `ivesk-webhook destinations list`: they show what \
+             it waits for"
+        ),
+    };
+    (documents > 0).then(|| {
+        Check::note(
+            "never_accepted",
+            format!(
+                "`{name}` has never accepted a document, and {} stored for it",
+                match documents {
+                    1 => "1 document version is".to_owned(),
+                    _ => format!("{documents} document versions are"),
+                }
+            ),
+        )
+        .because("documents are not in the books until a destination accepts them")
+        .fix(fix)
+    })
 }
 
 fn delivery_state(row: &DestinationRow) -> Option<Check> {

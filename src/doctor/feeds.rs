@@ -1,16 +1,91 @@
-//! Checks whether documents of feeds may be missing.
+//! Checks whether feeds are pulled, and whether documents of them may be missing.
 
 use super::Check;
-use crate::domain::{Timestamp, counted};
-use crate::store::{FeedRow, IncompleteReason, PAGE_SIZE_NOTICE, Store};
+use crate::config::Config;
+use crate::domain::{Company, Queue, Timestamp, counted};
+use crate::store::{FeedPauseReason, FeedRow, IncompleteReason, PAGE_SIZE_NOTICE, Store};
 
-/// Checks every feed; one check for each that is incomplete.
+/// Largest number of feeds of one problem that are named.
+const MAX_NAMED: usize = 20;
+
+/// Checks every account and feed; one check for each problem.
 ///
 /// Returns `None` if the store can't be read, which another check reports.
-pub async fn state(store: &Store, now: Timestamp) -> Option<Vec<Check>> {
-    let rows = store.feeds().await.ok()?;
-    let known = rows.iter().filter(|row| row.is_known());
-    Some(known.filter_map(|row| incomplete(row, now)).collect())
+pub async fn state(config: &Config, store: &Store, now: Timestamp) -> Option<Vec<Check>> {
+    let mut rows = store.feeds().await.ok()?;
+    rows.retain(FeedRow::is_known);
+    let accounts = store.accounts().await.ok()?;
+    let of_accounts = accounts
+        .iter()
+        .filter_map(|row| paused(&format!("account {}", row.account), row.paused?));
+    let of_feeds = rows
+        .iter()
+        .filter_map(|row| paused(&format!("feed {}", row.feed), row.paused?));
+    let mut checks: Vec<Check> = of_accounts.chain(of_feeds).take(MAX_NAMED).collect();
+    checks.extend(rows.iter().filter_map(failing).take(MAX_NAMED));
+    checks.extend(rows.iter().filter_map(|row| incomplete(row, now)));
+    checks.extend(
+        rows.iter()
+            .filter(|row| is_named(config, row))
+            .filter_map(never_listed)
+            .take(MAX_NAMED),
+    );
+    Some(checks)
+}
+
+fn paused(name: &str, reason: FeedPauseReason) -> Option<Check> {
+    const CHECK: &str = "paused";
+    let Some((cause, fix)) = reason.cause_and_fix() else {
+        let check = Check::note(CHECK, format!("{name} was paused by a person"));
+        let check = check.because("nothing of it is pulled");
+        return Some(check.fix("run `ivesk-webhook feeds resume` once it is to be pulled again"));
+    };
+    Some(
+        Check::fail(CHECK, format!("{name} is paused: {cause}"))
+            .because("nothing of it is pulled until a person resumes it")
+            .fix(format!("{fix}, then run `ivesk-webhook feeds resume`")),
+    )
+}
+
+fn failing(row: &FeedRow) -> Option<Check> {
+    if row.failures == 0 || row.paused.is_some() {
+        return None;
+    }
+    let (feed, failures) = (&row.feed, counted(row.failures.into(), "pull"));
+    let error = row.last_error.as_deref().unwrap_or("no error was recorded");
+    Some(
+        Check::note(
+            "failing",
+            format!("the last {failures} of `{feed}` failed: {error}"),
+        )
+        .because("it is retried by itself, and its documents arrive later")
+        .fix("correct the error; if it is one of Įvesk.lt, wait"),
+    )
+}
+
+/// Returns true if the settings name the company of the feed.
+fn is_named(config: &Config, row: &FeedRow) -> bool {
+    let account = config.accounts.get(&row.feed.account);
+    let names =
+        |company: &Company| account.is_some_and(|account| account.companies.contains(company));
+    row.feed.queue == Queue::Exported && names(&row.feed.company)
+}
+
+/// Returns a note about a company of which Įvesk.lt has never listed a document.
+fn never_listed(row: &FeedRow) -> Option<Check> {
+    let is_empty = row.first_complete_at.is_some() && row.documents == 0 && row.paused.is_none();
+    let (account, company) = (&row.feed.account, &row.feed.company);
+    is_empty.then(|| {
+        Check::note(
+            "never_listed",
+            format!("Įvesk.lt has listed no exported document of company {company} yet"),
+        )
+        .because("a company whose code is wrong looks the same")
+        .fix(format!(
+            "if it has exported documents at Įvesk.lt, correct its code in `accounts.{account}.companies`, then remove \
+             the feed of the wrong one with `ivesk-webhook feeds remove`"
+        ))
+    })
 }
 
 fn incomplete(row: &FeedRow, now: Timestamp) -> Option<Check> {

@@ -133,15 +133,17 @@ pub fn unexpected_requests(counts: &[Unexpected]) -> Vec<Check> {
 }
 
 /// Checks the store directly; used while no server runs.
-pub async fn store(config: &Config) -> Vec<Check> {
+///
+/// With `slow`, the whole file is read and checked for damage.
+pub async fn store(config: &Config, slow: bool) -> Vec<Check> {
     match &config.store.url {
-        StoreUrl::Sqlite(path) => file(config, path).await,
-        StoreUrl::Postgres(address) => vec![content(config, address.to_string()).await],
+        StoreUrl::Sqlite(path) => file(config, path, slow).await,
+        StoreUrl::Postgres(address) => vec![content(config, address.to_string(), slow).await],
     }
 }
 
 /// Checks the store's file and its disk.
-async fn file(config: &Config, path: &Path) -> Vec<Check> {
+async fn file(config: &Config, path: &Path, slow: bool) -> Vec<Check> {
     let folder = folder_of(path);
     let store = if path.is_dir() {
         Check::fail("store", format!("{} is a folder", path.display()))
@@ -159,7 +161,21 @@ async fn file(config: &Config, path: &Path) -> Vec<Check> {
             folder.display()
         ))
     } else if path.exists() {
-        content(config, path.display().to_string()).await
+        content(config, path.display().to_string(), slow).await
+    } else if let Some(lock) = left_lock(path) {
+        Check::fail(
+            "store",
+            format!(
+                "{} is missing, but {} beside it shows that it was there",
+                path.display(),
+                lock.display()
+            ),
+        )
+        .because("`serve` would begin with an empty store, and deliver what is in the books already")
+        .fix(format!(
+            "put the file back, or restore the newest backup (docs/operating.md); to begin anew, remove {}",
+            lock.display()
+        ))
     } else {
         let found = format!("{} will be created at the first start", path.display());
         Check::pass("store", found)
@@ -170,8 +186,16 @@ async fn file(config: &Config, path: &Path) -> Vec<Check> {
     std::iter::once(store).chain(disk).collect()
 }
 
-/// Checks that the store can be read.
-async fn content(config: &Config, place: String) -> Check {
+/// Returns the lock file of a database that is missing.
+fn left_lock(path: &Path) -> Option<PathBuf> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let lock = PathBuf::from(name);
+    lock.exists().then_some(lock)
+}
+
+/// Checks that the store can be read; with `slow`, also that no part of it is damaged.
+async fn content(config: &Config, place: String, slow: bool) -> Check {
     let store = match Store::open_for_reading(&config.store.url).await {
         Ok(store) => store,
         Err(error @ StoreError::Unreachable { .. }) => {
@@ -181,12 +205,18 @@ async fn content(config: &Config, place: String) -> Check {
         }
         Err(error) => return unusable(&error),
     };
-    let check = match store.sequence().await {
-        Ok(sequence) => Check::pass(
+    let checked = if slow {
+        store.check_integrity().await
+    } else {
+        Ok(())
+    };
+    let check = match (store.sequence().await, checked) {
+        (_, Err(damage @ StoreError::Corrupt { .. })) => damaged(&damage.to_string()),
+        (Ok(sequence), _) => Check::pass(
             "store",
             format!("{place} holds {} document versions", sequence.last),
         ),
-        Err(error) => unusable(&error),
+        (Err(error), _) => unusable(&error),
     };
     // Opened read-only, so closing can't lose anything.
     let _ = store.close().await;

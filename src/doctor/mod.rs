@@ -1,13 +1,17 @@
 //! Checks an installation for problems, and says how to fix each.
 //!
-//! [`inside`] checks the settings, the store and outgoing connections; [`outside`] sends
-//! requests through the public address as SNS does; [`probe`] finds the exported queue's
+//! [`within`] checks what the process with the store sees: the running server checks itself, since
+//! it has the keys, the rights and the network that count. [`inside`] checks the settings, the store
+//! and outgoing connections; [`outside`] sends requests through the public address as SNS does; [`probe`] finds the exported queue's
 //! path; [`destinations`] checks the configured destinations, [`subscriptions`] those at SNS,
 //! [`notifications`] what they said;
 //! [`exposed`] finds secrets that everybody can read.
 
-use serde::Serialize;
+use crate::config::Config;
+use crate::domain::{Account, Clock, Company};
+use crate::store::Store;
 
+mod check;
 pub mod destinations;
 pub mod exposed;
 pub mod feeds;
@@ -18,88 +22,53 @@ pub mod probe;
 mod stall;
 pub mod subscriptions;
 
-/// The result of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CheckResult {
-    /// The check passed.
-    Pass,
-    /// The check passed, with something that a person should know.
-    Note,
-    /// The check could not be made.
-    Skipped,
-    /// A host does not answer.
-    Unreachable,
-    /// The check failed.
-    Fail,
-}
+pub use check::{Check, CheckResult, Checks};
 
-/// One line of the report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// Name of the check, stable for programs.
-    pub check: &'static str,
-    /// The result.
-    pub result: CheckResult,
-    /// Description of what was found.
-    pub found: String,
-    /// Consequence of the problem; `None` if the check passed.
-    pub why: Option<&'static str>,
-    /// Instruction for fixing the problem; `None` if there is nothing to fix.
-    pub fix: Option<String>,
-}
-
-impl Check {
-    fn new(check: &'static str, result: CheckResult, found: impl Into<String>) -> Self {
-        Self {
-            check,
-            result,
-            found: found.into(),
-            why: None,
-            fix: None,
+/// Checks what the process with the store sees: settings, outgoing connections, API keys,
+/// destinations, and the state of subscriptions, feeds and deliveries. `store` is none if it is not
+/// created yet. With `company`, also looks for the address of its exported queue.
+pub async fn within(
+    config: &Config,
+    store: Option<&Store>,
+    clock: &Clock,
+    company: Option<(&Account, &Company)>,
+) -> Vec<Check> {
+    let mut checks = inside::settings(config);
+    match inside::https(config) {
+        Ok(client) => {
+            checks.extend(inside::sns(&client, config, clock).await);
+            checks.extend(inside::api_keys(config).await);
+            if let Some((account, company)) = company {
+                let probed = probe::company(config, account, company).await;
+                // Replaces the check of the settings alone.
+                let decided = probed.iter().any(|check| check.check == "exported_path");
+                checks.retain(|check| !decided || check.check != "exported_path");
+                checks.extend(probed);
+            }
         }
+        Err(failed) => checks.push(failed),
     }
-
-    /// Returns a check that passed.
-    pub fn pass(check: &'static str, found: impl Into<String>) -> Self {
-        Self::new(check, CheckResult::Pass, found)
+    checks.extend(destinations::settings(config, clock));
+    let Some(store) = store else {
+        return checks;
+    };
+    let now = clock.now();
+    let stored = [
+        subscriptions::state(config, store, now).await,
+        notifications::state(store, now).await,
+        feeds::state(config, store, now).await,
+        destinations::state(config, store).await,
+    ];
+    if stored.iter().any(Option::is_none) {
+        checks.push(
+            Check::skipped(
+                "stored_state",
+                "the state of subscriptions, feeds and destinations could not be read",
+            )
+            .because("a store that can't be read shows nothing")
+            .fix("correct what the check `store` or `server` found, then run this again"),
+        );
     }
-
-    /// Returns a check that passed, with something that a person should know.
-    pub fn note(check: &'static str, found: impl Into<String>) -> Self {
-        Self::new(check, CheckResult::Note, found)
-    }
-
-    /// Returns a check that could not be made.
-    pub fn skipped(check: &'static str, found: impl Into<String>) -> Self {
-        Self::new(check, CheckResult::Skipped, found)
-    }
-
-    /// Returns a check of a host that does not answer.
-    pub fn unreachable(check: &'static str, found: impl Into<String>) -> Self {
-        Self::new(check, CheckResult::Unreachable, found)
-    }
-
-    /// Returns a check that failed.
-    pub fn fail(check: &'static str, found: impl Into<String>) -> Self {
-        Self::new(check, CheckResult::Fail, found)
-    }
-
-    /// Adds the consequence of the problem.
-    #[must_use]
-    pub fn because(self, why: &'static str) -> Self {
-        Self {
-            why: Some(why),
-            ..self
-        }
-    }
-
-    /// Adds an instruction for fixing the problem.
-    #[must_use]
-    pub fn fix(self, fix: impl Into<String>) -> Self {
-        Self {
-            fix: Some(fix.into()),
-            ..self
-        }
-    }
+    checks.extend(stored.into_iter().flatten().flatten());
+    checks
 }

@@ -70,7 +70,7 @@ pub async fn checks(
     };
     checks.push(prober.large(&target).await);
     if slow {
-        checks.extend(stall::checks(&target).await);
+        checks.extend(stall::checks(&target, challenge).await);
     } else {
         checks.push(Check::skipped("deadlines", "skipped because of --quick"));
     }

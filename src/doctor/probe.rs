@@ -7,8 +7,8 @@
 use secrecy::SecretString;
 
 use super::Check;
-use crate::config::{ApiConfig, ExportedPath};
-use crate::domain::{Company, Queue};
+use crate::config::{ApiConfig, Config, ExportedPath};
+use crate::domain::{Account, Company, Queue};
 use crate::ivesk::{ApiError, Client, document};
 
 /// The presets' names, as in the settings, with their templates.
@@ -25,8 +25,36 @@ const PROBE: &str = "exported_path_probe";
 /// The ids and versions that an address lists.
 type Documents = Vec<(String, String)>;
 
+/// Finds the exported queue's path for `company` of `account`.
+pub async fn company(config: &Config, account: &Account, company: &Company) -> Vec<Check> {
+    let mut checks = Vec::new();
+    if let Some(doubt) = company.doubt() {
+        checks.push(
+            Check::note("company_code", doubt.to_string())
+                .because("Įvesk.lt has no documents of a company that it does not know")
+                .fix("run this again with the right code"),
+        );
+    }
+    let settings = config.accounts.get(account);
+    match settings.and_then(|account| account.api_key.as_ref()) {
+        Some(key) => checks.extend(exported_path(&config.api, key, company).await),
+        None => checks.push(
+            Check::fail(
+                PROBE,
+                format!("the account `{account}` has no API key, so no address can be tried"),
+            )
+            .because("Įvesk.lt answers nobody without a key")
+            .fix(format!(
+                "set IVESK_WEBHOOK_API_KEY or `accounts.{account}.api_key_file`, restart `serve` if it runs, then run \
+                 this again"
+            )),
+        ),
+    }
+    checks
+}
+
 /// Tries every preset for `company`, and compares the result with the settings.
-pub async fn exported_path(api: &ApiConfig, key: &SecretString, company: &Company) -> Vec<Check> {
+async fn exported_path(api: &ApiConfig, key: &SecretString, company: &Company) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut right = Vec::new();
     let mut keys_refused = 0;

@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::Check;
+use crate::receiver::challenge::{Challenge, HEADER};
 
 /// Longest time to wait for being disconnected. A proxy that keeps stalled connections
 /// longer can be blocked by a few hundred of them.
@@ -22,13 +23,19 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// Opens two connections that stall, and waits for both to be disconnected.
-pub(super) async fn checks(target: &SecretString) -> [Check; 2] {
+///
+/// Both carry the question of `challenge`, so that the service takes neither for a message.
+pub(super) async fn checks(target: &SecretString, challenge: &Challenge) -> [Check; 2] {
     let Ok(url) = Url::parse(target.expose_secret()) else {
         let invalid = |check| Check::skipped(check, "the address is not a valid URL");
         return [invalid("header_deadline"), invalid("body_deadline")];
     };
     let host = url.host_str().unwrap_or_default();
-    let headers = format!("POST {} HTTP/1.1\r\nHost: {host}\r\n", url.path());
+    let headers = format!(
+        "POST {} HTTP/1.1\r\nHost: {host}\r\n{HEADER}: {}\r\n",
+        url.path(),
+        challenge.question
+    );
     // The body never reaches its length.
     let body = format!("{headers}Content-Type: text/plain\r\nContent-Length: 1000\r\n\r\n{{");
     let (header, body) = tokio::join!(

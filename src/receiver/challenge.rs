@@ -87,6 +87,18 @@ impl Challenges {
     }
 }
 
+/// Returns the question in a head that is not complete; `None` if there is none.
+pub(super) fn question_in(head: &[u8]) -> Option<Vec<u8>> {
+    let lines = head.split(|byte| *byte == b'\n');
+    let mut questions = lines.filter_map(|line| {
+        let (name, value) = line.split_at_checked(HEADER.len())?;
+        let value = value.strip_prefix(b":")?;
+        name.eq_ignore_ascii_case(HEADER.as_bytes())
+            .then(|| value.trim_ascii().to_vec())
+    });
+    questions.next()
+}
+
 impl Echo {
     /// Describes a request that carries an open challenge.
     pub fn of(answer: String, webhook: Result<String, UnexpectedRequest>, body: &[u8]) -> Self {

@@ -121,6 +121,11 @@ impl Ingest {
             .answer(question.as_bytes(), self.clock.now())
     }
 
+    /// Returns true if `doctor` has asked this process this question.
+    pub(super) fn is_open_challenge(&self, question: &[u8]) -> bool {
+        self.challenges.answer(question, self.clock.now()).is_some()
+    }
+
     /// Reads a request that carries a challenge, and describes what arrived. Nothing is
     /// stored.
     ///

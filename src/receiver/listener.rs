@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::caller::Peer;
+use super::challenge;
 use super::stalled::WriteDeadline;
 use super::unreadable;
 use crate::unexpected::UnexpectedRequest;
@@ -135,12 +136,14 @@ pub enum Drained {
 }
 
 /// What a connection brought in place of a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Unreadable {
     /// Its kind.
     pub kind: UnexpectedRequest,
     /// True if it shows that SNS sent it.
     pub from_sns: bool,
+    /// The question that it shows, if `doctor` may have sent it.
+    pub question: Option<Vec<u8>>,
 }
 
 /// Answers requests with `service` until `stop` is canceled, then lets those in progress
@@ -216,7 +219,11 @@ where
     if let Some(kind) = other {
         let from_sns =
             kind == UnexpectedRequest::ProxyProtocol && is_proxied_from_sns(stream).await;
-        return Some(Unreadable { kind, from_sns });
+        return Some(Unreadable {
+            kind,
+            from_sns,
+            question: None,
+        });
     }
     let io = TokioIo::new(WriteDeadline::new(stream, limits.header_timeout));
     let mut connection = http1::Builder::new()
@@ -243,6 +250,7 @@ where
     unreadable::of_error(&error, &unread, in_first_head).map(|kind| Unreadable {
         kind,
         from_sns: unreadable::bytes_are_from_sns(&unread),
+        question: challenge::question_in(&unread),
     })
 }
 

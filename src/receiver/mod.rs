@@ -78,7 +78,15 @@ impl PublicRoutes {
 
     /// Counts and logs what a connection brought in place of a request.
     pub fn unreadable(&self, unreadable: Unreadable) {
-        let Unreadable { kind, from_sns } = unreadable;
+        let Unreadable {
+            kind,
+            from_sns,
+            question,
+        } = unreadable;
+        if question.is_some_and(|question| self.ingest.is_open_challenge(&question)) {
+            // `doctor` stalls on purpose.
+            return;
+        }
         self.ingest.unexpected(kind, from_sns, None);
     }
 

@@ -284,6 +284,30 @@ named! {
     }
 }
 
+impl FeedPauseReason {
+    /// Returns the cause and the fix of a pause; `None` if a person paused the feed.
+    pub const fn cause_and_fix(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::ByHand => None,
+            Self::Unauthorized => {
+                Some(("Įvesk.lt refuses the API key (401)", "replace the API key"))
+            }
+            Self::Forbidden => Some((
+                "the API key has no right to read this (403)",
+                "ask Įvesk.lt for the right, or remove the company from the settings",
+            )),
+            Self::NotFound => Some((
+                "Įvesk.lt has no such queue (404)",
+                "check the company's code and `api.exported_path`",
+            )),
+            Self::CompanyFilterIgnored => Some((
+                "Įvesk.lt listed another company's documents",
+                "check `api.exported_path` with `ivesk-webhook doctor --company`; if the documents are this company's after all, resume with --accept",
+            )),
+        }
+    }
+}
+
 named_columns! { FeedPauseReason: "pause reason", name => Self::parse(&name); }
 
 /// The state of a feed.

@@ -213,7 +213,7 @@ fn the_examples_in_the_written_file_are_valid() {
     let folder = tempfile::tempdir().expect("a folder");
     init(folder.path());
     let secret = "0123456789abcdef0123456789abcdef";
-    for name in ["admin-token.txt", "api-key.txt", "store-password.txt"] {
+    for name in ["admin-token.txt", "api-key", "store-password.txt"] {
         std::fs::write(folder.path().join(name), secret).expect("written");
     }
     let signing_secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";

@@ -4,6 +4,7 @@ use ivesk_webhook::domain::Event;
 use ivesk_webhook::emulator::{DEFAULT_COMPANIES, SubscriptionState};
 use reqwest::Method;
 
+use crate::support::databases::damage;
 use crate::support::doctor::Report;
 use crate::support::emulator::emulator;
 use crate::support::process::{Installation, Server, within};
@@ -34,7 +35,15 @@ async fn where_all_is_well_every_check_passes() {
     assert_eq!(report.code, Some(0));
 
     let (_, quarantined, _) = installation.run(&["quarantine", "list", "--json"]).await;
-    assert_eq!(quarantined.trim(), "[]", "a challenge is no delivery");
+    assert_eq!(quarantined.trim(), "[]", "a challenge is no message");
+    assert_eq!(report.results("unexpected_requests"), ["pass"]);
+    let log = server.log();
+    for refused in ["refused", "no webhook", "a connection ended"] {
+        assert!(
+            !log.contains(refused),
+            "its own requests are no faults: {log}"
+        );
+    }
     drop(server);
 }
 
@@ -185,8 +194,8 @@ async fn invalid_settings_are_named_and_exit_with_2() {
 
 #[tokio::test]
 async fn a_refused_key_and_an_unreachable_vendor_are_distinguished() {
-    let emulator = emulator("status=401").await;
-    let installation = Installation::beside(&emulator, "", "");
+    let refusing = emulator("status=401").await;
+    let installation = Installation::beside(&refusing, "", "");
     let server = installation.start().await;
     let report = Report::of(&installation, &["--quick"]).await;
     assert_eq!(
@@ -194,6 +203,11 @@ async fn a_refused_key_and_an_unreachable_vendor_are_distinguished() {
         (vec!["fail"], Some(1))
     );
     assert!(report.words("api").contains("create a new key"));
+    drop(server);
+
+    let emulator = emulator("").await;
+    let installation = Installation::beside(&emulator, "", "");
+    let server = installation.start().await;
     emulator.stop().await;
     let report = Report::of(&installation, &["--quick"]).await;
     assert_eq!(report.results("api"), ["unreachable"]);
@@ -289,4 +303,138 @@ async fn a_proxy_in_front_is_recognized() {
     assert!(other.contains("another ivesk-webhook"), "{other}");
     let nothing = in_front(|| Answer::status(404, "")).await;
     assert!(nothing.contains("nothing is there"), "{nothing}");
+}
+
+#[tokio::test]
+async fn a_company_without_a_key_is_told_what_is_missing() {
+    let installation = Installation::alone("");
+    let company = ["--quick", "--company", DEFAULT_COMPANIES[0]];
+    let assert_told = |report: Report| {
+        assert_eq!(report.results("exported_path_probe"), ["fail"]);
+        let words = report.words("exported_path_probe");
+        assert!(
+            words.contains("the account `default` has no API key"),
+            "{words}"
+        );
+        assert!(words.contains("IVESK_WEBHOOK_API_KEY"), "{words}");
+        report.assert_explained();
+    };
+    assert_told(Report::of(&installation, &company).await);
+    let server = installation.start().await;
+    assert_told(Report::of(&installation, &company).await);
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_checks_with_a_key_that_only_it_has() {
+    let emulator = emulator("").await;
+    emulator
+        .control()
+        .export(DEFAULT_COMPANIES[0], 2)
+        .expect("exported");
+    let installation = Installation::beside(&emulator, "", "");
+    let server = installation.start().await;
+    let arguments = [
+        "doctor",
+        "--json",
+        "--quick",
+        "--company",
+        DEFAULT_COMPANIES[0],
+    ];
+    let mut command = installation.command(&arguments);
+    command.env_remove("IVESK_WEBHOOK_API_KEY");
+    let output = within("the exit", command.output()).await.expect("it runs");
+    let report = Report::read(&output);
+    assert_eq!(report.results("api"), ["pass"]);
+    assert!(
+        report.results("api_key").is_empty(),
+        "{}",
+        report.words("api_key")
+    );
+    assert_eq!(report.results("exported_path"), ["pass"]);
+    assert_eq!(report.code, Some(0));
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_database_that_was_deleted_is_missed() {
+    let installation = Installation::alone("");
+    drop(installation.start().await);
+    std::fs::remove_file(installation.database()).expect("removed");
+    let report = Report::of(&installation, &["--quick"]).await;
+    assert_eq!(report.results("store"), ["fail"]);
+    let words = report.words("store");
+    assert!(words.contains("is missing, but"), "{words}");
+    assert!(words.contains("restore the newest backup"), "{words}");
+    assert!(!installation.database().exists());
+}
+
+#[tokio::test]
+async fn damage_is_found_without_a_server_too() {
+    let installation = Installation::alone("");
+    let server = installation.start().await;
+    server.terminate();
+    assert!(server.exited().await.0.success());
+    damage(&installation.database(), "document_link");
+    let report = Report::of(&installation, &["--quick"]).await;
+    assert_eq!(report.results("store"), ["pass"], "the rest can be read");
+    let report = Report::of(&installation, &[]).await;
+    assert_eq!(report.results("store"), ["fail"]);
+    let words = report.words("store");
+    assert!(words.contains("is damaged"), "{words}");
+    assert!(words.contains("restore the newest backup"), "{words}");
+}
+
+#[tokio::test]
+async fn a_wrong_company_is_paused_or_never_listed() {
+    // A company that exists, and that the key has no right to see.
+    let companies = [("IVESK_WEBHOOK_ACCOUNTS_DEFAULT_COMPANIES", "110053842")];
+    for (unknown, check, result, words) in [
+        ("404", "paused", "fail", "check the company's code"),
+        ("403", "paused", "fail", "ask Įvesk.lt for the right"),
+        ("empty", "never_listed", "note", "correct its code"),
+    ] {
+        let emulator = emulator(&format!("unknown_company={unknown}")).await;
+        let installation = Installation::beside(&emulator, "", "");
+        installation.run_with(&["pull"], &companies).await;
+        let report = Report::with(&installation, &["--quick"], &companies).await;
+        assert_eq!(report.results(check), [result], "{unknown}");
+        let found = report.words(check);
+        assert!(
+            found.contains("110053842") && found.contains(words),
+            "{found}"
+        );
+        report.assert_explained();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destination_that_never_accepted_anything_is_noted() {
+    let emulator = emulator("").await;
+    let sections = "[destinations.books]\nkind = \"list\"\nhistory = \"deliver\"\n";
+    let installation = Installation::beside(&emulator, "", sections);
+    let server = installation.start().await;
+    let report = Report::of(&installation, &["--quick"]).await;
+    assert!(
+        report.results("never_accepted").is_empty(),
+        "nothing is stored"
+    );
+    let exported = emulator.control().export(DEFAULT_COMPANIES[0], 2);
+    exported.expect("a company of the emulator's");
+    let (code, _, errors) = installation.run(&["pull"]).await;
+    assert_eq!(code, Some(0), "{errors}");
+    let report = within("the documents", async {
+        loop {
+            let report = Report::of(&installation, &["--quick"]).await;
+            if !report.results("never_accepted").is_empty() {
+                return report;
+            }
+        }
+    })
+    .await;
+    assert_eq!(report.results("never_accepted"), ["note"]);
+    let words = report.words("never_accepted");
+    assert!(words.contains("has never accepted a document"), "{words}");
+    assert!(words.contains("destination:books"), "{words}");
+    drop(server);
 }

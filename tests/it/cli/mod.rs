@@ -5,8 +5,11 @@ mod config;
 mod doctor;
 #[cfg(target_os = "linux")]
 mod first_hour;
+mod init;
+mod options;
 mod pull;
 mod recordings;
+mod status;
 mod subscriptions;
 mod tunnel;
 mod verify;

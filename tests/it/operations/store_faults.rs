@@ -1,13 +1,13 @@
 //! Faults of the store's file: each is seen in the answer to a message, `/readyz`, the log, an
 //! alarm, `doctor` and the overview.
 
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use ivesk_webhook::domain::Event;
 use ivesk_webhook::emulator::{Control, DEFAULT_COMPANIES, Emulator, Publication};
 use reqwest::Method;
 
+use crate::support::databases::damage;
 use crate::support::doctor::Report;
 use crate::support::emulator::emulator;
 use crate::support::process::{Installation, Server, within, write_program};
@@ -321,24 +321,6 @@ async fn a_full_disk_is_seen_whatever_the_settings() {
     let Scene { server, .. } = scene;
     server.terminate();
     server.exited().await;
-}
-
-/// Overwrites the first page of a table.
-fn damage(database: &Path, table: &str) {
-    let connection = rusqlite::Connection::open(database).expect("it opens");
-    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
-    let page: u64 = connection
-        .query_row(sql, [table], |row| row.get(0))
-        .expect("the table exists");
-    let size: u64 = connection
-        .pragma_query_value(None, "page_size", |row| row.get(0))
-        .expect("a number");
-    drop(connection);
-    let file = std::fs::File::options().write(true).open(database);
-    let garbage = vec![0x5a; usize::try_from(size).expect("small")];
-    file.expect("a file")
-        .write_all_at(&garbage, (page - 1) * size)
-        .expect("written");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@
 //! databases), or a cluster that this process starts from the machine's binaries. Without
 //! either, tests are skipped, or fail if `IVESK_WEBHOOK_TEST_REQUIRE_POSTGRES` is set.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -537,4 +538,22 @@ fn run(command: &mut Command) -> Result<(), String> {
     } else {
         Err(format!("{command:?} failed: {status}"))
     }
+}
+
+/// Overwrites the first page of a table.
+pub(crate) fn damage(database: &Path, table: &str) {
+    let connection = rusqlite::Connection::open(database).expect("it opens");
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+    let page: u64 = connection
+        .query_row(sql, [table], |row| row.get(0))
+        .expect("the table exists");
+    let size: u64 = connection
+        .pragma_query_value(None, "page_size", |row| row.get(0))
+        .expect("a number");
+    drop(connection);
+    let file = std::fs::File::options().write(true).open(database);
+    let garbage = vec![0x5a; usize::try_from(size).expect("small")];
+    file.expect("a file")
+        .write_all_at(&garbage, (page - 1) * size)
+        .expect("written");
 }

@@ -31,6 +31,16 @@ impl Report {
         }
     }
 
+    /// Reads what `doctor --json` has printed.
+    pub(crate) fn read(output: &std::process::Output) -> Self {
+        let out = String::from_utf8_lossy(&output.stdout);
+        let report: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}"));
+        Self {
+            code: output.status.code(),
+            findings: report["checks"].as_array().expect("a list").clone(),
+        }
+    }
+
     /// Returns the results of one check, in order.
     pub(crate) fn results<'a>(&'a self, check: &'a str) -> Vec<&'a str> {
         self.of_check(check)

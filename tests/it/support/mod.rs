@@ -23,4 +23,5 @@ pub(crate) mod skip;
 pub(crate) mod small_disk;
 pub(crate) mod sns;
 pub(crate) mod stand_in;
+pub(crate) mod terminal;
 pub(crate) mod wires;

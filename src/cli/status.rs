@@ -1,0 +1,278 @@
+//! `status`
+
+use axum::http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
+use super::server::{Api, RunningServer, no_file};
+use super::style::{BAD, GOOD, HEADING, NOTE, Style, is_json, styled};
+use super::{logging, table};
+use crate::config::{Config, StoreUrl};
+use crate::domain::counted;
+
+/// Rows of each list that are shown.
+const SHOWN: usize = 10;
+
+/// Arguments of `status`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Asks the running server. If none runs, shows what the store holds; nothing is changed or created. `ivesk-webhook doctor` \
+looks further: it also sends requests, to Įvesk.lt and through the public address.
+
+Exit codes: 0 nothing needs a person, 1 something does, 2 the settings are invalid, 3 the store's server could not be \
+reached")]
+pub struct Args {}
+
+/// What is shown.
+struct Report {
+    /// True if a server runs.
+    running: bool,
+    /// What keeps messages from being accepted; `None` if they are.
+    not_ready: Option<String>,
+    /// The answer of `GET /v1/status`; null if nobody could answer.
+    status: Value,
+    subscriptions: Vec<Value>,
+    feeds: Vec<Value>,
+    destinations: Vec<Value>,
+}
+
+/// Runs `status`.
+pub async fn run(_args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
+    logging::start(&config.log)?;
+    let report = read(&config).await?;
+    if is_json() {
+        println!("{:#}", report.to_json());
+    } else {
+        print!("{}", report.to_text(&config));
+    }
+    let is_well = report.not_ready.is_none() && report.needs_person().is_empty();
+    Ok(if is_well { Exit::Done } else { Exit::Failed })
+}
+
+async fn read(config: &Config) -> Result<Report, Failure> {
+    let server = RunningServer::find(config).await?;
+    let nobody = "no `serve` runs with these settings. Fix: start `ivesk-webhook serve`";
+    let mut report = Report {
+        running: server.is_some(),
+        not_ready: None,
+        status: Value::Null,
+        subscriptions: Vec::new(),
+        feeds: Vec::new(),
+        destinations: Vec::new(),
+    };
+    let api = match server {
+        Some(server) => {
+            let (status, answer) = server
+                .call(Method::GET, "/v1/status", None)
+                .await
+                .map_err(Failure::unreachable)?;
+            if status != StatusCode::OK {
+                let title = table::cell(&answer["title"]);
+                report.not_ready = Some(format!(
+                    "its store can't be read: {title}. Fix: run `ivesk-webhook doctor`"
+                ));
+                return Ok(report);
+            }
+            report.status = answer;
+            report.not_ready = not_ready(&report.status);
+            Api::Running(server)
+        }
+        None => {
+            report.not_ready = Some(nobody.to_owned());
+            if matches!(&config.store.url, StoreUrl::Sqlite(path) if no_file(path)) {
+                return Ok(report);
+            }
+            let api = Api::open_for_reading(config).await?;
+            report.status = api.get("/v1/status").await?;
+            api
+        }
+    };
+    report.subscriptions = api.rows("/v1/subscriptions").await?;
+    report.feeds = api.rows("/v1/feeds").await?;
+    report.feeds.retain(|feed| feed["state"] != "removed");
+    report.destinations = api.rows("/v1/destinations").await?;
+    report
+        .destinations
+        .retain(|destination| !destination["kind"].is_null());
+    api.close().await?;
+    Ok(report)
+}
+
+/// Returns why a running server accepts no messages; `None` if it does.
+fn not_ready(status: &Value) -> Option<String> {
+    if status["ready"] == true {
+        return None;
+    }
+    let code = table::cell(&status["reason"]);
+    Some(match status["store_fault"].as_str() {
+        Some(_) => format!("{code}: {}", table::cell(&status["store_fault"])),
+        None => format!("{code}. Fix: see docs/operating.md"),
+    })
+}
+
+impl Report {
+    fn needs_person(&self) -> &[Value] {
+        let items = self.status["needs_person"].as_array();
+        items.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "running": self.running,
+            "ready": self.not_ready.is_none(),
+            "not_ready": self.not_ready,
+            "needs_person": self.needs_person(),
+            "status": self.status,
+            "subscriptions": self.subscriptions,
+            "feeds": self.feeds,
+            "destinations": self.destinations,
+        })
+    }
+
+    fn to_text(&self, config: &Config) -> String {
+        let mut text = String::new();
+        let mut line = |line: String| {
+            text.push_str(&line);
+            text.push('\n');
+        };
+        let version = self.status["version"].as_str();
+        let version = version.unwrap_or(env!("CARGO_PKG_VERSION"));
+        line(match &self.not_ready {
+            None => format!(
+                "{} ivesk-webhook {version} accepts messages at {}",
+                styled(GOOD, "READY"),
+                config.public.url
+            ),
+            Some(why) => format!(
+                "{} ivesk-webhook {version} accepts no messages: {why}",
+                styled(BAD, "NOT READY")
+            ),
+        });
+        line(self.store(config));
+        if self.status.is_null() {
+            return text;
+        }
+        line(section("Subscriptions", self.subscriptions.len()));
+        for row in self.subscriptions.iter().take(SHOWN) {
+            let name = format!(
+                "{}/{}",
+                table::cell(&row["account"]),
+                table::cell(&row["event"])
+            );
+            let state = table::cell(&row["state"]);
+            let heard = match &row["last_heard_at"] {
+                Value::Null => "not heard yet".to_owned(),
+                at => format!("last heard {}", table::moment(at)),
+            };
+            line(format!("  {name}  {}, {heard}", colored(&state)));
+        }
+        line_for_more(
+            &mut line,
+            &self.subscriptions,
+            "`ivesk-webhook subscriptions list`",
+        );
+        line(section("Feeds", self.feeds.len()));
+        for row in by_trouble(&self.feeds).take(SHOWN) {
+            let name = table::feed(row);
+            let state = colored(&table::state(row));
+            let documents = counted(row["documents"].as_u64().unwrap_or(0), "document");
+            let up_to_date = match (&row["incomplete"], &row["up_to_date_at"]) {
+                (Value::String(_), _) => {
+                    format!("incomplete ({})", table::cell(&row["incomplete"]))
+                }
+                (_, Value::Null) => "not pulled to its end yet".to_owned(),
+                (_, at) => format!("up to date {}", table::moment(at)),
+            };
+            line(format!("  {name}  {state}, {documents}, {up_to_date}"));
+        }
+        line_for_more(&mut line, &self.feeds, "`ivesk-webhook feeds list`");
+        line(section("Destinations", self.destinations.len()));
+        for row in by_trouble(&self.destinations).take(SHOWN) {
+            let name = table::cell(&row["name"]);
+            let state = colored(&table::state(row));
+            let (delivered, rejected) = (&row["delivered"], &row["rejected_now"]);
+            let behind = table::cell(&row["behind"]);
+            line(format!(
+                "  {name}  {state}, {delivered} delivered, {behind} waiting, {rejected} rejected"
+            ));
+        }
+        line_for_more(
+            &mut line,
+            &self.destinations,
+            "`ivesk-webhook destinations list`",
+        );
+        let items = self.needs_person();
+        if items.is_empty() {
+            line(styled(GOOD, "Nothing needs a person."));
+        } else {
+            line(styled(BAD, &format!("Needs a person: {}", items.len())));
+        }
+        for item in items.iter().take(SHOWN) {
+            let (subject, text) = (table::cell(&item["subject"]), table::cell(&item["text"]));
+            line(match text.contains(&subject) {
+                true => format!("  {text}"),
+                false => format!("  {subject}: {text}"),
+            });
+        }
+        if items.len() > SHOWN {
+            line(format!(
+                "  … and {} more: `status --json` lists all",
+                items.len() - SHOWN
+            ));
+        }
+        text
+    }
+
+    fn store(&self, config: &Config) -> String {
+        let place = match &config.store.url {
+            StoreUrl::Sqlite(path) => path.display().to_string(),
+            StoreUrl::Postgres(address) => address.to_string(),
+        };
+        let mut store = format!("{} {place}: ", styled(HEADING, "Store"));
+        match self.status["sequence"]["last"].as_u64() {
+            Some(versions) => store.push_str(&counted(versions, "document version")),
+            None if self.running => store.push_str("it can't be read"),
+            None => store.push_str("not created yet"),
+        }
+        if let Some(free) = self.status["free_bytes"].as_u64() {
+            const MIB: u64 = 1024 * 1024;
+            store.push_str(&format!(", {} MiB free on its disk", free / MIB));
+        }
+        store
+    }
+}
+
+fn section(name: &str, rows: usize) -> String {
+    match rows {
+        0 => format!("{}: none", styled(HEADING, name)),
+        _ => styled(HEADING, name),
+    }
+}
+
+fn line_for_more(line: &mut impl FnMut(String), rows: &[Value], command: &str) {
+    if rows.len() > SHOWN {
+        let more = rows.len() - SHOWN;
+        line(format!("  … and {more} more: {command}"));
+    }
+}
+
+/// Returns the rows, those that do not run first.
+fn by_trouble(rows: &[Value]) -> impl Iterator<Item = &Value> {
+    let is_well = |row: &Value| row["state"] == "active" && row["incomplete"].is_null();
+    let mut rows: Vec<&Value> = rows.iter().collect();
+    rows.sort_by_key(|row| is_well(row));
+    rows.into_iter()
+}
+
+/// Returns a state in its color.
+fn colored(state: &str) -> String {
+    let style: Style = match state {
+        "active" | "confirmed" => GOOD,
+        "requested" | "pending" => NOTE,
+        _ if state.starts_with("waiting") => NOTE,
+        _ => BAD,
+    };
+    styled(style, state)
+}
