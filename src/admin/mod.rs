@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
+use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -20,6 +21,7 @@ mod audit;
 mod certificates;
 mod destinations;
 mod documents;
+mod export;
 mod feeds;
 mod gaps;
 mod guard;
@@ -51,6 +53,7 @@ pub fn router(app: Arc<App>) -> Router {
     let admin = Admin {
         attempts: Arc::new(Attempts::default()),
         uses: Arc::new(Uses::new()),
+        exports: Arc::new(Semaphore::new(export::MAX_EXPORTS)),
         document: openapi::to_json(&api),
         app,
     };
@@ -88,6 +91,8 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(documents::search))
         .routes(routes!(documents::trace))
         .routes(routes!(documents::erase))
+        .routes(routes!(export::export))
+        .routes(routes!(export::fields))
         .routes(routes!(list::documents))
         .routes(routes!(list::outcome))
         .routes(routes!(destinations::destinations))
