@@ -17,7 +17,10 @@ use rustix::fs::{Mode, fchmod};
 
 use super::destination::DestinationResponse;
 use super::files::hex;
+use super::layout::{FilePath, NO_PDF};
 use crate::config::FileMode;
+use crate::domain::Queue;
+use crate::ivesk::Entry;
 use crate::private_files::{Dir, FOLDER_MODE, create_dir_all};
 use crate::store::Delivery;
 
@@ -27,14 +30,17 @@ const STORED: &str = ".files";
 const TEMPORARY: &str = "tmp";
 /// Age after which a temporary file counts as left behind by a crash.
 const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-/// Endings of file names: the document, its file, and the reason for a missing file.
+/// Longest JSON of a document that is read, to find out whose files have a name.
+const MAX_JSON_BYTES: u64 = 64 << 20;
+/// Endings of file names: the document, and its file.
 pub(super) const JSON: &str = ".json";
 pub(super) const PDF: &str = ".pdf";
-pub(super) const NO_PDF: &str = ".nopdf.txt";
 
 /// One document version to file.
 pub(super) struct Filing {
-    pub(super) paths: Vec<String>,
+    pub(super) document_id: String,
+    pub(super) queue: Queue,
+    pub(super) paths: Vec<FilePath>,
     pub(super) body: Vec<u8>,
     pub(super) earlier: Option<String>,
     pub(super) with_pdf: bool,
@@ -98,6 +104,8 @@ impl Drop for TemporaryFile {
 /// link in it is followed; a link in the path of the root is.
 pub(super) struct Disk {
     root: PathBuf,
+    /// Held while names are chosen that two documents could both prefer.
+    choosing: Mutex<()>,
     file_mode: Mode,
     folder_mode: Mode,
 }
@@ -119,8 +127,11 @@ impl Disk {
         let disk = Self::existing(path, mode)
             .map_err(|error| format!("its folder {}: {error}", path.display()))?;
         let checked = create_dir_all(&disk.root, disk.folder_mode).and_then(|()| {
-            let (stored, _) = disk.root()?.make_child(STORED, FOLDER_MODE)?;
+            let root = disk.root()?;
+            let (stored, _) = root.make_child(STORED, FOLDER_MODE)?;
             stored.make_child(TEMPORARY, FOLDER_MODE)?;
+            stored.sync()?;
+            root.sync()?;
             disk.remove_abandoned()?;
             let (_probe, file) = disk.temporary()?;
             file.sync_all()
@@ -133,6 +144,7 @@ impl Disk {
     fn existing(path: &Path, mode: FileMode) -> io::Result<Self> {
         Ok(Self {
             root: std::path::absolute(path)?,
+            choosing: Mutex::default(),
             file_mode: Mode::from_raw_mode(mode.of_files().into()),
             folder_mode: Mode::from_raw_mode(mode.of_folders().into()),
         })
@@ -273,51 +285,107 @@ impl Disk {
         Ok(Place { folder, stem })
     }
 
-    /// Returns true if an earlier attempt has filed everything already; finishes that attempt.
-    pub(super) fn finish_if_filed(&self, filing: &Filing) -> io::Result<bool> {
-        for path in &filing.paths {
-            let Some(place) = self.find(path)? else {
-                return Ok(false);
-            };
-            let Place { folder, .. } = &place;
-            let is_same = has_content(folder, &place.name(JSON), &filing.body)?;
-            let has_pdf =
-                folder.has_file(place.name(PDF))? && folder.about(place.name(NO_PDF))?.is_none();
-            if !is_same || (filing.with_pdf && !has_pdf) {
-                return Ok(false);
+    /// Returns the paths if an earlier attempt has filed everything already; finishes that attempt.
+    pub(super) fn finish_if_filed(&self, filing: &Filing) -> io::Result<Option<Vec<String>>> {
+        let mut filed = Vec::with_capacity(filing.paths.len());
+        for FilePath { preferred, own } in &filing.paths {
+            if self.is_filed(preferred, filing)? {
+                filed.push(preferred.clone());
+            } else if preferred != own && self.is_filed(own, filing)? {
+                filed.push(own.clone());
+            } else {
+                return Ok(None);
             }
         }
-        self.remove_earlier(filing, filing.with_pdf)?;
-        Ok(true)
+        self.remove_earlier(filing, &filed, filing.with_pdf)?;
+        Ok(Some(filed))
     }
 
-    /// Writes all files, the JSON last, then removes those of an earlier version.
-    pub(super) fn file(&self, filing: &Filing, attachment: &Attachment) -> io::Result<()> {
+    fn is_filed(&self, path: &str, filing: &Filing) -> io::Result<bool> {
+        let Some(place) = self.find(path)? else {
+            return Ok(false);
+        };
+        let Place { folder, .. } = &place;
+        let is_same = has_content(folder, &place.name(JSON), &filing.body)?;
+        let has_pdf =
+            folder.has_file(place.name(PDF))? && folder.about(place.name(NO_PDF))?.is_none();
+        Ok(is_same && (has_pdf || !filing.with_pdf))
+    }
+
+    /// Writes all files, the JSON last, then removes those of an earlier version; returns their paths.
+    pub(super) fn file(&self, filing: &Filing, attachment: &Attachment) -> io::Result<Vec<String>> {
         let has_pdf = matches!(attachment, Attachment::Pdf { .. });
         if let Attachment::Pdf { file, hash } = attachment {
             self.store(file, hash)?;
         }
+        let mut filed = Vec::with_capacity(filing.paths.len());
         for path in &filing.paths {
-            let place = self.make(path)?;
-            match attachment {
-                Attachment::Disabled => {}
-                Attachment::Pdf { file, hash } => self.attach(&place, file, hash)?,
-                Attachment::Missing(reason) => {
-                    let note = format!(
-                        "The PDF of this document is missing: {reason}.\n\
-                         A PDF of the same name belongs to an earlier version.\n"
-                    );
-                    self.write(&place, NO_PDF, note.as_bytes())?;
-                }
-            }
-            place.folder.sync()?;
-            self.write(&place, JSON, &filing.body)?;
-            if has_pdf {
-                place.folder.remove(place.name(NO_PDF))?;
-            }
-            place.folder.sync()?;
+            let _choosing = match path.preferred == path.own {
+                true => None,
+                // Whoever panicked has left the folder as a crash does.
+                false => Some(self.choosing.lock().unwrap_or_else(PoisonError::into_inner)),
+            };
+            let path = self.choose(path, filing, attachment)?;
+            self.file_at(path, filing, attachment)?;
+            filed.push(path.to_owned());
         }
-        self.remove_earlier(filing, has_pdf)
+        self.remove_earlier(filing, &filed, has_pdf)?;
+        Ok(filed)
+    }
+
+    fn file_at(&self, path: &str, filing: &Filing, attachment: &Attachment) -> io::Result<()> {
+        let place = self.make(path)?;
+        match attachment {
+            Attachment::Disabled => {}
+            Attachment::Pdf { file, hash } => self.attach(&place, file, hash)?,
+            Attachment::Missing(reason) => {
+                let note = format!(
+                    "The PDF of this document is missing: {reason}.\n\
+                     A PDF of the same name belongs to an earlier version.\n"
+                );
+                self.write(&place, NO_PDF, note.as_bytes())?;
+            }
+        }
+        place.folder.sync()?;
+        self.write(&place, JSON, &filing.body)?;
+        if matches!(attachment, Attachment::Pdf { .. }) {
+            place.folder.remove(place.name(NO_PDF))?;
+        }
+        place.folder.sync()
+    }
+
+    /// Returns the path to file a document at: the preferred one, unless files that are not its own
+    /// have that name. A PDF of the same content, such as the archiver's, is its own.
+    fn choose<'p>(
+        &self,
+        FilePath { preferred, own }: &'p FilePath,
+        filing: &Filing,
+        attachment: &Attachment,
+    ) -> io::Result<&'p str> {
+        let earlier = filing.earlier.as_deref().unwrap_or_default();
+        let was_here = |path: &str| {
+            earlier
+                .lines()
+                .any(|line| line.strip_suffix(JSON) == Some(path))
+        };
+        if preferred == own || was_here(own) {
+            return Ok(own);
+        }
+        let Some(place) = self.find(preferred)? else {
+            return Ok(preferred);
+        };
+        let is_free = if let Some(id) = id_of(&place, filing.queue)? {
+            id == filing.document_id
+        } else if place.folder.about(place.name(JSON))?.is_some() {
+            false
+        } else {
+            match (attachment, hash_of(&place.folder, &place.name(PDF))?) {
+                (Attachment::Disabled, _) | (_, None) => true,
+                (Attachment::Pdf { hash, .. }, Some(there)) => *hash == there,
+                (Attachment::Missing(_), Some(_)) => false,
+            }
+        };
+        Ok(if is_free { preferred } else { own })
     }
 
     fn write(&self, place: &Place, ending: &str, bytes: &[u8]) -> io::Result<()> {
@@ -345,7 +413,8 @@ impl Disk {
         let name = place.name(PDF);
         let earlier = hash_of(&place.folder, &name)?;
         if earlier.as_deref() == Some(hash) {
-            return Ok(());
+            // It may be a file of its own, which needs no second copy.
+            return self.remove_unused(hash);
         }
         let linked = match self.link_or_copy(&self.stored()?, &stored_name(hash)) {
             // Another document has just removed the stored PDF as unused.
@@ -416,10 +485,10 @@ impl Disk {
 
     /// Removes the files of an earlier version that had another path; its PDF only if another
     /// one has replaced it.
-    fn remove_earlier(&self, filing: &Filing, has_pdf: bool) -> io::Result<()> {
+    fn remove_earlier(&self, filing: &Filing, filed: &[String], has_pdf: bool) -> io::Result<()> {
         let earlier = filing.earlier.as_deref().unwrap_or_default().lines();
         for path in earlier.filter_map(|line| line.strip_suffix(JSON)) {
-            if filing.paths.iter().any(|new| new == path) {
+            if filed.iter().any(|new| new == path) {
                 continue;
             }
             let Some(place) = self.find_ours(path)? else {
@@ -528,6 +597,17 @@ fn has_content(folder: &Dir, name: &str, bytes: &[u8]) -> io::Result<bool> {
     file.take(bytes.len() as u64 + 1)
         .read_to_end(&mut content)?;
     Ok(content == bytes)
+}
+
+/// Returns the id of the document whose JSON is at a place; `None` if there is no such document.
+fn id_of(place: &Place, queue: Queue) -> io::Result<Option<String>> {
+    let Some(file) = open_if_file(&place.folder, &place.name(JSON))? else {
+        return Ok(None);
+    };
+    let mut json = Vec::new();
+    file.take(MAX_JSON_BYTES).read_to_end(&mut json)?;
+    let identity = Entry::parse(&json).and_then(|entry| entry.identity(queue).ok());
+    Ok(identity.map(|identity| identity.id))
 }
 
 /// Returns the SHA-256 of a file's content, or `None` if there is no such file.

@@ -86,15 +86,17 @@ impl Folder {
             );
         };
         let filing = Filing {
-            paths: self.plan.paths(delivery),
+            document_id: delivery.document_id.clone(),
+            queue: delivery.feed.queue,
+            paths: self.plan.file_paths(delivery),
             body: delivery.body.clone(),
             earlier: delivery.earlier_note.clone(),
             with_pdf: self.files.is_some(),
             _busy: busy,
         };
         let filing = match self.on_disk(filing, Disk::finish_if_filed).await {
-            Ok((filing, false)) => filing,
-            Ok((filing, true)) => return accepted(&filing),
+            Ok((filing, None)) => filing,
+            Ok((_, Some(paths))) => return accepted(&paths),
             Err(response) => return response,
         };
         let attachment = match self.fetch(delivery).await {
@@ -109,8 +111,25 @@ impl Folder {
         }
         let file = move |disk: &Disk, filing: &Filing| disk.file(filing, &attachment);
         match self.on_disk(filing, file).await {
-            Ok((filing, ())) => accepted(&filing),
+            Ok((filing, paths)) => {
+                self.warn_of_other_names(&filing, &paths);
+                accepted(&paths)
+            }
             Err(response) => response,
+        }
+    }
+
+    /// Tells which files could not have the names that they should.
+    fn warn_of_other_names(&self, filing: &Filing, paths: &[String]) {
+        for (path, chosen) in filing.paths.iter().zip(paths) {
+            if *chosen != path.preferred {
+                warn!(
+                    destination = %self.name, document.id = %filing.document_id,
+                    "document `{}` is filed with its id in its name: another file has the name that the archiver \
+                     would give it",
+                    filing.document_id
+                );
+            }
         }
     }
 
@@ -139,6 +158,13 @@ impl Folder {
                               working one";
                 Ok(Attachment::Missing(reason.to_owned()))
             }
+            Fetched::Cut(reason)
+                if delivery.link_timed_out || delivery.link_tries >= MAX_LINK_TRIES =>
+            {
+                Ok(Attachment::Missing(reason))
+            }
+            // A new link may lead to the whole file.
+            Fetched::Cut(_) => Err(DestinationResponse::LinkExpired),
             Fetched::Failed(response) => Err(response),
             Fetched::Disk(error) => Err(self.disk.unavailable(&error)),
         }
@@ -178,13 +204,9 @@ impl Destination for Folder {
     }
 }
 
-fn accepted(filing: &Filing) -> DestinationResponse {
-    let paths: Vec<String> = filing
-        .paths
-        .iter()
-        .map(|path| format!("{path}{JSON}"))
-        .collect();
+fn accepted(paths: &[String]) -> DestinationResponse {
+    let files: Vec<String> = paths.iter().map(|path| format!("{path}{JSON}")).collect();
     DestinationResponse::Accepted {
-        note: Some(paths.join("\n")),
+        note: Some(files.join("\n")),
     }
 }

@@ -167,6 +167,15 @@ impl<'a> Entry<'a> {
         companies
     }
 
+    /// Returns the parties that are marked as the user's own.
+    pub fn favorites(&self) -> Vec<Side> {
+        let sides = Side::FIELDS.into_iter();
+        sides
+            .filter(|(_, flag, _)| self.fields.flag(flag))
+            .map(|(side, ..)| side)
+            .collect()
+    }
+
     fn company(&self, field: &str) -> Option<Company> {
         Company::parse(&self.fields.text(field)?).ok()
     }
