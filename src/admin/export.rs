@@ -218,6 +218,13 @@ async fn documents(app: &App, query: &ExportQuery) -> Result<Documents, AdminErr
     let of_search = search_of(app, &search)?;
     let text = search_text(&search)?;
     let superseded = query.superseded.unwrap_or_default();
+    let after = query.after.unwrap_or_default();
+    if after < 0 {
+        return Err(AdminError::BadRequest(
+            "`after` is less than 0; write the last sequence number of an earlier export"
+                .to_owned(),
+        ));
+    }
     if !text.is_empty() {
         let mut rows = by_id_or_sequence(&app.store, &of_search, text).await?;
         if !rows.is_empty() {
@@ -233,7 +240,7 @@ async fn documents(app: &App, query: &ExportQuery) -> Result<Documents, AdminErr
         since: parse_moment("since", query.since.as_deref())?,
         until: parse_moment("until", query.until.as_deref())?,
         superseded,
-        after: query.after.unwrap_or_default(),
+        after,
     };
     let matches: crate::export::stream::Matches = if text.is_empty() {
         Box::new(|_| true)

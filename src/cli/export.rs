@@ -34,19 +34,48 @@ pub(super) struct Args {
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// What a row of the table is
-    #[arg(long, value_enum, default_value_t, requires = "format")]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        requires = "format",
+        conflicts_with = "dir"
+    )]
     per: Per,
     /// Columns of the table, separated by commas; `all`, or `field:NAME` for any other field of the JSON
-    #[arg(long, value_name = "NAMES", requires = "format")]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        requires = "format",
+        conflicts_with = "dir"
+    )]
     columns: Option<String>,
     /// What separates cells of CSV
-    #[arg(long, value_enum, default_value_t, requires = "format")]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        requires = "format",
+        conflicts_with = "dir"
+    )]
     separator: Separator,
     /// The sign before decimals in CSV
-    #[arg(long, value_enum, default_value_t, requires = "format")]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        requires = "format",
+        conflicts_with = "dir"
+    )]
     decimal: Decimal,
     /// The encoding of CSV
-    #[arg(long, value_enum, default_value_t, requires = "format")]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        requires = "format",
+        conflicts_with = "dir"
+    )]
     encoding: Encoding,
     /// Only documents of this account
     #[arg(long, value_parser = Account::parse)]
@@ -73,7 +102,7 @@ pub(super) struct Args {
     )]
     after: i64,
     /// In a table too, every version, also those that a newer one has replaced
-    #[arg(long, requires = "format")]
+    #[arg(long, requires = "format", conflicts_with = "dir")]
     all_versions: bool,
 }
 
