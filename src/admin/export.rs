@@ -51,7 +51,7 @@ pub(super) struct ExportQuery {
     pub(super) per: Option<Per>,
     /// Names of columns, separated by commas, or `all`; the usual ones if absent. `field:NAME` is any other
     /// field of the JSON, which may be a link: it needs the right `operate`.
-    #[param(max_length = 4000)]
+    #[param(max_length = 1000)]
     pub(super) columns: Option<String>,
     /// What separates cells of CSV.
     #[param(inline)]
