@@ -315,9 +315,6 @@ impl Disk {
     /// Writes all files, the JSON last, then removes those of an earlier version; returns their paths.
     pub(super) fn file(&self, filing: &Filing, attachment: &Attachment) -> io::Result<Vec<String>> {
         let has_pdf = matches!(attachment, Attachment::Pdf { .. });
-        if let Attachment::Pdf { file, hash } = attachment {
-            self.store(file, hash)?;
-        }
         let mut filed = Vec::with_capacity(filing.paths.len());
         for path in &filing.paths {
             let _choosing = match path.preferred == path.own {
@@ -413,9 +410,10 @@ impl Disk {
         let name = place.name(PDF);
         let earlier = hash_of(&place.folder, &name)?;
         if earlier.as_deref() == Some(hash) {
-            // It may be a file of its own, which needs no second copy.
-            return self.remove_unused(hash);
+            // It may be a file of the archiver, which needs no second copy.
+            return Ok(());
         }
+        self.store(fetched, hash)?;
         let linked = match self.link_or_copy(&self.stored()?, &stored_name(hash)) {
             // Another document has just removed the stored PDF as unused.
             Err(error) if error.kind() == ErrorKind::NotFound => {
