@@ -68,7 +68,7 @@ pub fn identity(text: &str) -> String {
 }
 
 /// Returns the longest prefix of `text` of at most `max_bytes`.
-fn truncate(text: &str, max_bytes: usize) -> &str {
+pub fn truncate(text: &str, max_bytes: usize) -> &str {
     let mut end = text.len().min(max_bytes);
     while !text.is_char_boundary(end) {
         end -= 1;

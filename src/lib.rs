@@ -24,6 +24,7 @@
 //! - [`alarms`]: notifies people when a problem begins, and again when it ends.
 //! - [`doctor`]: finds what keeps an installation from working, and names the fix.
 //! - [`erasure`]: erases documents, with their files in the folders of destinations.
+//! - [`export`]: writes documents as a table for spreadsheets, and tells which fields they carry.
 //! - [`trace`]: traces one document from its upload or first pull to its deliveries.
 //! - [`tunnel`]: finds the public address of a tunnel on this machine.
 //! - [`otlp`]: exports traces to a collector.
@@ -55,7 +56,8 @@
 //! ```text
 //! cli           -> every room
 //! service       -> admin, app, receiver, subscriptions, pull, delivery, uploads, alarms, erasure
-//! admin         -> app, alarms, doctor, receiver, subscriptions, pull, delivery, erasure, trace
+//! admin         -> app, alarms, doctor, receiver, subscriptions, pull, delivery, erasure, export,
+//!                  trace
 //! app           -> receiver, subscriptions
 //! doctor        -> receiver, subscriptions, delivery
 //! receiver      -> subscriptions
@@ -82,6 +84,7 @@ pub mod doctor;
 pub mod domain;
 pub mod egress;
 pub mod erasure;
+pub mod export;
 pub mod file_names;
 pub mod ivesk;
 pub mod metrics;

@@ -94,45 +94,17 @@ pub(super) async fn find(
     };
     let limit = page.limit()?;
     let search = DocumentSearch {
-        account: query
-            .account
-            .as_deref()
-            .filter(|name| !name.is_empty())
-            .map(|name| known_account(app, name))
-            .transpose()?,
-        queue: query.queue,
-        company: query
-            .company
-            .as_deref()
-            .filter(|code| !code.is_empty())
-            .map(parse_company)
-            .transpose()?,
-        document_id: None,
         before: Some(page.row(List::DOCUMENTS)?).filter(|before| *before > 0),
-        versions: BATCH,
+        ..search_of(app, query)?
     };
-    let text = query.q.as_deref().unwrap_or_default().trim();
-    if text.chars().count() > MAX_TEXT_CHARS {
-        return Err(AdminError::BadRequest(format!(
-            "`q` is longer than {MAX_TEXT_CHARS} characters"
-        )));
-    }
+    let text = search_text(query)?;
     let (rows, next) = if text.is_empty() {
         scan(&app.store, search, limit, |_| true).await?
     } else {
         // An id or sequence number is found by an index; only other text needs a scan.
         let identified = by_id_or_sequence(&app.store, &search, text).await?;
         if identified.is_empty() {
-            let text = text.to_lowercase();
-            let mentions = |row: &DocumentRow| {
-                row.feed.company.as_str().to_lowercase().contains(&text)
-                    || row
-                        .body
-                        .as_deref()
-                        .and_then(Entry::parse)
-                        .is_some_and(|entry| entry.mentions(&text))
-            };
-            scan(&app.store, search, limit, mentions).await?
+            scan(&app.store, search, limit, mentioning(text)).await?
         } else {
             (identified, None)
         }
@@ -143,9 +115,52 @@ pub(super) async fn find(
     })
 }
 
+/// Returns the search for everything that the query allows, whatever its text.
+///
+/// # Errors
+///
+/// If the account is unknown, or the company is no code.
+pub(super) fn search_of(app: &App, query: &SearchQuery) -> Result<DocumentSearch, AdminError> {
+    let account = query.account.as_deref().filter(|name| !name.is_empty());
+    let company = query.company.as_deref().filter(|code| !code.is_empty());
+    Ok(DocumentSearch {
+        account: account.map(|name| known_account(app, name)).transpose()?,
+        queue: query.queue,
+        company: company.map(parse_company).transpose()?,
+        document_id: None,
+        before: None,
+        versions: BATCH,
+    })
+}
+
+/// Returns the text that is searched for, which may be empty.
+///
+/// # Errors
+///
+/// If it is too long.
+pub(super) fn search_text(query: &SearchQuery) -> Result<&str, AdminError> {
+    let text = query.q.as_deref().unwrap_or_default().trim();
+    if text.chars().count() > MAX_TEXT_CHARS {
+        return Err(AdminError::BadRequest(format!(
+            "`q` is longer than {MAX_TEXT_CHARS} characters"
+        )));
+    }
+    Ok(text)
+}
+
+/// Returns a function that is true for versions which mention `text`, in letters of either case.
+pub(super) fn mentioning(text: &str) -> impl Fn(&DocumentRow) -> bool + Send + Sync + use<> {
+    let text = text.to_lowercase();
+    move |row| {
+        let mentions = |body| Entry::parse(body).is_some_and(|entry| entry.mentions(&text));
+        row.feed.company.as_str().to_lowercase().contains(&text)
+            || row.body.as_deref().is_some_and(mentions)
+    }
+}
+
 /// Returns the versions of the document with this id, or the version with this sequence
 /// number.
-async fn by_id_or_sequence(
+pub(super) async fn by_id_or_sequence(
     store: &Store,
     search: &DocumentSearch,
     text: &str,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
+use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -21,6 +22,7 @@ mod certificates;
 mod destinations;
 mod doctor;
 mod documents;
+mod export;
 mod feeds;
 mod gaps;
 mod guard;
@@ -52,6 +54,7 @@ pub fn router(app: Arc<App>) -> Router {
     let admin = Admin {
         attempts: Arc::new(Attempts::default()),
         uses: Arc::new(Uses::new()),
+        exports: Arc::new(Semaphore::new(export::MAX_EXPORTS)),
         document: openapi::to_json(&api),
         app,
     };
@@ -90,6 +93,8 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(documents::search))
         .routes(routes!(documents::trace))
         .routes(routes!(documents::erase))
+        .routes(routes!(export::export))
+        .routes(routes!(export::fields))
         .routes(routes!(list::documents))
         .routes(routes!(list::outcome))
         .routes(routes!(destinations::destinations))

@@ -92,7 +92,7 @@ const fn post(path: &'static str, needs: Needs, action: &'static str) -> Rule {
 }
 
 /// Every route that needs a right.
-const RULES: [Rule; 51] = [
+const RULES: [Rule; 53] = [
     get("/metrics", Metrics),
     get("/v1/status", Read),
     get("/v1/activity", Read),
@@ -132,6 +132,9 @@ const RULES: [Rule; 51] = [
     get("/v1/documents/search", Read),
     get("/v1/documents/trace", Read),
     post("/v1/documents/erase", Admin, "documents erase"),
+    // Fields that may hold links need more.
+    get("/v1/documents/export", Read),
+    get("/v1/documents/fields", Read),
     // Documents contain links to files.
     get("/v1/documents", List),
     work("/v1/documents/{id}/outcome", List),

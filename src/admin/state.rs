@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRef;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::attempts::Attempts;
 use super::uses::Uses;
@@ -15,6 +16,8 @@ pub(super) struct Admin {
     pub(super) app: Arc<App>,
     pub(super) attempts: Arc<Attempts>,
     pub(super) uses: Arc<Uses>,
+    /// Room for exports that run.
+    pub(super) exports: Arc<Semaphore>,
     /// The OpenAPI document, as JSON.
     pub(super) document: Bytes,
 }

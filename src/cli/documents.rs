@@ -1,8 +1,6 @@
 //! `documents`
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Subcommand;
 use serde::Serialize;
 
@@ -12,11 +10,9 @@ use super::printing;
 use super::table::{self, Table};
 use crate::config::Config;
 use crate::domain::{Account, Company, Queue};
-use crate::file_names::identity;
 use crate::ivesk::view::View;
-use crate::private_files::{FOLDER_MODE, create_dir_all, write};
 use crate::service::open_store_for_reading;
-use crate::store::{DocumentFilter, DocumentRow, Store};
+use crate::store::{DocumentFilter, DocumentRow, DocumentSearch, Store};
 use crate::trace::Trace;
 use crate::visible::visible;
 
@@ -69,52 +65,63 @@ enum Read {
         #[arg(long)]
         json: bool,
     },
-    /// Write the JSON of each version to a file: DIR/<company>/<sequence>-<id>.json
-    Export {
-        /// Folder for the files; created if missing
-        dir: PathBuf,
-        #[command(flatten)]
-        selection: Selection,
+    /// Write documents as a table to standard output, or the JSON of each version to a file
+    ///
+    /// With `--format`, a row for each document or line, in its current version: docs/export.md lists the
+    /// columns, and tells which of them are proven. With DIR, every version's JSON as Įvesk.lt sent it:
+    /// DIR/<company>/<sequence>-<id>.json.
+    #[command(after_help = super::export::EXAMPLES)]
+    Export(super::export::Args),
+    /// Show which fields stored documents carry, with their types and how often they are filled
+    ///
+    /// Little of Įvesk.lt's JSON is proven: this shows which expected fields it has, and which never
+    /// occurred. No values are shown.
+    Fields {
+        /// Only documents of this account
+        #[arg(long, value_parser = Account::parse)]
+        account: Option<Account>,
+        /// Only documents of this queue
+        #[arg(long, value_enum)]
+        queue: Option<Queue>,
+        /// Only documents of this company
+        #[arg(long, value_name = "CODE", value_parser = Company::parse)]
+        company: Option<Company>,
+        /// Read at most this many versions, the newest first; all if absent
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        newest: Option<u64>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
     },
 }
 
-/// The documents to list or export.
+/// The documents to list.
 #[derive(Debug, clap::Args)]
 struct Selection {
     /// Only documents of this account
-    #[arg(long)]
-    account: Option<String>,
+    #[arg(long, value_parser = Account::parse)]
+    account: Option<Account>,
     /// Only documents of this queue
     #[arg(long, value_enum)]
     queue: Option<Queue>,
     /// Only documents of this company
-    #[arg(long, value_name = "CODE")]
-    company: Option<String>,
+    #[arg(long, value_name = "CODE", value_parser = Company::parse)]
+    company: Option<Company>,
     /// Only versions after this sequence number
     #[arg(long, value_name = "SEQUENCE")]
     after: Option<i64>,
 }
 
 impl Selection {
-    fn filter(&self) -> Result<DocumentFilter, Failure> {
-        Ok(DocumentFilter {
-            account: self
-                .account
-                .as_deref()
-                .map(Account::parse)
-                .transpose()
-                .map_err(Failure::usage)?,
+    fn filter(self) -> DocumentFilter {
+        DocumentFilter {
+            account: self.account,
             queue: self.queue,
-            company: self
-                .company
-                .as_deref()
-                .map(Company::parse)
-                .transpose()
-                .map_err(Failure::usage)?,
+            company: self.company,
             document_id: None,
             after: self.after,
             limit: BATCH_ROWS,
-        })
+        }
     }
 }
 
@@ -131,15 +138,30 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             selection,
             limit,
             json: false,
-        } => list(store.as_ref(), selection.filter()?, limit).await,
+        } => list(store.as_ref(), selection.filter(), limit).await,
         Read::List {
             selection,
             json: true,
             ..
-        } => list_json(store.as_ref(), selection.filter()?).await,
+        } => list_json(store.as_ref(), selection.filter()).await,
         Read::Show { document } => show(store.as_ref(), &document).await,
         Read::Trace { document, json } => trace(store.as_ref(), &document, json).await,
-        Read::Export { dir, selection } => export(store.as_ref(), selection.filter()?, &dir).await,
+        Read::Export(args) => super::export::run(&store, args).await,
+        Read::Fields {
+            account,
+            queue,
+            company,
+            newest,
+            json,
+        } => {
+            let search = DocumentSearch {
+                account,
+                queue,
+                company,
+                ..DocumentSearch::default()
+            };
+            super::fields::run(&store, search, newest, json).await
+        }
     };
     store.close().await?;
     outcome
@@ -352,37 +374,4 @@ fn print_trace(trace: &Trace) {
         ]);
     }
     println!("{table}\n");
-}
-
-async fn export(store: &Store, filter: DocumentFilter, dir: &Path) -> Result<Exit, Failure> {
-    let mut written = 0_u64;
-    let mut without_body = 0_u64;
-    for_each(store, filter, |row| {
-        let Some(body) = &row.body else {
-            without_body += 1;
-            return Ok(());
-        };
-        let folder = dir.join(identity(match row.feed.company.as_str() {
-            "" => row.feed.queue.as_str(),
-            company => company,
-        }));
-        create_dir_all(&folder, FOLDER_MODE)
-            .with_context(|| format!("failed to create {}", folder.display()))?;
-        let file = folder.join(format!(
-            "{}-{}.json",
-            row.sequence,
-            identity(&row.document_id)
-        ));
-        write(&file, body).with_context(|| format!("failed to write {}", file.display()))?;
-        written += 1;
-        Ok(())
-    })
-    .await?;
-    println!("Wrote {written} document versions to {}.", dir.display());
-    if without_body > 0 {
-        println!(
-            "Left out {without_body}, whose JSON was removed after `retention.documents`, or that were erased."
-        );
-    }
-    Ok(Exit::Done)
 }

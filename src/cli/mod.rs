@@ -25,8 +25,10 @@ pub mod doctor;
 pub mod documents;
 pub mod emulator;
 mod erase;
+mod export;
 mod feed_gaps;
 pub mod feeds;
+mod fields;
 pub mod globals;
 pub mod import_errors;
 pub mod init;
@@ -134,7 +136,7 @@ pub enum Command {
     Destinations(destinations::Args),
     /// Find problems of this installation and how to fix them
     Doctor(doctor::Args),
-    /// List, show, trace, export or erase stored documents
+    /// List, show, trace, export or erase stored documents, or show their fields
     Documents(documents::Args),
     /// Run an emulated Įvesk.lt, SNS and S3
     Emulator(emulator::Args),

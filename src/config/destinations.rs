@@ -218,6 +218,8 @@ pub enum FolderLayout {
     /// `archiver`: `<company>/<YYYY-MM>/<Pirkimai|Pardavimai>/`, as the vendor's own
     /// archiver lays them out.
     Archiver,
+    /// `archiver-names`: the same with exactly the archiver's names.
+    ArchiverNames,
 }
 
 /// Reads `[destinations.NAME]`.
@@ -459,11 +461,16 @@ fn folder(layers: &mut Layers<'_>, name: &DestinationName) -> Option<Destination
         |text| match text {
             "company" => Ok(FolderLayout::Company),
             "archiver" => Ok(FolderLayout::Archiver),
-            _ => Err("is neither \"company\" nor \"archiver\"; write one of them".to_owned()),
+            "archiver-names" => Ok(FolderLayout::ArchiverNames),
+            _ => Err(
+                "is not \"company\", \"archiver\" or \"archiver-names\"; write one of them"
+                    .to_owned(),
+            ),
         },
         |layout| match layout {
             FolderLayout::Company => "company".into(),
             FolderLayout::Archiver => "archiver".into(),
+            FolderLayout::ArchiverNames => "archiver-names".into(),
         },
     );
     let files = layers.read(

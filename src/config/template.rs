@@ -252,7 +252,7 @@ const HEAD: &str = r##"# Settings of ivesk-webhook. This file contains tokens: o
 #[destinations.archive]  # example
 #kind = "folder"  # example
 #path = "archive"  # example
-# "archiver" files by month, purchases and sales apart, as Įvesk.lt's own archiver does.
+# "archiver" files by month, purchases and sales apart, as Įvesk.lt's own archiver does; "archiver-names" with exactly its names.
 #layout = "company"  # example
 #files = true  # example
 # A larger PDF is left out. 64 MiB.

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rustix::fs::{Access, access};
 use serde_json::Value;
 
 use super::destination::{Destination, DestinationResponse};
@@ -44,7 +43,6 @@ impl Command {
         // An empty path is the folder that the service was started in.
         let folder = whole(&Path::new(".").join(folder))?;
         let path = whole(program)?;
-        check(&path)?;
         let mut environment = program::base_environment(service);
         for name in passed {
             let value = service.get(name).ok_or_else(|| {
@@ -52,6 +50,8 @@ impl Command {
             })?;
             environment.insert(name.clone(), value.clone());
         }
+        program::check(&path, &environment)
+            .map_err(|reason| format!("`program` {} {reason}", path.display()))?;
         Ok(Self {
             program: Program {
                 path,
@@ -86,7 +86,7 @@ impl Destination for Command {
         ];
         match self.program.run(input, &variables).await {
             Ok(finished) => classify(&finished),
-            Err(error @ ProgramError::Start(_)) => {
+            Err(error @ (ProgramError::Unrunnable(_) | ProgramError::Start(_))) => {
                 DestinationResponse::unavailable(format!("{} {error}", self.program.path.display()))
             }
             Err(ProgramError::Wait(error)) => DestinationResponse::unavailable(format!(
@@ -97,19 +97,6 @@ impl Destination for Command {
             )),
         }
     }
-}
-
-/// Checks that the program exists and is executable for the service's user.
-fn check(program: &Path) -> Result<(), String> {
-    let shown = program.display();
-    let about = std::fs::metadata(program)
-        .map_err(|error| format!("`program` {shown} can't be found: {error}"))?;
-    if !about.is_file() {
-        return Err(format!("`program` {shown} is not a file"));
-    }
-    access(program, Access::EXEC_OK).map_err(|_| {
-        format!("`program` {shown} can't be run; make it executable for the service's user")
-    })
 }
 
 /// Returns the response that a program's end means.

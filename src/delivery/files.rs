@@ -20,6 +20,8 @@ use crate::ivesk::upload::s3_code;
 /// Length of the head of a PDF that must contain `%PDF-` (ISO 32000-1, annex H,
 /// implementation note 13).
 const HEAD_BYTES: usize = 1024;
+/// Length of the end of a PDF that must contain `%%EOF` (implementation note 18 there).
+const END_BYTES: usize = 1024;
 /// Age up to which a link counts as new: an error behind a new link has another cause than
 /// expiry.
 const NEW_LINK_AGE: Duration = Duration::from_secs(10 * 60);
@@ -38,6 +40,8 @@ pub(super) struct Files {
 pub(super) enum Fetched {
     /// A PDF was written to the file; its SHA-256 in hexadecimal digits.
     Pdf(String),
+    /// The file begins as a PDF and does not end as one; the problem.
+    Cut(String),
     /// The file is not available and a retry would not help; the reason.
     Missing(String),
     /// The fetch failed and is retried later.
@@ -112,6 +116,7 @@ impl Files {
             return too_large();
         }
         let mut head = Vec::with_capacity(HEAD_BYTES);
+        let mut end = Vec::with_capacity(END_BYTES);
         let mut digest = Context::new(&SHA256);
         let mut bytes = 0_u64;
         loop {
@@ -125,6 +130,8 @@ impl Files {
                 return too_large();
             }
             head.extend_from_slice(&chunk[..chunk.len().min(HEAD_BYTES - head.len())]);
+            end.extend_from_slice(&chunk[chunk.len().saturating_sub(END_BYTES)..]);
+            end.drain(..end.len().saturating_sub(END_BYTES));
             digest.update(&chunk);
             if let Err(error) = file.write_all(&chunk).await {
                 return Fetched::Disk(error);
@@ -136,6 +143,13 @@ impl Files {
                 Some(_) => Fetched::Failed(DestinationResponse::LinkExpired),
                 None => Fetched::Missing("the file behind its link is not a PDF".to_owned()),
             };
+        }
+        // Half a file is a whole answer if it was cut before it came to the file host, or if nobody
+        // told its length.
+        if !end.windows(5).any(|part| part == b"%%EOF") {
+            return Fetched::Cut(format!(
+                "the file behind its link is cut off: its {bytes} bytes begin as a PDF, and no `%%EOF` ends them"
+            ));
         }
         if let Err(error) = file.sync_all().await {
             return Fetched::Disk(error);

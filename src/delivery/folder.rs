@@ -1,47 +1,22 @@
 //! Delivers to a folder: JSON files, each with its PDF beside it.
-//!
-//! A JSON file appears last: everything that belongs to it is in place and synced before
-//! the JSON is renamed to its name. Unfinished files are in `.files/tmp`, and the PDFs
-//! themselves in `.files`, each content once; the names that people read are hard links to
-//! them.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_lc_rs::digest::{Context, SHA256};
-use rustix::fs::{Mode, fchmod};
 use tracing::warn;
 
 use super::destination::{Destination, DestinationResponse};
-use super::files::{Fetched, Files, hex};
-use crate::config::{Config, DestinationConfig, DestinationKind, FileMode, FolderLayout};
-use crate::domain::{Clock, Company, DestinationName, Moment, Queue};
-use crate::file_names::{self, component, identity};
+use super::disk::{Attachment, BusyGuard, Disk, Filing, JSON};
+use super::files::{Fetched, Files};
+use super::layout::Plan;
+use crate::config::{Config, DestinationConfig, DestinationKind};
+use crate::domain::{Clock, DestinationName};
 use crate::ivesk::Entry;
-use crate::ivesk::document::Side;
-use crate::ivesk::view::View;
-use crate::private_files::{Dir, FOLDER_MODE, create_dir_all};
 use crate::store::Delivery;
 
-/// Folder of PDFs by the hash of their content. No company's folder begins with a dot.
-const STORED: &str = ".files";
-/// Folder in it of files that are being written.
-const TEMPORARY: &str = "tmp";
-/// Age after which a temporary file counts as left behind by a crash.
-const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-/// Longest date in a file name, in bytes.
-const MAX_DATE_BYTES: usize = 20;
-/// Longest document number or party name in a file name, in bytes.
-const MAX_PART_BYTES: usize = 55;
-/// Endings of file names: the document, its file, and the reason for a missing file.
-const JSON: &str = ".json";
-const PDF: &str = ".pdf";
-const NO_PDF: &str = ".nopdf.txt";
 /// Pulls for a new link before a document is filed without its PDF.
 const MAX_LINK_TRIES: u32 = 5;
 
@@ -111,15 +86,17 @@ impl Folder {
             );
         };
         let filing = Filing {
-            paths: self.plan.paths(delivery),
+            document_id: delivery.document_id.clone(),
+            queue: delivery.feed.queue,
+            paths: self.plan.file_paths(delivery),
             body: delivery.body.clone(),
             earlier: delivery.earlier_note.clone(),
             with_pdf: self.files.is_some(),
             _busy: busy,
         };
         let filing = match self.on_disk(filing, Disk::finish_if_filed).await {
-            Ok((filing, false)) => filing,
-            Ok((filing, true)) => return accepted(&filing),
+            Ok((filing, None)) => filing,
+            Ok((_, Some(paths))) => return accepted(&paths),
             Err(response) => return response,
         };
         let attachment = match self.fetch(delivery).await {
@@ -134,8 +111,25 @@ impl Folder {
         }
         let file = move |disk: &Disk, filing: &Filing| disk.file(filing, &attachment);
         match self.on_disk(filing, file).await {
-            Ok((filing, ())) => accepted(&filing),
+            Ok((filing, paths)) => {
+                self.warn_of_other_names(&filing, &paths);
+                accepted(&paths)
+            }
             Err(response) => response,
+        }
+    }
+
+    /// Tells which files could not have the names that they should.
+    fn warn_of_other_names(&self, filing: &Filing, paths: &[String]) {
+        for (path, chosen) in filing.paths.iter().zip(paths) {
+            if *chosen != path.preferred {
+                warn!(
+                    destination = %self.name, document.id = %filing.document_id,
+                    "document `{}` is filed with its id in its name: another file has the name that the archiver \
+                     would give it",
+                    filing.document_id
+                );
+            }
         }
     }
 
@@ -164,6 +158,13 @@ impl Folder {
                               working one";
                 Ok(Attachment::Missing(reason.to_owned()))
             }
+            Fetched::Cut(reason)
+                if delivery.link_timed_out || delivery.link_tries >= MAX_LINK_TRIES =>
+            {
+                Ok(Attachment::Missing(reason))
+            }
+            // A new link may lead to the whole file.
+            Fetched::Cut(_) => Err(DestinationResponse::LinkExpired),
             Fetched::Failed(response) => Err(response),
             Fetched::Disk(error) => Err(self.disk.unavailable(&error)),
         }
@@ -203,615 +204,9 @@ impl Destination for Folder {
     }
 }
 
-fn accepted(filing: &Filing) -> DestinationResponse {
-    let paths: Vec<String> = filing
-        .paths
-        .iter()
-        .map(|path| format!("{path}{JSON}"))
-        .collect();
+fn accepted(paths: &[String]) -> DestinationResponse {
+    let files: Vec<String> = paths.iter().map(|path| format!("{path}{JSON}")).collect();
     DestinationResponse::Accepted {
-        note: Some(paths.join("\n")),
-    }
-}
-
-/// The layout of the folder.
-struct Plan {
-    layout: FolderLayout,
-    /// True if several accounts file here; each gets a folder of its own.
-    by_account: bool,
-}
-
-impl Plan {
-    /// Returns the paths of a document, relative to the folder and without an ending: one for
-    /// each of our companies that it names.
-    fn paths(&self, delivery: &Delivery) -> Vec<String> {
-        let entry = Entry::parse(&delivery.body);
-        let entry = entry.as_ref();
-        let companies = match delivery.feed.queue {
-            Queue::Exported => vec![delivery.feed.company.clone()],
-            Queue::Digitized => entry.map(Entry::companies).unwrap_or_default(),
-        };
-        let view = entry.map(Entry::view).unwrap_or_default();
-        let path = |company: &Company| {
-            let side = entry.and_then(|entry| entry.side(company));
-            self.path(delivery, &view, side, company)
-        };
-        if companies.is_empty() {
-            return vec![path(&Company::mixed())];
-        }
-        companies.iter().map(path).collect()
-    }
-
-    fn path(
-        &self,
-        delivery: &Delivery,
-        view: &View,
-        side: Option<Side>,
-        company: &Company,
-    ) -> String {
-        let id = identity(&delivery.document_id);
-        let part = |text: &Option<String>, max_bytes| {
-            let text = text.as_deref().filter(|text| !text.trim().is_empty());
-            text.map(|text| component(text, max_bytes))
-        };
-        let number = part(&view.number, MAX_PART_BYTES);
-        let mut folders = Vec::new();
-        if self.by_account {
-            folders.push(identity(delivery.feed.account.as_str()));
-        }
-        folders.push(match company.as_str() {
-            "" => delivery.feed.queue.as_str().to_owned(),
-            code => identity(code),
-        });
-        let (parts, separator) = match self.layout {
-            FolderLayout::Company => (vec![number], "-"),
-            FolderLayout::Archiver => {
-                folders.push(month(delivery, view));
-                let (folder, other) = match side {
-                    Some(Side::Buyer) => ("Pirkimai", &view.seller),
-                    Some(Side::Seller) => ("Pardavimai", &view.buyer),
-                    None => ("Kiti", &view.seller),
-                };
-                folders.push(folder.to_owned());
-                let date = part(&view.date, MAX_DATE_BYTES);
-                (vec![date, number, part(other, MAX_PART_BYTES)], " ")
-            }
-        };
-        let parts: Vec<String> = parts.into_iter().flatten().chain([id]).collect();
-        let name = parts.join(separator);
-        debug_assert!(name.len() + NO_PDF.len() <= file_names::MAX_BYTES);
-        folders.push(name);
-        folders.join("/")
-    }
-}
-
-/// Returns `YYYY-MM` of the document's own date, else of its version, else of the time when it
-/// was stored.
-fn month(delivery: &Delivery, view: &View) -> String {
-    let is_month = |text: &&str| {
-        text.bytes().enumerate().all(|(at, byte)| match at {
-            4 => byte == b'-',
-            _ => byte.is_ascii_digit(),
-        })
-    };
-    let of = |text: &str| text.get(..7).filter(is_month).map(str::to_owned);
-    let own = view.date.as_deref().and_then(of);
-    let version = || of(Moment::read(&delivery.version)?.as_str());
-    let stored = || of(&delivery.stored_at.to_string());
-    own.or_else(version)
-        .or_else(stored)
-        .unwrap_or_else(|| "0000-00".to_owned())
-}
-
-/// One document version to file.
-struct Filing {
-    paths: Vec<String>,
-    body: Vec<u8>,
-    earlier: Option<String>,
-    with_pdf: bool,
-    _busy: BusyGuard,
-}
-
-/// Marks a document as being written. Writing can't be interrupted, so it may outlast its
-/// attempt, and must not overwrite what a later attempt writes.
-struct BusyGuard {
-    busy: Arc<Mutex<HashSet<String>>>,
-    document: String,
-}
-
-impl BusyGuard {
-    /// Returns `None` if an earlier attempt is still writing the document.
-    fn acquire(busy: &Arc<Mutex<HashSet<String>>>, delivery: &Delivery) -> Option<Self> {
-        let document = format!("{}/{}", delivery.feed, delivery.document_id);
-        let is_first = busy
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(document.clone());
-        is_first.then(|| Self {
-            busy: Arc::clone(busy),
-            document,
-        })
-    }
-}
-
-impl Drop for BusyGuard {
-    fn drop(&mut self) {
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        busy.remove(&self.document);
-    }
-}
-
-/// The file that belongs to a document.
-enum Attachment {
-    /// The settings disable files; existing ones are left alone.
-    Disabled,
-    /// A fetched PDF.
-    Pdf { file: TemporaryFile, hash: String },
-    /// No PDF; the reason.
-    Missing(String),
-}
-
-/// A file that is removed on drop.
-struct TemporaryFile {
-    folder: Dir,
-    name: String,
-}
-
-impl Drop for TemporaryFile {
-    fn drop(&mut self) {
-        let _ = self.folder.remove(&self.name);
-    }
-}
-
-/// The folder on the disk. Every method may block.
-///
-/// Others may write in it too. So its folders are opened one after another from the root on, and no
-/// link in it is followed; a link in the path of the root is.
-struct Disk {
-    root: PathBuf,
-    file_mode: Mode,
-    folder_mode: Mode,
-}
-
-/// The folder of a document's files, and their name without an ending.
-struct Place {
-    folder: Dir,
-    stem: String,
-}
-
-impl Place {
-    fn name(&self, ending: &str) -> String {
-        format!("{}{ending}", self.stem)
-    }
-}
-
-impl Disk {
-    fn open(path: &Path, mode: FileMode) -> Result<Self, String> {
-        let disk = Self::existing(path, mode)
-            .map_err(|error| format!("its folder {}: {error}", path.display()))?;
-        let checked = create_dir_all(&disk.root, disk.folder_mode).and_then(|()| {
-            let (stored, _) = disk.root()?.make_child(STORED, FOLDER_MODE)?;
-            stored.make_child(TEMPORARY, FOLDER_MODE)?;
-            disk.remove_abandoned()?;
-            let (_probe, file) = disk.temporary()?;
-            file.sync_all()
-        });
-        checked.map_err(|error| disk.describe(&error))?;
-        Ok(disk)
-    }
-
-    /// Returns the folder of a destination as it is, without making anything.
-    fn existing(path: &Path, mode: FileMode) -> io::Result<Self> {
-        Ok(Self {
-            root: std::path::absolute(path)?,
-            file_mode: Mode::from_raw_mode(mode.of_files().into()),
-            folder_mode: Mode::from_raw_mode(mode.of_folders().into()),
-        })
-    }
-
-    fn root(&self) -> io::Result<Dir> {
-        Dir::open(&self.root)
-    }
-
-    /// Opens the folder of PDFs by the hash of their content.
-    fn stored(&self) -> io::Result<Dir> {
-        self.root()?.child(STORED)
-    }
-
-    /// Removes temporary files that a crash left behind; younger ones may be another process's.
-    fn remove_abandoned(&self) -> io::Result<()> {
-        let folder = self.stored()?.child(TEMPORARY)?;
-        for entry in fs::read_dir(self.root.join(STORED).join(TEMPORARY))? {
-            let entry = entry?;
-            let modified = entry.metadata().and_then(|metadata| metadata.modified());
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "the file's time is the machine's too"
-            )]
-            let age = modified.map(|modified| SystemTime::now().duration_since(modified));
-            if matches!(age, Ok(Ok(age)) if age > ABANDONED_AFTER) {
-                folder.remove(entry.file_name())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the name of a temporary file, which is not in use.
-    fn temporary_name(&self) -> io::Result<TemporaryFile> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-        Ok(TemporaryFile {
-            folder: self.stored()?.child(TEMPORARY)?,
-            name: hex(&bytes),
-        })
-    }
-
-    /// Creates a temporary file. It has its final permissions: only this user may enter its folder.
-    fn temporary(&self) -> io::Result<(TemporaryFile, File)> {
-        let temporary = self.temporary_name()?;
-        let file = temporary.folder.create_new(&temporary.name)?;
-        fchmod(&file, self.file_mode)?;
-        Ok((temporary, file))
-    }
-
-    /// Describes a problem with the folder and its fix.
-    fn describe(&self, error: &io::Error) -> String {
-        let problem = match error.kind() {
-            ErrorKind::NotFound | ErrorKind::NotADirectory => {
-                "is missing or was replaced; is its disk mounted? Restarting the service creates it \
-                 again"
-            }
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                "is not writable; give the service's user write access"
-            }
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "is full; free some space there",
-            ErrorKind::CrossesDevices => {
-                "spans several file systems, so files can't be moved into it; keep all of it on one"
-            }
-            ErrorKind::InvalidInput => {
-                "contains something that the service did not put there; replace it by a folder"
-            }
-            _ => "can't be used; check the disk",
-        };
-        format!("its folder {} {problem} ({error})", self.root.display())
-    }
-
-    fn unavailable(&self, error: &io::Error) -> DestinationResponse {
-        DestinationResponse::unavailable(self.describe(error))
-    }
-
-    /// Opens the place of a path; `None` if its folder does not exist.
-    fn find(&self, path: &str) -> io::Result<Option<Place>> {
-        let (folders, stem) = split(path);
-        let mut folder = self.root()?;
-        for name in folders {
-            folder = match folder.child(name) {
-                Ok(child) => child,
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            };
-        }
-        Ok(Some(Place { folder, stem }))
-    }
-
-    /// Opens the place of a path that a note names; `None` if nothing of ours can be there.
-    fn find_ours(&self, path: &str) -> io::Result<Option<Place>> {
-        if !is_ours(path) {
-            return Ok(None);
-        }
-        match self.find(path) {
-            // A link has taken its place: what it leads to is not ours.
-            Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(None),
-            other => other,
-        }
-    }
-
-    /// Removes the files that belong to a line of a note, each if it is a regular file; returns
-    /// their number.
-    fn erase(&self, line: &str) -> io::Result<usize> {
-        let Some(path) = line.strip_suffix(JSON) else {
-            return Ok(0);
-        };
-        let Some(place) = self.find_ours(path)? else {
-            return Ok(0);
-        };
-        let mut removed = 0;
-        for ending in [JSON, NO_PDF, PDF] {
-            if !place.folder.has_file(place.name(ending))? {
-                continue;
-            }
-            match ending {
-                PDF => self.remove_pdf(&place)?,
-                _ => place.folder.remove(place.name(ending))?,
-            }
-            removed += 1;
-        }
-        place.folder.sync()?;
-        Ok(removed)
-    }
-
-    /// Opens the place of a path, creates its folders, and syncs the name of each new one.
-    fn make(&self, path: &str) -> io::Result<Place> {
-        let (folders, stem) = split(path);
-        let mut folder = self.root()?;
-        for name in folders {
-            let (child, created) = folder.make_child(name, self.folder_mode)?;
-            if created {
-                folder.sync()?;
-            }
-            folder = child;
-        }
-        Ok(Place { folder, stem })
-    }
-
-    /// Returns true if an earlier attempt has filed everything already; finishes that attempt.
-    fn finish_if_filed(&self, filing: &Filing) -> io::Result<bool> {
-        for path in &filing.paths {
-            let Some(place) = self.find(path)? else {
-                return Ok(false);
-            };
-            let Place { folder, .. } = &place;
-            let is_same = has_content(folder, &place.name(JSON), &filing.body)?;
-            let has_pdf =
-                folder.has_file(place.name(PDF))? && folder.about(place.name(NO_PDF))?.is_none();
-            if !is_same || (filing.with_pdf && !has_pdf) {
-                return Ok(false);
-            }
-        }
-        self.remove_earlier(filing, filing.with_pdf)?;
-        Ok(true)
-    }
-
-    /// Writes all files, the JSON last, then removes those of an earlier version.
-    fn file(&self, filing: &Filing, attachment: &Attachment) -> io::Result<()> {
-        let has_pdf = matches!(attachment, Attachment::Pdf { .. });
-        if let Attachment::Pdf { file, hash } = attachment {
-            self.store(file, hash)?;
-        }
-        for path in &filing.paths {
-            let place = self.make(path)?;
-            match attachment {
-                Attachment::Disabled => {}
-                Attachment::Pdf { file, hash } => self.attach(&place, file, hash)?,
-                Attachment::Missing(reason) => {
-                    let note = format!(
-                        "The PDF of this document is missing: {reason}.\n\
-                         A PDF of the same name belongs to an earlier version.\n"
-                    );
-                    self.write(&place, NO_PDF, note.as_bytes())?;
-                }
-            }
-            place.folder.sync()?;
-            self.write(&place, JSON, &filing.body)?;
-            if has_pdf {
-                place.folder.remove(place.name(NO_PDF))?;
-            }
-            place.folder.sync()?;
-        }
-        self.remove_earlier(filing, has_pdf)
-    }
-
-    fn write(&self, place: &Place, ending: &str, bytes: &[u8]) -> io::Result<()> {
-        let (temporary, mut file) = self.temporary()?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        let TemporaryFile { folder, name } = &temporary;
-        folder.rename(name, &place.folder, place.name(ending))
-    }
-
-    /// Stores a fetched PDF under its hash, unless an intact copy exists.
-    fn store(&self, fetched: &TemporaryFile, hash: &str) -> io::Result<()> {
-        let stored = self.stored()?;
-        let name = stored_name(hash);
-        if hash_of(&stored, &name)?.as_deref() == Some(hash) {
-            return Ok(());
-        }
-        let linked = self.link_or_copy(&fetched.folder, &fetched.name)?;
-        linked.folder.rename(&linked.name, &stored, name)?;
-        stored.sync()
-    }
-
-    /// Links the stored PDF under the name that people read.
-    fn attach(&self, place: &Place, fetched: &TemporaryFile, hash: &str) -> io::Result<()> {
-        let name = place.name(PDF);
-        let earlier = hash_of(&place.folder, &name)?;
-        if earlier.as_deref() == Some(hash) {
-            return Ok(());
-        }
-        let linked = match self.link_or_copy(&self.stored()?, &stored_name(hash)) {
-            // Another document has just removed the stored PDF as unused.
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.link_or_copy(&fetched.folder, &fetched.name)?
-            }
-            other => other?,
-        };
-        linked.folder.rename(&linked.name, &place.folder, name)?;
-        match earlier {
-            Some(earlier) => self.remove_unused(&earlier),
-            None => Ok(()),
-        }
-    }
-
-    /// Gives the file `name` of `folder` a second, temporary name, or copies it if the file system
-    /// has no hard links.
-    fn link_or_copy(&self, folder: &Dir, name: &str) -> io::Result<TemporaryFile> {
-        let linked = self.temporary_name()?;
-        match folder.link(name, &linked.folder, &linked.name) {
-            Ok(()) => Ok(linked),
-            Err(error) if error.kind() == ErrorKind::NotFound => Err(error),
-            Err(_) => {
-                let (temporary, mut copy) = self.temporary()?;
-                io::copy(&mut folder.open_file(name)?, &mut copy)?;
-                copy.sync_all()?;
-                Ok(temporary)
-            }
-        }
-    }
-
-    fn remove_pdf(&self, place: &Place) -> io::Result<()> {
-        let name = place.name(PDF);
-        let hash = hash_of(&place.folder, &name)?;
-        place.folder.remove(name)?;
-        match hash {
-            Some(hash) => self.remove_unused(&hash),
-            None => Ok(()),
-        }
-    }
-
-    /// Removes a stored PDF if no document links to it.
-    fn remove_unused(&self, hash: &str) -> io::Result<()> {
-        let stored = self.stored()?;
-        let name = stored_name(hash);
-        match stored.about(&name)? {
-            Some(about) if about.st_nlink == 1 => stored.remove(name),
-            _ => Ok(()),
-        }
-    }
-
-    /// Removes every stored PDF that no document links to.
-    ///
-    /// A PDF whose document was moved away or changed by others has left one behind.
-    fn remove_all_unused(&self) -> io::Result<()> {
-        let stored = self.stored()?;
-        for entry in fs::read_dir(self.root.join(STORED))? {
-            let name = entry?.file_name();
-            match stored.about(&name)? {
-                Some(about) if about.st_nlink == 1 && stored.has_file(&name)? => {
-                    stored.remove(&name)?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes the files of an earlier version that had another path; its PDF only if another
-    /// one has replaced it.
-    fn remove_earlier(&self, filing: &Filing, has_pdf: bool) -> io::Result<()> {
-        let earlier = filing.earlier.as_deref().unwrap_or_default().lines();
-        for path in earlier.filter_map(|line| line.strip_suffix(JSON)) {
-            if filing.paths.iter().any(|new| new == path) {
-                continue;
-            }
-            let Some(place) = self.find_ours(path)? else {
-                continue;
-            };
-            // The JSON first: a JSON file never exists without its other files.
-            place.folder.remove(place.name(JSON))?;
-            place.folder.remove(place.name(NO_PDF))?;
-            if has_pdf {
-                self.remove_pdf(&place)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Files of erased documents that were removed from a folder.
-#[derive(Debug, Default)]
-pub struct RemovedFiles {
-    /// The lines of notes whose files are gone.
-    pub done: Vec<String>,
-    /// The number of files that were removed.
-    pub files: usize,
-    /// The problem with the first one that remains, and its fix.
-    pub problem: Option<String>,
-}
-
-/// Removes the files that lines of notes name from the folder of a destination: those that were
-/// filed there, and nothing through a link. May block.
-///
-/// The last call of several also removes the stored PDFs that are left without a document.
-pub(super) fn remove_filed(
-    path: &Path,
-    mode: FileMode,
-    lines: Vec<String>,
-    is_last: bool,
-) -> RemovedFiles {
-    let mut removed = RemovedFiles::default();
-    let disk = match Disk::existing(path, mode) {
-        Ok(disk) => disk,
-        Err(error) => {
-            removed.problem = Some(format!("its folder {}: {error}", path.display()));
-            return removed;
-        }
-    };
-    // Without the folder nothing is known to be gone: its disk may not be mounted.
-    if let Err(error) = disk.stored() {
-        removed.problem = Some(disk.describe(&error));
-        return removed;
-    }
-    for line in lines {
-        match disk.erase(&line) {
-            Ok(files) => {
-                removed.files += files;
-                removed.done.push(line);
-            }
-            Err(error) => {
-                removed.problem.get_or_insert_with(|| disk.describe(&error));
-            }
-        }
-    }
-    if is_last && let Err(error) = disk.remove_all_unused() {
-        removed.problem.get_or_insert_with(|| disk.describe(&error));
-    }
-    removed
-}
-
-/// Splits a path into the names of its folders and the last name.
-fn split(path: &str) -> (Vec<&str>, String) {
-    let mut folders: Vec<&str> = path.split('/').collect();
-    let stem = folders.pop().unwrap_or_default().to_owned();
-    (folders, stem)
-}
-
-/// Returns true if a stored path is one that a document's files may have: below the root, and not
-/// in a folder of our own.
-fn is_ours(path: &str) -> bool {
-    let mut names = Path::new(path).components();
-    names.all(|name| matches!(name, Component::Normal(_))) && !path.starts_with('.')
-}
-
-fn stored_name(hash: &str) -> String {
-    format!("{hash}{PDF}")
-}
-
-/// Opens a file; `None` if there is no such name, or something else has it.
-fn open_if_file(folder: &Dir, name: &str) -> io::Result<Option<File>> {
-    match folder.open_file(name) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Returns true if the file exists and contains exactly these bytes.
-fn has_content(folder: &Dir, name: &str, bytes: &[u8]) -> io::Result<bool> {
-    let Some(file) = open_if_file(folder, name)? else {
-        return Ok(false);
-    };
-    if file.metadata()?.len() != bytes.len() as u64 {
-        return Ok(false);
-    }
-    let mut content = Vec::with_capacity(bytes.len());
-    file.take(bytes.len() as u64 + 1)
-        .read_to_end(&mut content)?;
-    Ok(content == bytes)
-}
-
-/// Returns the SHA-256 of a file's content, or `None` if there is no such file.
-fn hash_of(folder: &Dir, name: &str) -> io::Result<Option<String>> {
-    let Some(mut file) = open_if_file(folder, name)? else {
-        return Ok(None);
-    };
-    let mut digest = Context::new(&SHA256);
-    let mut chunk = vec![0; 64 * 1024];
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(Some(hex(digest.finish().as_ref()))),
-            count => digest.update(&chunk[..count]),
-        }
+        note: Some(files.join("\n")),
     }
 }

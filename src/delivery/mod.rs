@@ -5,7 +5,8 @@
 //!
 //! - `http`: a signed POST.
 //! - `command`: a program.
-//! - `folder`: JSON files, each with its PDF, which `files` fetches.
+//! - `folder`: JSON files, each with its PDF, which `files` fetches; `layout` names them, and `disk`
+//!   writes them.
 //!
 //! A program that reads the kind `list` uses the admin listener. The workers:
 //!
@@ -22,16 +23,18 @@ pub use crate::store::Delivery;
 
 mod command;
 mod destination;
+mod disk;
 mod files;
 mod folder;
 mod http;
 pub mod import_errors;
+mod layout;
 mod payload;
 pub mod texts;
 pub mod worker;
 
 pub use destination::{Destination, DestinationResponse};
-pub use folder::RemovedFiles;
+pub use disk::RemovedFiles;
 
 /// A destination that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +106,7 @@ pub async fn remove_files(
     };
     let (path, mode) = (path.clone(), *file_mode);
     let removed =
-        tokio::task::spawn_blocking(move || folder::remove_filed(&path, mode, lines, is_last));
+        tokio::task::spawn_blocking(move || disk::remove_filed(&path, mode, lines, is_last));
     // A panic is a bug, and leaves the files for another time.
     Some(removed.await.unwrap_or_else(|error| RemovedFiles {
         problem: Some(error.to_string()),

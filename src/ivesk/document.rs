@@ -4,7 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use secrecy::SecretString;
+use serde_json::value::RawValue;
 
+use super::expected::LINES;
 use super::fields::{self, Fields};
 use crate::domain::{Company, DocumentVersion, Queue};
 
@@ -72,6 +74,27 @@ impl<'a> Entry<'a> {
     /// Parses one JSON object; `None` if `raw` is anything else.
     pub fn parse(raw: &'a [u8]) -> Option<Self> {
         Fields::read(raw).map(|fields| Self { fields })
+    }
+
+    /// Returns a field's value as written, its name in any letter case; `None` if it is absent.
+    pub fn raw(&self, name: &str) -> Option<&'a str> {
+        self.fields.raw(name)
+    }
+
+    /// Returns every name with its value as written, in the document's order.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.fields.all()
+    }
+
+    /// Returns its lines as written: the elements of `line`, or its one object. None if they were
+    /// not digitized.
+    pub fn lines(&self) -> Vec<&'a str> {
+        let lines = self.fields.raw(LINES).unwrap_or_default();
+        match lines.bytes().next() {
+            Some(b'[') => elements(lines),
+            Some(b'{') => vec![lines],
+            _ => Vec::new(),
+        }
     }
 
     /// Returns its identity in `queue`.
@@ -144,6 +167,15 @@ impl<'a> Entry<'a> {
         companies
     }
 
+    /// Returns the parties that are marked as the user's own.
+    pub fn favorites(&self) -> Vec<Side> {
+        let sides = Side::FIELDS.into_iter();
+        sides
+            .filter(|(_, flag, _)| self.fields.flag(flag))
+            .map(|(side, ..)| side)
+            .collect()
+    }
+
     fn company(&self, field: &str) -> Option<Company> {
         Company::parse(&self.fields.text(field)?).ok()
     }
@@ -189,6 +221,12 @@ pub fn read(queue: Queue, raw: &Bytes) -> Result<DocumentVersion, Unreadable> {
         version,
         body: raw.clone(),
     })
+}
+
+/// Returns the elements of a JSON list as written; none if `raw` is anything else.
+pub fn elements(raw: &str) -> Vec<&str> {
+    let list: Vec<&RawValue> = serde_json::from_str(raw).unwrap_or_default();
+    list.into_iter().map(RawValue::get).collect()
 }
 
 fn is_usable(key: &str) -> bool {

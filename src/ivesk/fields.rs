@@ -33,6 +33,13 @@ impl<'a> Fields<'a> {
         find(&|key| key == name).or_else(|| find(&|key| key.eq_ignore_ascii_case(name)))
     }
 
+    /// Returns every name with its value as written, in the document's order.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.0
+            .iter()
+            .map(|(Name(key), value)| (key.as_ref(), value.get()))
+    }
+
     /// Returns the first field whose name `matches`, if it is text or a number.
     pub(super) fn text_where(&self, matches: impl Fn(&str) -> bool) -> Option<String> {
         let (_, value) = self.0.iter().find(|(Name(key), _)| matches(key))?;
@@ -63,7 +70,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Returns a JSON text's content, or a number's digits as written; `None` for any other type.
-pub(super) fn text(raw: &str) -> Option<String> {
+pub fn text(raw: &str) -> Option<String> {
     match raw.bytes().next()? {
         b'"' => serde_json::from_str(raw).ok(),
         b'-' | b'0'..=b'9' => Some(raw.to_owned()),

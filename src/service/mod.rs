@@ -18,13 +18,14 @@ use crate::admin::socket::{AdminSocket, SocketError};
 use crate::alarms::{self, Alarms};
 use crate::app::App;
 use crate::backoff;
-use crate::config::{AdminConfig, Config, ConfirmMode};
+use crate::config::{AdminConfig, AlarmTarget, Config, ConfirmMode, DestinationKind};
 use crate::delivery::import_errors::{self, ImportErrorSender};
 use crate::delivery::worker::{self, DestinationWorker};
 use crate::delivery::{self, OpenError};
 use crate::domain::Clock;
 use crate::egress::SetupError;
 use crate::ivesk::{ApiError, Client};
+use crate::program;
 use crate::pull::{self, Puller, configured_feeds};
 use crate::receiver::PublicRoutes;
 use crate::receiver::caller::Callers;
@@ -149,6 +150,7 @@ impl Service {
         let admin = bind("admin.listen", config.admin.listen).await?;
         let socket = bind_socket(&config.admin)?;
         let app = App::assemble(config, store, clock)?;
+        end_leftovers(&app.config).await;
         let callers =
             Callers::new(&app.config).map_err(|error| StartError::Random(error.to_string()))?;
         let puller = Puller::new(&app.config, Arc::clone(&app.store), app.clock.clone())?
@@ -375,6 +377,26 @@ impl Service {
         }
         info!("stopped");
         clean
+    }
+}
+
+/// Ends the programs that a killed service of this machine left behind, before any is started again.
+async fn end_leftovers(config: &Config) {
+    let runs_programs = matches!(config.alarms.target, Some(AlarmTarget::Command(_)))
+        || config
+            .destinations
+            .values()
+            .any(|destination| matches!(destination.kind, DestinationKind::Command { .. }));
+    if !runs_programs {
+        return;
+    }
+    // It can't panic; without a result nothing was found.
+    let ended = tokio::task::spawn_blocking(program::leftovers::end).await;
+    for process in ended.unwrap_or_default() {
+        warn!(
+            process,
+            "ended process {process} of a program that a killed service had left behind"
+        );
     }
 }
 

@@ -1,9 +1,11 @@
 //! Stored documents.
 
+use std::ops::ControlFlow;
+
 use serde::Serialize;
 
 use super::debug::redacted;
-use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
+use super::engine::{Columns, Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::trigger_kind::TriggerKind;
 use crate::domain::{Account, Company, Feed, Queue, Timestamp, version_key};
@@ -106,6 +108,41 @@ impl FoundDocuments {
     }
 }
 
+/// Sequence numbers in one [`DocumentStretch`].
+const STRETCH_NUMBERS: i64 = 500;
+
+/// Bytes of JSON after which a [`DocumentStretch`] ends early.
+const STRETCH_BYTES: usize = 8 << 20;
+
+/// The versions to read in the order of their arrival.
+#[derive(Clone, Debug, Default)]
+pub struct DocumentStretch {
+    /// Only this account's.
+    pub account: Option<Account>,
+    /// Only this queue's.
+    pub queue: Option<Queue>,
+    /// Only this company's.
+    pub company: Option<Company>,
+    /// Only those of this moment or later: when the vendor's version was made, or else when it was
+    /// stored.
+    pub since: Option<Timestamp>,
+    /// Only those before this moment.
+    pub until: Option<Timestamp>,
+    /// Also versions that a newer one has replaced.
+    pub superseded: bool,
+    /// Only those after this sequence number.
+    pub after: i64,
+}
+
+/// A part of the versions of a [`DocumentStretch`].
+#[derive(Clone, Debug)]
+pub struct ReadStretch {
+    /// The matching versions, in ascending sequence.
+    pub rows: Vec<DocumentRow>,
+    /// The `after` of the next part; none if this is the last.
+    pub next: Option<i64>,
+}
+
 /// The state of the store's numbering.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct SequenceRow {
@@ -122,6 +159,9 @@ operations! {
     /// Searches documents in descending sequence, a bounded number per call: one document's
     /// or one company's versions by index, otherwise a stretch of the sequence.
     pub read search_documents(search: DocumentSearch) -> FoundDocuments;
+
+    /// Reads documents in ascending sequence, a bounded number and size per call.
+    pub read document_stretch(stretch: DocumentStretch) -> ReadStretch;
 
     /// Returns for each of these (id, version) pairs whether `feed` has it already.
     pub read known_versions(feed: Feed, versions: Vec<(String, String)>) -> Vec<bool>;
@@ -233,6 +273,41 @@ async fn search_documents<T: Tx>(tx: &mut T, search: DocumentSearch) -> Result<F
             .await?;
         Ok(FoundDocuments::from(rows, first))
     }
+}
+
+/// Reads the matching versions of the next [`STRETCH_NUMBERS`] sequence numbers, however rare
+/// they are, until they have [`STRETCH_BYTES`].
+async fn document_stretch<T: Tx>(tx: &mut T, stretch: DocumentStretch) -> Result<ReadStretch> {
+    static SQL: Sql = Sql::with(
+        "SELECT {columns} FROM document d {of_feeds}
+           AND d.sequence > $1 AND d.sequence <= $5 AND ($6 OR NOT d.superseded)
+           AND ($7 IS NULL OR coalesce(d.version_ms, d.stored_at) >= $7)
+           AND ($8 IS NULL OR coalesce(d.version_ms, d.stored_at) < $8)
+         ORDER BY d.sequence",
+        &[("columns", COLUMNS), ("of_feeds", OF_FEEDS)],
+    );
+    let newest = sequence(tx).await?.last;
+    let (after, superseded) = (stretch.after, stretch.superseded);
+    let last = after.saturating_add(STRETCH_NUMBERS).min(newest);
+    let params = params! {
+        after, stretch.account, stretch.queue, stretch.company, last, superseded, stretch.since, stretch.until,
+    };
+    let mut rows: Vec<DocumentRow> = Vec::new();
+    let mut next = (last < newest).then_some(last);
+    let mut bytes = 0;
+    tx.each(&SQL, params, &mut |row| {
+        let row: DocumentRow = Columns::of(row).get()?;
+        bytes += row.body.as_ref().map_or(0, Vec::len);
+        let sequence = row.sequence;
+        rows.push(row);
+        if bytes < STRETCH_BYTES {
+            return Ok(ControlFlow::Continue(()));
+        }
+        next = Some(sequence);
+        Ok(ControlFlow::Break(()))
+    })
+    .await?;
+    Ok(ReadStretch { rows, next })
 }
 
 /// The versions of two lists: ids $1, versions $2.

@@ -7,10 +7,14 @@ use url::form_urlencoded;
 
 use super::context::{PageContext, PageError, PageResult, ROWS};
 use super::labels::{self, Severity};
+use super::language::Language;
 use super::layout::{PageBody, badge, next_page, table};
 use crate::admin::documents::{FoundDocument, SearchQuery, find};
+use crate::admin::export::{ExportQuery, columns_of, respond};
 use crate::admin::problem::AdminError;
 use crate::domain::{Queue, Timestamp};
+use crate::export::cells::{Decimal, Encoding};
+use crate::export::table::{Format, Separator};
 use crate::store::DocumentSearch;
 use crate::trace::{self, Trace};
 
@@ -44,6 +48,33 @@ impl DocumentQuery {
             .finish();
         format!("/documents?{query}")
     }
+
+    /// Returns the address of the table of these documents.
+    fn export_path(&self) -> String {
+        self.path().replacen("/documents?", "/documents/export?", 1)
+    }
+}
+
+/// Returns the documents of the list as a table for a spreadsheet in the viewer's language.
+pub(super) async fn export(context: PageContext, Query(query): Query<DocumentQuery>) -> Response {
+    let (separator, decimal) = match context.viewer.language {
+        Language::English => (Separator::Comma, Decimal::Point),
+        Language::Lithuanian => (Separator::Semicolon, Decimal::Comma),
+    };
+    let query = ExportQuery {
+        format: Some(Format::Csv),
+        separator: Some(separator),
+        decimal: Some(decimal),
+        encoding: Some(Encoding::Utf8Bom),
+        q: Some(query.q),
+        queue: Queue::parse(&query.queue),
+        company: Some(query.company),
+        ..ExportQuery::default()
+    };
+    let answered = async { respond(&context.admin, query.clone(), columns_of(&query)?).await };
+    answered
+        .await
+        .unwrap_or_else(|error| context.error_page(&error))
 }
 
 /// Encodes text for a URL's query.
@@ -95,6 +126,16 @@ async fn search(context: &PageContext, query: DocumentQuery) -> PageResult {
                 (table(language.pick("Document versions, newest first", "Dokumentų versijos, naujausios viršuje"), &columns, rows))
             }
             (next_page(language, &query.path(), page.next.as_deref()))
+            p {
+                a href=(query.export_path()) download="documents.csv" {
+                    (language.pick("Download as CSV", "Atsisiųsti CSV"))
+                }
+                " "
+                (language.pick(
+                    "All that match, in their current versions.",
+                    "Visi atitinkantys dokumentai, dabartinės jų versijos.",
+                ))
+            }
         },
     })
 }

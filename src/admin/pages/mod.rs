@@ -41,6 +41,7 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route("/", get(overview::page))
         .route("/feeds", get(feeds::page))
         .route("/documents", get(documents::list))
+        .route("/documents/export", get(documents::export))
         .route("/documents/{sequence}", get(documents::one))
         .route("/destinations", get(destinations::page))
         .route("/subscriptions", get(subscriptions::page))

@@ -2,5 +2,6 @@
 
 mod access;
 mod api;
+mod export;
 mod openapi;
 mod pages;

@@ -498,6 +498,85 @@ async fn documents_are_exported_byte_for_byte_under_safe_names() {
 }
 
 #[tokio::test]
+async fn a_table_and_the_fields_are_printed_from_the_store() {
+    let scene = Scene::new("").await;
+    scene.export(3);
+    scene.succeed(&["pull"]).await;
+    let bodies: Vec<Value> = scene.listed().await;
+
+    let ran = scene.run(&["documents", "export", "--format", "csv"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.errors);
+    assert!(
+        ran.errors.contains("3 rows of 3 documents."),
+        "{}",
+        ran.errors
+    );
+    let mut reader = csv::Reader::from_reader(ran.out.as_bytes());
+    let rows: Vec<csv::StringRecord> = reader.records().map(|row| row.expect("a row")).collect();
+    let names = reader.headers().expect("names").clone();
+    let cell = |row: usize, name: &str| {
+        let column = names.iter().position(|column| column == name);
+        rows[row][column.expect(name)].to_owned()
+    };
+    assert_eq!(rows.len(), 3);
+    for (row, line) in bodies.iter().enumerate() {
+        assert_eq!(cell(row, "document_id"), line["document_id"]);
+        assert_eq!(cell(row, "company"), COMPANY);
+        assert_eq!(cell(row, "docnum"), line["document"]["docnum"]);
+    }
+    let lines = scene
+        .succeed(&[
+            "documents",
+            "export",
+            "--format",
+            "json",
+            "--columns",
+            "id",
+            "--after",
+            "2",
+        ])
+        .await;
+    assert_eq!(
+        lines,
+        format!("{{\"id\":{}}}\n", bodies[2]["document"]["id"])
+    );
+
+    for wrong in [
+        &["documents", "export"][..],
+        &["documents", "export", "dir", "--format", "csv"],
+        &["documents", "export", "dir", "--columns", "id"],
+        &[
+            "documents",
+            "export",
+            "--format",
+            "csv",
+            "--columns",
+            "nothing",
+        ],
+        &["documents", "export", "--format", "csv", "--since", "now"],
+        &["documents", "fields", "--newest", "0"],
+    ] {
+        assert_eq!(scene.run(wrong).await.code, 2, "{wrong:?}");
+    }
+
+    let fields = scene.succeed(&["documents", "fields"]).await;
+    let row = fields
+        .lines()
+        .find(|line| line.trim_start().starts_with("docnum "));
+    let row: Vec<&str> = row.expect("a row").split_whitespace().collect();
+    assert_eq!(
+        row,
+        ["docnum", "proven", "100.0", "%", "100.0", "%", "text", "3"]
+    );
+    let report = scene
+        .succeed(&["documents", "fields", "--json", "--newest", "2"])
+        .await;
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!(report["queues"][0]["versions"], 2);
+    assert_eq!(report["more"], true);
+}
+
+#[tokio::test]
 async fn a_backup_is_complete_and_replaces_a_file_only_if_asked() {
     let scene = Scene::new("").await;
     scene.export(7);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ivesk_webhook::config::DestinationKind;
 use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse};
+use ivesk_webhook::emulator::EmulatorSettings;
 use rustix::process::{Pid, test_kill_process_group};
 use serde_json::{Value, json};
 
@@ -13,7 +14,9 @@ use crate::support::destinations::{
     AMPLE, COMPANY, VENDOR_API, config, delivered, delivery, destination_config, make_pipe,
     rejected, try_open, unavailable,
 };
-use crate::support::process::{within, write_program};
+use crate::support::emulator::emulator_with;
+use crate::support::process::{Installation, within, write_program};
+use crate::support::puller::signer;
 
 /// A script in a folder of its own.
 struct Script {
@@ -141,7 +144,7 @@ async fn it_gets_the_document_on_stdin_and_its_names_in_variables() {
         .lines()
         // Without the shell's own.
         .filter(|line| {
-            !["PWD=", "OLDPWD=", "SHLVL=", "_="]
+            !["PWD=", "OLDPWD=", "SHLVL=", "_=", "IVESK_SERVICE="]
                 .iter()
                 .any(|own| line.starts_with(own))
         })
@@ -294,5 +297,62 @@ async fn a_program_that_vanished_is_unavailable() {
     let destination = script.destination(AMPLE);
     std::fs::remove_file(script.file("destination.sh")).expect("removed");
     let (error, _) = unavailable(destination.deliver(&delivery("a-1", json!({}))).await);
-    assert!(error.contains("can't be started"), "{error}");
+    assert!(error.contains("can't be found"), "{error}");
+}
+
+#[tokio::test]
+async fn a_script_that_can_not_run_is_named_with_the_fix() {
+    let script = Script::new("exit 0");
+    let file = script.file("destination.sh");
+    let api = config(VENDOR_API);
+    let kind = destination_config(script.kind(&[], &[]), AMPLE);
+    let path = [("PATH", "/usr/bin:/bin")];
+    let document = delivery("a-1", json!({}));
+    // It could run when the service was started.
+    let started = try_open(&kind, &api, &path).expect("a destination");
+    for (text, part) in [
+        ("#!/bin/sh\r\nexit 0\r\n", "Windows line ends"),
+        ("#!/bin/sh -e\r\nexit 0\r\n", "Windows line ends"),
+        ("\u{feff}#!/bin/sh\nexit 0\n", "byte order mark"),
+        ("#!/opt/no-such/php\n", "`/opt/no-such/php`"),
+        ("#!/usr/bin/env no-such-php\n", "no-such-php"),
+    ] {
+        write_program(&file, text);
+        let (error, _) = unavailable(within("a response", started.deliver(&document)).await);
+        let refused = try_open(&kind, &api, &path).err();
+        let refused = refused.expect("a refusal");
+        assert!(refused.to_string().contains(part), "{text:?}: {refused}");
+        // `env` and `sh` run, and tell with a line of their own what they miss.
+        let tells =
+            error.contains(part) || error.contains("no-such-php") || error.contains("exited with");
+        assert!(tells, "{text:?}: {error}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_service_left_behind_ends_at_the_next_start() {
+    let script = Script::new(&STUBBORN.replace("echo $$ >started", "echo $$ >>started"));
+    let pipe = script.file("started");
+    make_pipe(&pipe);
+    let emulator = emulator_with(EmulatorSettings {
+        signer: Some(signer()),
+        ..EmulatorSettings::default()
+    })
+    .await;
+    let control = emulator.control();
+    let sections = format!(
+        "[destinations.program]\nkind = \"command\"\nhistory = \"deliver\"\nprogram = \"{}\"\n",
+        script.file("destination.sh").display(),
+    );
+    control.export(COMPANY, 1).expect("exported");
+    let installation = Installation::beside(&emulator, "", &sections);
+    let server = installation.start().await;
+    let first = script.written_to_pipe("started").await;
+    server.kill().await;
+
+    let again = installation.start().await;
+    until_group_ends(&first).await;
+    again.terminate();
+    again.exited().await;
 }

@@ -492,6 +492,189 @@ async fn the_archiver_layout_separates_purchases_and_sales_by_month() {
     assert_eq!(archive.files().len(), 4);
 }
 
+/// Returns a document of the digitized queue, of which the buyer is ours, as the archiver sees it.
+fn bought(id: &str, number: &str, url: &str) -> Delivery {
+    let fields = json!({
+        "date": "2026-02-03", "docnum": number, "sellernameascii": "MB B: C", "sellerisfavorite": false,
+        "buyernameascii": "UAB Azuolas", "buyerisfavorite": true, "url": url,
+    });
+    Delivery {
+        feed: Feed::digitized(ivesk_webhook::config::default_account()),
+        ..delivery(id, fields)
+    }
+}
+
+#[tokio::test]
+async fn an_archive_of_the_archiver_goes_on_without_doubling() {
+    in_own_process!(an_archive_of_the_archiver_goes_on_without_doubling);
+    let captured = CapturedLog::new();
+    let filing = async {
+        let store = StandIn::start([]).await;
+        let mut archive = Archive::at(&store.url("/api/pub"));
+        archive.layout = FolderLayout::ArchiverNames;
+        let file = async |id: &str, number: &str, pdf: &str| {
+            store.then(Answer::ok(sample_pdf(pdf)));
+            archive.file(&bought(id, number, &store.url("/f"))).await
+        };
+        // As archiver.js has filed them.
+        let folder = "UAB Azuolas/2026-02/Pirkimai";
+        std::fs::create_dir_all(archive.root().join(folder)).expect("a folder");
+        let name = |number: &str| format!("{folder}/2026-02-03 {number} MB B: C");
+        for (number, pdf) in [("AB_7", "one"), ("AB_8", "two")] {
+            let path = archive.root().join(name(number) + ".pdf");
+            std::fs::write(path, sample_pdf(pdf)).expect("a file");
+        }
+        let inode = |path: &str| {
+            std::fs::metadata(archive.root().join(path))
+                .expect("a file")
+                .ino()
+        };
+        let before = inode(&(name("AB_7") + ".pdf"));
+
+        // The same name and content: done.
+        assert_eq!(file("a-1", "AB/7", "one").await, name("AB_7") + ".json");
+        assert_eq!(inode(&(name("AB_7") + ".pdf")), before);
+        assert_eq!(archive.hidden_files(), set([]));
+        // The same name and other content: another name, and both files stay.
+        assert_eq!(
+            file("a-2", "AB|8", "other").await,
+            name("AB_8") + " a-2.json"
+        );
+        assert_eq!(archive.read(&(name("AB_8") + ".pdf")), sample_pdf("two"));
+        assert_eq!(
+            archive.read(&(name("AB_8") + " a-2.pdf")),
+            sample_pdf("other")
+        );
+        // Another document of the same name, even with the same content.
+        assert_eq!(file("a-3", "AB/7", "one").await, name("AB_7") + " a-3.json");
+        // Once more, as after a crash: nothing changes.
+        let files = archive.files();
+        for (id, number) in [("a-1", "AB/7"), ("a-2", "AB|8"), ("a-3", "AB/7")] {
+            archive.file(&bought(id, number, &store.url("/f"))).await;
+        }
+        assert_eq!(archive.files(), files);
+        assert_eq!(files.len(), 7, "{files:?}");
+
+        // A newer version has the names of the older one.
+        for (id, expected) in [("a-1", name("AB_7")), ("a-3", name("AB_7") + " a-3")] {
+            store.then(Answer::ok(sample_pdf("newer")));
+            let mut newer = bought(id, "AB/7", &store.url("/f"));
+            newer.earlier_note = Some(format!("{expected}.json"));
+            newer.body.push(b' ');
+            assert_eq!(archive.file(&newer).await, expected.clone() + ".json");
+            assert_eq!(archive.read(&(expected + ".pdf")), sample_pdf("newer"));
+        }
+        assert_eq!(archive.files(), files);
+    };
+    filing
+        .with_subscriber(captured.subscriber(Level::WARN))
+        .await;
+    let log = captured.text();
+    for (id, is_told) in [("a-1", false), ("a-2", true), ("a-3", true)] {
+        let line = format!("document `{id}` is filed with its id in its name");
+        assert_eq!(log.contains(&line), is_told, "{id}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_archiver_can_not_name_has_the_names_of_its_layout() {
+    let archive = Archive::of_json(FolderLayout::ArchiverNames);
+    let with = |id: &str, name: &str, value: Value| {
+        let mut document = bought(id, "AB/7", "");
+        let mut fields: Value = serde_json::from_slice(&document.body).expect("JSON");
+        fields[name] = value;
+        document.body = fields.to_string().into_bytes();
+        document
+    };
+    for (name, value, expected) in [
+        (
+            "buyerisfavorite",
+            json!(false),
+            "digitized/2026-02/Kiti/2026-02-03 AB_7 MB B_ C",
+        ),
+        (
+            "sellernameascii",
+            json!("../../x"),
+            "digitized/2026-02/Pirkimai/2026-02-03 AB_7 _._.._x",
+        ),
+        (
+            "sellernameascii",
+            json!("a\nb"),
+            "digitized/2026-02/Pirkimai/2026-02-03 AB_7 ab",
+        ),
+        (
+            "buyernameascii",
+            json!(".files"),
+            "digitized/2026-02/Pirkimai/2026-02-03 AB_7 MB B_ C",
+        ),
+        (
+            "docnum",
+            Value::Null,
+            "digitized/2026-02/Pirkimai/2026-02-03 MB B_ C",
+        ),
+        (
+            "date",
+            Value::Null,
+            "digitized/2026-01/Pirkimai/AB_7 MB B_ C",
+        ),
+    ] {
+        let note = archive.file(&with("a-1", name, value)).await;
+        assert_eq!(note, format!("{expected} a-1.json"), "{name}");
+    }
+    // Both parties are ours: two files, as of the archiver.
+    let note = archive
+        .file(&with("a-2", "sellerisfavorite", json!(true)))
+        .await;
+    assert_eq!(
+        note,
+        "MB B: C/2026-02/Pardavimai/2026-02-03 AB_7 UAB Azuolas.json\n\
+         UAB Azuolas/2026-02/Pirkimai/2026-02-03 AB_7 MB B: C.json"
+    );
+    // The longest name is one that the id still fits behind.
+    let long = "x".repeat(229);
+    let note = archive
+        .file(&with("a-3", "sellernameascii", json!(long)))
+        .await;
+    assert_eq!(
+        note,
+        format!("UAB Azuolas/2026-02/Pirkimai/2026-02-03 AB_7 {long}.json")
+    );
+    let note = archive
+        .file(&with("a-4", "sellernameascii", json!(long)))
+        .await;
+    assert!(
+        note.ends_with("x a-4.json") && !note.contains(&long),
+        "{note}"
+    );
+}
+
+#[tokio::test]
+async fn half_a_pdf_is_not_filed() {
+    let whole = [sample_pdf("x"), vec![b' '; 2_000], sample_pdf("x")].concat();
+    let half = whole[..whole.len() - 20].to_vec();
+    assert!(half.starts_with(b"%PDF-") && half.windows(5).any(|part| part == b"%%EOF"));
+    let store = StandIn::start([half.clone(), whole.clone(), half].map(Answer::ok)).await;
+    let archive = Archive::at(&store.url("/api/pub"));
+    let mut document = delivery("a-1", json!({ "url": store.url("/f") }));
+    assert_eq!(
+        archive.deliver(&document).await,
+        DestinationResponse::LinkExpired
+    );
+    assert_eq!(
+        (archive.files(), archive.hidden_files()),
+        (set([]), set([]))
+    );
+    archive.file(&document).await;
+    assert_eq!(archive.read("302320404/a-1.pdf"), whole);
+    // Several new links have brought no other file.
+    document.document_id = "a-2".to_owned();
+    document.link_tries = 5;
+    archive.file(&document).await;
+    let note = archive.read("302320404/a-2.nopdf.txt");
+    let note = String::from_utf8(note).expect("text");
+    assert!(note.contains("cut off") && note.contains("%%EOF"), "{note}");
+}
+
 #[tokio::test]
 async fn a_digitized_document_is_filed_for_each_of_our_companies() {
     let archive = Archive::of_json(FolderLayout::Archiver);
@@ -828,6 +1011,22 @@ fn text() -> impl Strategy<Value = String> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_name_of_the_archiver_stays_in_the_folder(
+        number in text(), seller in text(), buyer in text(), date in text(), sold in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let archive = Archive::of_json(FolderLayout::ArchiverNames);
+        let fields = json!({
+            "docnum": number, "date": date, "sellernameascii": seller, "buyernameascii": buyer,
+            "sellerisfavorite": sold, "buyerisfavorite": !sold,
+        });
+        let note = runtime.expect("a runtime").block_on(archive.file(&delivery("a-1", fields)));
+        prop_assert_eq!(archive.files(), BTreeSet::from([note.clone()]));
+        prop_assert_eq!(names_below(archive.folder.path()).len(), 1);
+        prop_assert_eq!(note.split('/').count(), 4);
+    }
 
     #[test]
     fn any_sellers_name_stays_in_the_folder_and_ends_with_the_id(

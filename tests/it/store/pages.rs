@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use ivesk_webhook::domain::{Account, Company, Cursor, Feed, Queue};
+use ivesk_webhook::domain::{Account, Company, Cursor, Feed, Queue, Timestamp};
 use ivesk_webhook::store::{
-    DocumentSearch, FeedPauseReason, PageFailure, PageOutcome, PageToCommit, PauseChange,
-    StoreError, Trigger, TriggerKind, UnreadableEntry,
+    DocumentSearch, DocumentStretch, FeedPauseReason, PageFailure, PageOutcome, PageToCommit,
+    PauseChange, StoreError, Trigger, TriggerKind, UnreadableEntry,
 };
 
 use super::test_store::{HOUR, START, TestStore, account, company, last_page, page};
@@ -21,6 +21,8 @@ on_both_stores! {
     a_backfill_has_its_own_position_and_leaves_the_cursor,
     companies_of_the_digitized_queue_become_feeds,
     a_search_reads_a_bounded_part_and_continues_to_the_end,
+    a_stretch_is_read_in_bounded_parts_in_their_order,
+    a_stretch_ends_early_if_its_documents_are_large,
     documents_since_the_last_notification_are_unannounced,
 }
 
@@ -292,6 +294,81 @@ async fn a_search_reads_a_bounded_part_and_continues_to_the_end(database: Databa
         ..by_id
     };
     assert_eq!(found(by_account).await, (vec![], None));
+}
+
+async fn a_stretch_is_read_in_bounded_parts_in_their_order(database: Database) {
+    let test = TestStore::new(database).await;
+    // Company 1 has sequences 1 to 600; company 2 has two versions of one document.
+    let ids: Vec<String> = (1..=600).map(|number| format!("a{number}")).collect();
+    let day = "2026-01-01T00:00:00Z";
+    let first: Vec<(&str, &str)> = ids.iter().map(|id| (id.as_str(), day)).collect();
+    test.pull(&company("1"), last_page(&first, Some("x"))).await;
+    let second = [("e", day), ("e", "2026-02-01T00:00:00Z")];
+    test.pull(&company("2"), last_page(&second, Some("x")))
+        .await;
+    let read = async |stretch| {
+        let read = test.store.document_stretch(stretch).await;
+        let read = read.expect("readable");
+        let sequences: Vec<i64> = read.rows.iter().map(|row| row.sequence).collect();
+        (sequences, read.next)
+    };
+    let all = DocumentStretch::default();
+    assert_eq!(read(all.clone()).await, ((1..=500).collect(), Some(500)));
+    let rest = DocumentStretch {
+        after: 500,
+        ..all.clone()
+    };
+    let current = (501..=600).chain([602]).collect();
+    assert_eq!(read(rest.clone()).await, (current, None));
+    let superseded = DocumentStretch {
+        superseded: true,
+        ..rest.clone()
+    };
+    assert_eq!(read(superseded).await, ((501..=602).collect(), None));
+    let moment = |text| Timestamp::parse(text).expect("a moment");
+    let since = DocumentStretch {
+        since: Some(moment("2026-02-01T00:00:00Z")),
+        ..rest.clone()
+    };
+    assert_eq!(read(since).await, (vec![602], None));
+    let until = DocumentStretch {
+        until: Some(moment("2026-02-01T00:00:00Z")),
+        superseded: true,
+        ..rest
+    };
+    assert_eq!(read(until).await, ((501..=601).collect(), None));
+    // A part without any match still says where to continue.
+    let by_company = DocumentStretch {
+        company: Some(Company::parse("2").expect("a code")),
+        ..all.clone()
+    };
+    assert_eq!(read(by_company).await, (vec![], Some(500)));
+    let beyond = DocumentStretch {
+        after: i64::MAX,
+        ..all
+    };
+    assert_eq!(read(beyond).await, (vec![], None));
+}
+
+async fn a_stretch_ends_early_if_its_documents_are_large(database: Database) {
+    let test = TestStore::new(database).await;
+    let mut page = last_page(&[("a", "1"), ("b", "1"), ("c", "1")], Some("x"));
+    for document in &mut page.documents {
+        let text = "x".repeat(5 << 20);
+        document.body = format!(r#"{{"id":"{}","docnum":"{text}"}}"#, document.id).into();
+    }
+    test.pull(&company("1"), page).await;
+    let mut stretch = DocumentStretch::default();
+    let first = test.store.document_stretch(stretch.clone()).await;
+    let first = first.expect("readable");
+    assert_eq!((first.rows.len(), first.next), (2, Some(2)));
+    stretch.after = 2;
+    let last = test
+        .store
+        .document_stretch(stretch)
+        .await
+        .expect("readable");
+    assert_eq!((last.rows.len(), last.next), (1, None));
 }
 
 async fn documents_since_the_last_notification_are_unannounced(database: Database) {

@@ -231,6 +231,13 @@ impl TestApp {
 
     /// Stores documents as one page of company 1's exported feed.
     pub(crate) async fn store_documents(&self, documents: &[Value]) {
+        let documents: Vec<String> = documents.iter().map(Value::to_string).collect();
+        self.store_bodies(&documents).await;
+    }
+
+    /// Stores documents of this JSON, byte for byte, as [`TestApp::store_documents`] does. Their versions
+    /// are their `exportedat`, or else of one moment.
+    pub(crate) async fn store_bodies(&self, documents: &[impl AsRef<str>]) {
         self.admin_post("/v1/pull", &json!({"company": "1", "new": true}))
             .await;
         let hour = std::time::Duration::from_secs(3600);
@@ -250,10 +257,14 @@ impl TestApp {
         let page = PageToCommit {
             documents: documents
                 .iter()
-                .map(|document| DocumentVersion {
-                    id: document["id"].as_str().unwrap().to_owned(),
-                    version: "2026-11-02T10:00:00.000Z".to_owned(),
-                    body: document.to_string().into(),
+                .map(|body| {
+                    let document: Value = serde_json::from_str(body.as_ref()).unwrap();
+                    let version = document["exportedat"].as_str();
+                    DocumentVersion {
+                        id: document["id"].as_str().unwrap().to_owned(),
+                        version: version.unwrap_or("2026-11-02T10:00:00.000Z").to_owned(),
+                        body: body.as_ref().to_owned().into(),
+                    }
                 })
                 .collect(),
             end: PageEnd::EndOfQueue,

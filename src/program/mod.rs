@@ -1,7 +1,8 @@
 //! Runs programs that the settings name: destinations, and the receiver of alarms.
 //!
 //! No shell, a JSON line on standard input, a small environment, bounded output, and a limit of
-//! time after which the program and everything that it started are killed.
+//! time after which the program and everything that it started are killed. What a service that was
+//! killed itself could not end any more, its next start ends ([`leftovers`]).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,6 +14,11 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
+
+pub use self::runnable::{Unrunnable, check};
+
+pub mod leftovers;
+mod runnable;
 
 /// Variables of the service that every program receives.
 const PASSED_VARIABLES: [&str; 5] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ"];
@@ -55,6 +61,9 @@ pub struct Finished {
 /// A program has no exit status.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
+    /// It can't be run, for a reason that is known.
+    #[error(transparent)]
+    Unrunnable(Unrunnable),
     /// The program could not be started.
     #[error("can't be started: {0}")]
     Start(io::Error),
@@ -107,6 +116,7 @@ impl Program {
             .env_clear()
             .envs(&self.environment)
             .envs(variables.iter().copied())
+            .envs(leftovers::mark().map(|mark| (leftovers::MARK, mark)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -124,7 +134,10 @@ impl Program {
         input: &[u8],
         variables: &[(&str, &str)],
     ) -> Result<Finished, ProgramError> {
-        let mut child = self.start(variables).map_err(ProgramError::Start)?;
+        let mut child = self.start(variables).map_err(|error| {
+            let reason = runnable::explain(&error, &self.path, &self.environment);
+            reason.map_or(ProgramError::Start(error), ProgramError::Unrunnable)
+        })?;
         let mut group = ProcessGroup::of(&child);
         let stdin = child.stdin.take();
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
