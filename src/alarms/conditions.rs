@@ -54,6 +54,7 @@ pub(super) fn findings(facts: &Facts, config: &Config) -> Vec<Finding> {
     found.extend(disk(facts, config));
     found.extend(late_uploads(facts));
     found.extend(destinations(facts, config));
+    found.extend(import_errors(facts));
     found.extend(held(facts));
     for kind in AlarmKind::ALL {
         let is_active = |finding: &Finding| {
@@ -352,6 +353,20 @@ fn late_uploads(facts: &Facts) -> Option<Finding> {
         );
         finding(AlarmKind::UploadsLate, "uploads", text)
     })
+}
+
+/// Returns the accounts whose import errors are not sent.
+fn import_errors(facts: &Facts) -> Vec<Finding> {
+    let paused = facts.stored.import_error_paths.iter();
+    paused
+        .map(|row| {
+            finding(
+                AlarmKind::ImportErrors,
+                &row.account,
+                format!("{}. Fix: {}", row.found(), row.fix()),
+            )
+        })
+        .collect()
 }
 
 /// Returns the destinations with held history of feeds whose first pull is complete: before

@@ -48,6 +48,8 @@ named! {
         UploadsLate = "uploads_late",
         /// A destination has been failing for long, or is closed.
         Destination = "destination",
+        /// Import errors can't be sent: the vendor does not find their path.
+        ImportErrors = "import_errors",
         /// Documents are held at a destination until a person starts their feeds.
         Held = "held",
     }
@@ -77,6 +79,7 @@ impl AlarmKind {
             | Self::Damaged
             | Self::UploadsLate
             | Self::Destination
+            | Self::ImportErrors
             | Self::Held => Duration::ZERO,
         }
     }

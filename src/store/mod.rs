@@ -38,6 +38,7 @@ mod feed_changes;
 mod feeds;
 mod gaps;
 mod hooks;
+mod import_error_decisions;
 mod import_errors;
 mod ingest;
 mod leases;
@@ -80,6 +81,7 @@ pub use gaps::{FoundGap, GapFilter, GapRow, IncompleteReason, PAGE_SIZE_NOTICE};
 #[cfg(test)]
 pub(crate) use gaps::{RecordPlan, StoredGap, earlier, earliest_provable, is_proven, plan_record};
 pub use hooks::*;
+pub use import_error_decisions::*;
 pub use import_errors::*;
 pub use messages::*;
 pub use options::*;

@@ -4,6 +4,7 @@ mod command_destination;
 mod example_receivers;
 mod folder_destination;
 mod http_destination;
+mod import_errors;
 mod kill;
 mod service;
 mod worker;
