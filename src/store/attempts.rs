@@ -13,6 +13,7 @@ use super::erasure::{erased_among, keep_files, record_late_attempt};
 use super::error::Result;
 use super::import_errors::{IMPORT_ERROR_WAIT, ImportErrorState, NewImportError};
 use super::links::request_fresh_link;
+use super::list_places::add_places;
 use super::{Store, StoreError};
 use crate::domain::{DestinationName, Timestamp};
 
@@ -283,6 +284,7 @@ async fn assign_numbers<T: Tx>(tx: &mut T, destination: i64, listed: &Vec<i64>) 
         return Ok(());
     }
     let before: i64 = tx.one(&COUNT, &[&destination, &listed.len()]).await?;
+    add_places(tx, destination, before).await?;
     tx.run(&ASSIGN, &[&destination, listed, &before]).await
 }
 

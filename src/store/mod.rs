@@ -43,6 +43,7 @@ mod import_errors;
 mod ingest;
 mod leases;
 mod links;
+mod list_places;
 mod messages;
 mod migrations;
 mod options;

@@ -411,6 +411,16 @@ CREATE UNIQUE INDEX delivery_number ON delivery (destination_id, number) WHERE n
 CREATE INDEX delivery_delivered ON delivery (changed_at) WHERE state = 'delivered' AND NOT body_removed;
 CREATE INDEX delivery_rejected ON delivery (destination_id, sequence) WHERE state = 'rejected';
 
+-- Places of lists that programs read, as many as were added at once: from `first_number` up to
+-- the next row. `check_text` is random, so that the same numbers, given again after an older
+-- state of the database was put back, have another one.
+CREATE TABLE list_place (
+    destination_id {integer} NOT NULL REFERENCES destination (id),
+    first_number {integer} NOT NULL,
+    check_text TEXT NOT NULL,
+    PRIMARY KEY (destination_id, first_number)
+){by_key};
+
 -- Attempts; consecutive ones with the same result are one row.
 CREATE TABLE delivery_attempt (
     destination_id {integer} NOT NULL,
