@@ -22,8 +22,8 @@ use crate::egress::SetupError;
 use crate::metrics::{Metrics, StoreSnapshot, StoreStep};
 use crate::receiver::health::Health;
 use crate::store::{
-    AlarmChanges, AlarmNotice, AlarmObservation, HeldFeed, NoticeEnd, SharedStore, StoreError,
-    UploadFilter,
+    AlarmChanges, AlarmFilter, AlarmNotice, AlarmObservation, HeldFeed, NoticeEnd, SharedStore,
+    StoreError, UploadFilter, automatic_backups,
 };
 
 mod conditions;
@@ -141,6 +141,7 @@ impl Alarms {
             late_uploads: self.store.uploads(late).await?.len(),
             held: self.held().await?,
             free_bytes: self.store.free_bytes().await?,
+            backed_up_at: self.backed_up_at(),
             unexpected: self.metrics.unexpected_requests(now),
             just_started: now.since(self.started_at) < STARTUP_GRACE,
             refusals: self
@@ -149,6 +150,13 @@ impl Alarms {
                 .unwrap_or_else(PoisonError::into_inner)
                 .count(self.metrics.refusals(), now),
         })
+    }
+
+    /// Returns when the newest automatic backup was written; `None` if there is none.
+    fn backed_up_at(&self) -> Option<Timestamp> {
+        self.config.store.backup_every?;
+        let backups = automatic_backups(&self.config.store.backup_dir).ok()?;
+        backups.last().map(|(at, _)| *at)
     }
 
     async fn held(&self) -> Result<Vec<(DestinationName, Vec<HeldFeed>)>, StoreError> {

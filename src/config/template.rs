@@ -92,6 +92,9 @@ url = {url}
 #password_file = "store-password.txt"  # example
 # The folder that `ivesk-webhook store backup` writes to, beside a SQLite file by default.
 #backup_dir = "backups"
+# Write a backup of a SQLite file there this often, and keep the newest ones (docs/backup.md).
+#backup_every = "24h"  # example
+#backup_keep = 7
 # With less free disk space messages are answered 503, SNS sends them again, and nothing is pulled.
 # The alarm `disk` is on below twice this. 256 MiB.
 #min_free_bytes = 268435456

@@ -44,6 +44,8 @@ named! {
         Damaged = "damaged",
         /// The store's disk is nearly full.
         Disk = "disk",
+        /// No automatic backup was written for long.
+        Backup = "backup",
         /// Files were uploaded long ago, and no document of them has arrived.
         UploadsLate = "uploads_late",
         /// A destination has been failing for long, or is closed.
@@ -77,6 +79,7 @@ impl AlarmKind {
             | Self::Certificate
             | Self::Store
             | Self::Damaged
+            | Self::Backup
             | Self::UploadsLate
             | Self::Destination
             | Self::ImportErrors

@@ -73,7 +73,7 @@ pub use certificates::*;
 pub use deliveries::*;
 pub use destinations::*;
 pub use documents::*;
-pub use engine::{Copied, Progress, copy_from_sqlite};
+pub use engine::{Copied, Progress, RestoredBackup, copy_from_sqlite, restore_backup};
 pub use erasure::{ErasableVersion, LeftFiles};
 pub use error::*;
 pub use feed_changes::*;

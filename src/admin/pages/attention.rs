@@ -93,6 +93,7 @@ impl AttentionList {
                     | AlarmKind::RefusedStorm
                     | AlarmKind::UnexpectedRequests
                     | AlarmKind::Damaged
+                    | AlarmKind::Backup
                     | AlarmKind::Disk
             )
         });

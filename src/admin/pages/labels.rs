@@ -429,6 +429,7 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
         }
         AlarmKind::Damaged => language.pick("the database is damaged", "duomenų bazė sugadinta"),
         AlarmKind::Disk => language.pick("the disk is nearly full", "baigiasi vieta diske"),
+        AlarmKind::Backup => language.pick("no new backup", "nėra naujos atsarginės kopijos"),
         AlarmKind::UploadsLate => language.pick("uploads are late", "vėluoja įkelti failai"),
         AlarmKind::Destination => {
             language.pick("a destination accepts nothing", "gavėjas nieko nepriima")

@@ -7,6 +7,7 @@ mod doctor;
 mod first_hour;
 mod pull;
 mod recordings;
+mod restore;
 mod subscriptions;
 mod tunnel;
 mod verify;

@@ -6,5 +6,6 @@ mod folder_destination;
 mod http_destination;
 mod import_errors;
 mod kill;
+mod restoring;
 mod service;
 mod worker;
