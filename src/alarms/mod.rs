@@ -1,7 +1,7 @@
 //! Raises alarms about problems that need a person, and notifies people of them.
 //!
 //! Each alarm is reported once when it is raised and once when it ends: in the log, on the
-//! admin listener, and to the URL or the command that the settings name.
+//! admin listener, and to the URL, the command or the mailbox that the settings name.
 //!
 //! [`Alarms::check`] is the step that finds problems and [`Alarms::notify`] the one that
 //! sends notices; [`run`] decides when to call them. Alarms and pending notices are in rows,
@@ -27,6 +27,7 @@ use crate::store::{
 };
 
 mod conditions;
+mod email;
 mod notifier;
 mod refusals;
 mod store_faults;
@@ -50,6 +51,9 @@ const NOTICE_LEASE: Duration = Duration::from_secs(2 * 60);
 
 /// Attempts, over about a day, after which a notice is given up.
 const MAX_ATTEMPTS: u32 = 100;
+
+/// Largest number of active alarms that is told.
+const MAX_ACTIVE: usize = 1_000;
 
 /// Largest number of notices between two checks.
 const MAX_NOTICES: usize = 20;
@@ -190,7 +194,11 @@ impl Alarms {
         let Some(notice) = self.store.lease_notice(now, NOTICE_LEASE).await? else {
             return Ok(NotifyOutcome::Nothing);
         };
-        let result = notifier.send(&notice).await;
+        let active = match notifier.tells_active() {
+            true => Some(self.active().await?),
+            false => None,
+        };
+        let result = notifier.send(&notice, active).await;
         let outcome = match &result {
             Ok(()) => NotifyOutcome::Sent,
             Err(_) => NotifyOutcome::Failed,
@@ -198,6 +206,16 @@ impl Alarms {
         let end = self.notice_end(&notice, result);
         self.store.end_notice(notice, end, self.clock.now()).await?;
         Ok(outcome)
+    }
+
+    /// Returns the number of active alarms.
+    async fn active(&self) -> Result<usize, StoreError> {
+        let filter = AlarmFilter {
+            active: true,
+            after: 0,
+            limit: MAX_ACTIVE,
+        };
+        Ok(self.store.alarms(filter).await?.len())
     }
 
     fn notice_end(&self, notice: &AlarmNotice, result: Result<(), String>) -> NoticeEnd {

@@ -245,6 +245,17 @@ url = {url}
 # How long a destination may fail.
 #destination_after = "30m"
 
+# Or by e-mail: in place of `url` and `command`. The password comes from a file, or from
+# IVESK_WEBHOOK_ALARMS_EMAIL_PASSWORD. "starttls" is port 587, "tls" 465, "none" for a server on
+# this machine only.
+[alarms.email]
+#server = "smtp.example.lt"  # example
+#tls = "starttls"
+#from = "ivesk-webhook@example.lt"  # example
+#to = ["ops@example.lt"]  # example
+#username = "ivesk-webhook@example.lt"  # example
+#password_file = "smtp-password.txt"  # example
+
 [log]
 # "json" writes one object a line.
 #format = "text"
