@@ -1,6 +1,8 @@
 //! Restoring a backup, as a person does it.
 
+use ivesk_webhook::domain::Queue;
 use ivesk_webhook::emulator::DEFAULT_COMPANIES;
+use ivesk_webhook::store::DocumentFilter;
 
 use crate::support::emulator::emulator;
 use crate::support::process::Installation;
@@ -16,13 +18,18 @@ async fn a_backup_is_restored_by_the_command_and_served() {
     );
     let exported = control.export(DEFAULT_COMPANIES[0], 2).expect("exported");
     let documents = async || {
-        let (_, list, _) = installation.run(&["documents", "list", "--json"]).await;
-        let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
-        let rows = list.as_array().expect("a list").iter();
+        let store = installation.read_store().await;
+        let all = DocumentFilter {
+            limit: 100,
+            ..DocumentFilter::default()
+        };
+        let rows = store.documents(all).await.expect("readable");
+        store.close().await.expect("it closes");
         let mut ids: Vec<String> = rows
+            .into_iter()
             // The digitized queue lists them too.
-            .filter(|row| row["queue"] == "exported")
-            .filter_map(|row| row["document_id"].as_str().map(str::to_owned))
+            .filter(|row| row.feed.queue == Queue::Exported)
+            .map(|row| row.document_id)
             .collect();
         ids.sort();
         ids
