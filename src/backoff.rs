@@ -36,6 +36,9 @@ pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 /// An import error that the vendor did not accept.
 pub const IMPORT_ERROR: Backoff = Backoff::seconds(10, 60 * 60);
 
+/// An automatic backup that could not be written.
+pub const BACKUP: Backoff = Backoff::seconds(60, 60 * 60);
+
 /// A subscription that could not be confirmed.
 pub const CONFIRMATION: Backoff = Backoff::seconds(20, 30 * 60);
 

@@ -63,6 +63,8 @@ pub enum Step {
     ImportErrorPending,
     /// The vendor refused an import error.
     ImportErrorRefused,
+    /// An import error was not sent: the document was no longer rejected, or a person decided so.
+    ImportErrorDiscarded,
     /// A person skipped a version, or the destination's filter excludes its company.
     Skipped,
 }
@@ -82,6 +84,7 @@ impl Step {
             Self::ImportErrorSent => "import_error_sent",
             Self::ImportErrorPending => "import_error_pending",
             Self::ImportErrorRefused => "import_error_refused",
+            Self::ImportErrorDiscarded => "import_error_discarded",
             Self::Skipped => "skipped",
         }
     }
@@ -90,7 +93,7 @@ impl Step {
     const fn is_main(self) -> bool {
         !matches!(
             self,
-            Self::Failed | Self::ImportErrorPending | Self::Skipped
+            Self::Failed | Self::ImportErrorPending | Self::ImportErrorDiscarded | Self::Skipped
         )
     }
 }
@@ -413,6 +416,11 @@ fn import_error_event(row: &ImportErrorRow) -> TraceEvent {
             row.created_at,
             Step::ImportErrorRefused,
             row.last_error.clone().unwrap_or_default(),
+        ),
+        ImportErrorState::Withdrawn | ImportErrorState::Discarded => (
+            row.created_at,
+            Step::ImportErrorDiscarded,
+            row.message.clone(),
         ),
     };
     TraceEvent {

@@ -1,17 +1,21 @@
-//! Import errors: lists and retries them.
+//! Import errors: lists, retries and discards them.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::destinations::DestinationChanged;
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
 use crate::app::App;
-use crate::store::{ImportErrorFilter, ImportErrorRow, ImportErrorState};
+use crate::domain::{Account, Company};
+use crate::store::{
+    ImportErrorDecision, ImportErrorFilter, ImportErrorPathRow, ImportErrorRow,
+    ImportErrorSelection, ImportErrorState,
+};
 
 /// The import errors that are requested.
 #[derive(Deserialize, IntoParams)]
@@ -53,7 +57,26 @@ pub(super) async fn list(
     })))
 }
 
-/// Sends a pending or refused import error now
+/// Paths of import errors that are paused.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PausedPaths {
+    /// One for each account.
+    rows: Vec<ImportErrorPathRow>,
+}
+
+/// Lists the accounts whose import errors are not sent
+///
+/// Įvesk.lt answered 404 to `api.import_error_path`. Retrying resumes them.
+#[utoipa::path(get, path = "/v1/import-errors/paused", tag = "delivery",
+    responses((status = OK, description = "Paused paths", body = PausedPaths)))]
+pub(super) async fn paused(State(app): State<Arc<App>>) -> ApiResult<PausedPaths> {
+    let rows = app.store.paused_import_error_paths().await?;
+    Ok(Json(PausedPaths { rows }))
+}
+
+/// Sends an import error now
+///
+/// Also one that was discarded or withdrawn. Resumes sending if it is paused.
 #[utoipa::path(post, path = "/v1/import-errors/{id}/retry", tag = "delivery", request_body = NoFields,
     params(("id" = i64, Path, description = "The import error's row")),
     responses(
@@ -66,12 +89,159 @@ pub(super) async fn retry(
     RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
 ) -> ApiResult<DestinationChanged> {
-    if app.store.retry_import_error(id, app.clock.now()).await? {
-        Ok(Json(DestinationChanged { changed: 1 }))
-    } else {
-        Err(AdminError::Conflict(
-            "this import error can't be sent: it does not exist, was sent already, or has no company"
-                .into(),
-        ))
+    decide_one(&app, id, ImportErrorDecision::Retry)
+        .await
+        .map(Json)
+}
+
+/// Never sends an import error, unless it is retried
+#[utoipa::path(post, path = "/v1/import-errors/{id}/discard", tag = "delivery", request_body = NoFields,
+    params(("id" = i64, Path, description = "The import error's row")),
+    responses(
+        (status = OK, description = "The import error is discarded", body = DestinationChanged),
+        (status = CONFLICT, description = "`conflict`: the import error was sent, or there is none",
+            body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
+    ))]
+pub(super) async fn discard(
+    State(app): State<Arc<App>>,
+    RowId(id): RowId,
+    Input(NoFields {}): Input<NoFields>,
+) -> ApiResult<DestinationChanged> {
+    decide_one(&app, id, ImportErrorDecision::Discard)
+        .await
+        .map(Json)
+}
+
+/// Decides about one import error.
+///
+/// # Errors
+///
+/// If it does not exist or can't be sent any more.
+pub(super) async fn decide_one(
+    app: &App,
+    id: i64,
+    decision: ImportErrorDecision,
+) -> Result<DestinationChanged, AdminError> {
+    let selection = ImportErrorSelection {
+        id: Some(id),
+        ..ImportErrorSelection::default()
+    };
+    match decide(app, selection, decision).await? {
+        DestinationChanged { changed: 0 } => Err(AdminError::Conflict(
+            match decision {
+                ImportErrorDecision::Retry => {
+                    "this import error can't be sent: it does not exist, was sent already, or has no company"
+                }
+                ImportErrorDecision::Discard => {
+                    "this import error can't be discarded: it does not exist, or was sent already"
+                }
+            }
+            .into(),
+        )),
+        changed => Ok(changed),
     }
+}
+
+async fn decide(
+    app: &App,
+    selection: ImportErrorSelection,
+    decision: ImportErrorDecision,
+) -> Result<DestinationChanged, AdminError> {
+    let now = app.clock.now();
+    let changed = app.store.decide_import_errors(selection, decision, now);
+    Ok(DestinationChanged {
+        changed: changed.await?,
+    })
+}
+
+/// Sends an account's import errors now, and resumes sending.
+///
+/// # Errors
+///
+/// If the store fails, or `account` is not an account's name.
+pub(super) async fn resume(app: &App, account: &str) -> Result<(), AdminError> {
+    let selected = SelectedImportErrors {
+        account: Some(account.to_owned()),
+        company: None,
+        state: Some(ImportErrorState::Pending),
+        all: false,
+    };
+    let selection = selected.selection()?;
+    decide(app, selection, ImportErrorDecision::Retry).await?;
+    Ok(())
+}
+
+/// Selects import errors by what is named; at least one field must be.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SelectedImportErrors {
+    /// Only of this account.
+    account: Option<String>,
+    /// Only of the company with this code.
+    company: Option<String>,
+    /// Only in this state; otherwise pending and refused ones.
+    state: Option<ImportErrorState>,
+    /// True to select all that are pending or refused, if nothing else is named.
+    #[serde(default)]
+    all: bool,
+}
+
+impl SelectedImportErrors {
+    fn selection(self) -> Result<ImportErrorSelection, AdminError> {
+        let Self {
+            account,
+            company,
+            state,
+            all,
+        } = self;
+        let named = account.is_some() || company.is_some() || state.is_some();
+        if named == all {
+            return Err(AdminError::BadRequest(
+                "name `account`, `company` or `state`, or else send `\"all\": true`".to_owned(),
+            ));
+        }
+        let account = account.map(|name| {
+            Account::parse(&name).map_err(|_| {
+                AdminError::BadRequest("`account` is not an account's name".to_owned())
+            })
+        });
+        let company = company.map(|code| {
+            Company::parse(&code)
+                .map_err(|_| AdminError::BadRequest("`company` is not a company's code".to_owned()))
+        });
+        Ok(ImportErrorSelection {
+            id: None,
+            account: account.transpose()?,
+            company: company.transpose()?,
+            state,
+        })
+    }
+}
+
+/// Sends several import errors now
+///
+/// Resumes sending for their accounts if it is paused.
+#[utoipa::path(post, path = "/v1/import-errors/retry", tag = "delivery", request_body = SelectedImportErrors,
+    responses((status = OK, description = "The number of import errors that are due", body = DestinationChanged)))]
+pub(super) async fn retry_some(
+    State(app): State<Arc<App>>,
+    Input(selected): Input<SelectedImportErrors>,
+) -> ApiResult<DestinationChanged> {
+    let selection = selected.selection()?;
+    decide(&app, selection, ImportErrorDecision::Retry)
+        .await
+        .map(Json)
+}
+
+/// Never sends several import errors, unless they are retried
+#[utoipa::path(post, path = "/v1/import-errors/discard", tag = "delivery", request_body = SelectedImportErrors,
+    responses((status = OK, description = "The number of discarded import errors", body = DestinationChanged)))]
+pub(super) async fn discard_some(
+    State(app): State<Arc<App>>,
+    Input(selected): Input<SelectedImportErrors>,
+) -> ApiResult<DestinationChanged> {
+    let selection = selected.selection()?;
+    decide(&app, selection, ImportErrorDecision::Discard)
+        .await
+        .map(Json)
 }

@@ -45,7 +45,7 @@ pub(super) struct ListQuery {
 pub(super) struct Documents {
     /// Documents in the order in which they are to be processed.
     documents: Vec<ListedDocument>,
-    /// The value of `after` for the next request: `<epoch>:<number>`. Store it in the same
+    /// The value of `after` for the next request: `<epoch>:<number>:<check>`. Store it in the same
     /// transaction as the documents.
     next: String,
     /// True if there are more documents.
@@ -107,8 +107,9 @@ impl From<ListEntry> for ListedDocument {
 #[utoipa::path(get, path = "/v1/documents", tag = "delivery", params(ListQuery),
     responses(
         (status = OK, description = "Documents after `after`", body = Documents),
-        (status = CONFLICT, description = "`conflict`: `after` is of another epoch: a backup was restored since. \
-            Start without `after`; `key` shows which documents were processed already",
+        (status = CONFLICT, description = "`conflict`: `after` is no place of this list: an older state of the \
+            database, such as a backup, was put back since. Start without `after`; `key` shows which documents were \
+            processed already",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
 pub(super) async fn documents(
@@ -125,11 +126,11 @@ pub(super) async fn documents(
     let epoch = app.store.sequence().await?.epoch;
     let after = match query.after.as_deref() {
         None => 0,
-        Some(place) => parse_place(place, &epoch)?,
+        Some(text) => proven_place(&app, &destination, &epoch, text).await?,
     };
     let listed = app
         .store
-        .listed(destination, after, limit + 1, MAX_LIST_BYTES)
+        .listed(destination.clone(), after, limit + 1, MAX_LIST_BYTES)
         .await?;
     let bytes: usize = listed.iter().map(|row| row.delivery.body.len()).sum();
     // The limit of bytes may have been reached before the limit of rows.
@@ -140,27 +141,40 @@ pub(super) async fn documents(
         .map(ListedDocument::from)
         .collect();
     let last = documents.last().map_or(after, |document| document.number);
+    let check = app.store.list_check(destination, last).await?;
+    let check = check.ok_or_else(|| AdminError::Conflict(OTHER_HISTORY.into()))?;
     Ok(Json(Documents {
         more,
-        next: format!("{epoch}:{last}"),
+        next: format!("{epoch}:{last}:{check}"),
         documents,
     }))
 }
 
-/// Parses a place in the list, `<epoch>:<number>`.
-fn parse_place(text: &str, epoch: &str) -> Result<i64, AdminError> {
-    let (own_epoch, number) = text.split_once(':').unwrap_or((text, ""));
-    let number = number.parse().ok().filter(|number: &i64| *number >= 0);
-    match number {
-        Some(_) if own_epoch != epoch => Err(AdminError::Conflict(
-            "`after` is of another epoch: a backup was restored since. Start without it; \
-             `key` shows which documents were processed already"
-                .into(),
-        )),
-        Some(number) => Ok(number),
-        None => Err(AdminError::BadRequest(
+/// What to do about a place that this list does not have.
+const OTHER_HISTORY: &str = "`after` is no place of this list: an older state of the database, such as a backup or \
+    a snapshot, was put back since. Start without `after`; `key` shows which documents were processed already";
+
+/// Parses a place in the list, `<epoch>:<number>:<check>`, and checks that it is one.
+async fn proven_place(
+    app: &App,
+    destination: &DestinationName,
+    epoch: &str,
+    text: &str,
+) -> Result<i64, AdminError> {
+    let mut parts = text.splitn(3, ':');
+    let (own_epoch, number, check) = (parts.next(), parts.next(), parts.next());
+    let number = number.and_then(|number| number.parse().ok());
+    let number = number.filter(|number: &i64| *number >= 0);
+    let (Some(own_epoch), Some(number), Some(check)) = (own_epoch, number, check) else {
+        return Err(AdminError::BadRequest(
             "`after` is not a `next` of this list; start without it".to_owned(),
-        )),
+        ));
+    };
+    let found = app.store.list_check(destination.clone(), number).await?;
+    if own_epoch == epoch && found.as_deref() == Some(check) {
+        Ok(number)
+    } else {
+        Err(AdminError::Conflict(OTHER_HISTORY.into()))
     }
 }
 

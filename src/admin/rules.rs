@@ -92,7 +92,7 @@ const fn post(path: &'static str, needs: Needs, action: &'static str) -> Rule {
 }
 
 /// Every route that needs a right.
-const RULES: [Rule; 53] = [
+const RULES: [Rule; 57] = [
     get("/metrics", Metrics),
     get("/v1/status", Read),
     get("/v1/activity", Read),
@@ -158,10 +158,22 @@ const RULES: [Rule; 53] = [
     post("/v1/destinations/{name}/skip", Operate, "deliveries skip"),
     get("/v1/deliveries", Read),
     get("/v1/import-errors", Read),
+    get("/v1/import-errors/paused", Read),
+    post("/v1/import-errors/retry", Operate, "import-errors retry"),
+    post(
+        "/v1/import-errors/discard",
+        Operate,
+        "import-errors discard",
+    ),
     post(
         "/v1/import-errors/{id}/retry",
         Operate,
         "import-errors retry",
+    ),
+    post(
+        "/v1/import-errors/{id}/discard",
+        Operate,
+        "import-errors discard",
     ),
     get("/v1/quarantine", Read),
     // Messages contain tokens and links that confirm or end a subscription.

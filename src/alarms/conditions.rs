@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::refusals::STORM_WINDOW;
 use crate::config::Config;
-use crate::domain::{DestinationName, counted};
+use crate::domain::{DestinationName, Timestamp, counted};
 use crate::metrics::{Refusals, StoreSnapshot, UnexpectedCount};
 use crate::pull::blocked_queues;
 use crate::store::{
@@ -34,6 +34,8 @@ pub(super) struct Facts {
     /// Configured destinations, with the feeds whose history is held there.
     pub(super) held: Vec<(DestinationName, Vec<HeldFeed>)>,
     pub(super) free_bytes: Option<u64>,
+    /// When the newest automatic backup was written.
+    pub(super) backed_up_at: Option<Timestamp>,
     pub(super) refusals: Refusals,
     pub(super) unexpected: Vec<UnexpectedCount>,
     /// True for a while after the start of the service.
@@ -52,8 +54,10 @@ pub(super) fn findings(facts: &Facts, config: &Config) -> Vec<Finding> {
     found.extend(unexpected_requests(facts));
     found.extend(certificates(facts));
     found.extend(disk(facts, config));
+    found.extend(backup(facts, config));
     found.extend(late_uploads(facts));
     found.extend(destinations(facts, config));
+    found.extend(import_errors(facts));
     found.extend(held(facts));
     for kind in AlarmKind::ALL {
         let is_active = |finding: &Finding| {
@@ -316,6 +320,30 @@ fn disk(facts: &Facts, config: &Config) -> Option<Finding> {
     })
 }
 
+/// Returns that no automatic backup was written for long. After a start the one that is due is
+/// written first.
+fn backup(facts: &Facts, config: &Config) -> Option<Finding> {
+    let every = config.store.backup_every?;
+    let now = facts.stored.now;
+    let overdue = facts
+        .backed_up_at
+        .is_none_or(|at| now.since(at) > every.saturating_mul(2));
+    let mut alarms = facts.stored.alarms.iter();
+    let is_active = alarms.any(|alarm| alarm.kind == AlarmKind::Backup);
+    (overdue && (!facts.just_started || is_active)).then(|| {
+        let last = facts.backed_up_at.map_or_else(
+            || "there is none".to_owned(),
+            |at| format!("the newest one is of {at}"),
+        );
+        let folder = config.store.backup_dir.display();
+        let text = format!(
+            "no backup was written to {folder} in time ({last}). Fix: read the log lines about backups; the folder \
+             needs free space, and the service's user must be able to write there"
+        );
+        finding(AlarmKind::Backup, "store", text)
+    })
+}
+
 fn late_uploads(facts: &Facts) -> Option<Finding> {
     let count = facts.late_uploads;
     (count > 0).then(|| {
@@ -330,6 +358,20 @@ fn late_uploads(facts: &Facts) -> Option<Finding> {
         );
         finding(AlarmKind::UploadsLate, "uploads", text)
     })
+}
+
+/// Returns the accounts whose import errors are not sent.
+fn import_errors(facts: &Facts) -> Vec<Finding> {
+    let paused = facts.stored.import_error_paths.iter();
+    paused
+        .map(|row| {
+            finding(
+                AlarmKind::ImportErrors,
+                &row.account,
+                format!("{}. Fix: {}", row.found(), row.fix()),
+            )
+        })
+        .collect()
 }
 
 /// Returns the destinations with held history of feeds whose first pull is complete: before

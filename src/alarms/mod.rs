@@ -1,7 +1,7 @@
 //! Raises alarms about problems that need a person, and notifies people of them.
 //!
 //! Each alarm is reported once when it is raised and once when it ends: in the log, on the
-//! admin listener, and to the URL or the command that the settings name.
+//! admin listener, and to the URL, the command or the mailbox that the settings name.
 //!
 //! [`Alarms::check`] is the step that finds problems and [`Alarms::notify`] the one that
 //! sends notices; [`run`] decides when to call them. Alarms and pending notices are in rows,
@@ -22,11 +22,12 @@ use crate::egress::SetupError;
 use crate::metrics::{Metrics, Refusals, StoreSnapshot, StoreStep};
 use crate::receiver::health::Health;
 use crate::store::{
-    AlarmChanges, AlarmKind, AlarmNotice, AlarmObservation, Finding, HeldFeed, NoticeEnd,
-    SharedStore, Store, StoreError, UploadFilter,
+    AlarmChanges, AlarmFilter, AlarmKind, AlarmNotice, AlarmObservation, Finding, HeldFeed,
+    NoticeEnd, SharedStore, Store, StoreError, UploadFilter, automatic_backups,
 };
 
 mod conditions;
+mod email;
 mod notifier;
 mod refusals;
 mod store_faults;
@@ -50,6 +51,9 @@ const NOTICE_LEASE: Duration = Duration::from_secs(2 * 60);
 
 /// Attempts, over about a day, after which a notice is given up.
 const MAX_ATTEMPTS: u32 = 100;
+
+/// Largest number of active alarms that is told.
+const MAX_ACTIVE: usize = 1_000;
 
 /// Largest number of notices between two checks.
 const MAX_NOTICES: usize = 20;
@@ -154,7 +158,11 @@ impl Alarms {
         let Some(notice) = self.store.lease_notice(now, NOTICE_LEASE).await? else {
             return Ok(NotifyOutcome::Nothing);
         };
-        let result = notifier.send(&notice).await;
+        let active = match notifier.tells_active() {
+            true => Some(self.active().await?),
+            false => None,
+        };
+        let result = notifier.send(&notice, active).await;
         let outcome = match &result {
             Ok(()) => NotifyOutcome::Sent,
             Err(_) => NotifyOutcome::Failed,
@@ -162,6 +170,16 @@ impl Alarms {
         let end = self.notice_end(&notice, result);
         self.store.end_notice(notice, end, self.clock.now()).await?;
         Ok(outcome)
+    }
+
+    /// Returns the number of active alarms.
+    async fn active(&self) -> Result<usize, StoreError> {
+        let filter = AlarmFilter {
+            active: true,
+            after: 0,
+            limit: MAX_ACTIVE,
+        };
+        Ok(self.store.alarms(filter).await?.len())
     }
 
     fn notice_end(&self, notice: &AlarmNotice, result: Result<(), String>) -> NoticeEnd {
@@ -240,10 +258,18 @@ async fn facts(
         late_uploads: store.uploads(late).await?.len(),
         held: held(config, store).await?,
         free_bytes: store.free_bytes().await?,
+        backed_up_at: backed_up_at(config),
         unexpected: metrics.unexpected_requests(now),
         just_started: false,
         refusals: Refusals::default(),
     })
+}
+
+/// Returns when the newest automatic backup was written; `None` if there is none.
+fn backed_up_at(config: &Config) -> Option<Timestamp> {
+    config.store.backup_every?;
+    let backups = automatic_backups(&config.store.backup_dir).ok()?;
+    backups.last().map(|(at, _)| *at)
 }
 
 async fn held(

@@ -1,4 +1,4 @@
-//! Sends notices of alarms to the URL or the command that the settings name.
+//! Sends notices of alarms to the URL, the command or the mailbox that the settings name.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use reqwest::header::CONTENT_TYPE;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use crate::config::{AlarmTarget, Config};
+use super::email;
+use crate::config::{AlarmEmail, AlarmTarget, Config};
 use crate::domain::Timestamp;
 use crate::egress;
 use crate::program::{self, Program};
@@ -59,6 +60,7 @@ pub(super) enum Notifier {
         url: SecretString,
     },
     Command(Program),
+    Email(Box<AlarmEmail>),
 }
 
 impl Notifier {
@@ -70,6 +72,7 @@ impl Notifier {
                 client: egress::client(config.egress.proxy.as_ref(), TIMEOUT)?,
                 url: url.clone(),
             }),
+            Some(AlarmTarget::Email(email)) => Some(Self::Email(Box::new(email.clone()))),
             Some(AlarmTarget::Command(command)) => Some(Self::Command(Program {
                 path: command.program.clone(),
                 arguments: command.arguments.clone(),
@@ -80,15 +83,28 @@ impl Notifier {
         })
     }
 
-    /// Sends a notice once.
+    /// Returns true if notices say how many alarms are active.
+    pub(super) fn tells_active(&self) -> bool {
+        matches!(self, Self::Email(_))
+    }
+
+    /// Sends a notice once; `active` is the number of active alarms, if it is known.
     ///
     /// # Errors
     ///
     /// Returns the problem; the URL, which may be a secret, is not part of it.
-    pub(super) async fn send(&self, notice: &AlarmNotice) -> Result<(), String> {
+    pub(super) async fn send(
+        &self,
+        notice: &AlarmNotice,
+        active: Option<usize>,
+    ) -> Result<(), String> {
         // Texts and numbers always serialize.
         let payload = serde_json::to_vec(&Payload::new(notice)).unwrap_or_default();
         match self {
+            Self::Email(settings) => {
+                let (subject, text) = letter(notice, active);
+                email::send(settings, &subject, &text).await
+            }
             Self::Command(program) => {
                 let finished = program.run(payload, &[]).await;
                 let finished = finished.map_err(|error| format!("`alarms.command` {error}"))?;
@@ -120,4 +136,31 @@ impl Notifier {
             }
         }
     }
+}
+
+/// Returns the subject and the text of an e-mail.
+fn letter(notice: &AlarmNotice, active: Option<usize>) -> (String, String) {
+    let Payload {
+        service,
+        state,
+        alarm,
+        subject,
+        text,
+        raised_at,
+        ended_at,
+        id,
+    } = Payload::new(notice);
+    let count = active.map_or_else(String::new, |active| format!(" ({active} active)"));
+    let title = format!("[{service}] {state}: {alarm} {subject}{count}");
+    let mut lines = format!("{text}\n\nAlarm {id}, raised at {raised_at}");
+    if let Some(at) = ended_at {
+        lines.push_str(&format!(", ended at {at}"));
+    }
+    lines.push_str(".\n");
+    if let Some(active) = active {
+        lines.push_str(&format!(
+            "Active alarms now: {active}. `{service} open` opens the page that lists them.\n"
+        ));
+    }
+    (title, lines)
 }

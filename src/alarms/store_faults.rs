@@ -93,7 +93,7 @@ async fn send(notifier: &Notifier, alarm: AlarmRow, over: bool) -> bool {
         over,
         fence: 0,
     };
-    match notifier.send(&notice).await {
+    match notifier.send(&notice, None).await {
         Ok(()) => {
             info!(alarm = kind, %subject, over, "sent the notice of alarm {kind} of {subject}");
             true

@@ -8,12 +8,14 @@ use super::outcome::{Exit, Failure};
 use super::server::Api;
 use super::{logging, table};
 use crate::config::Config;
+use crate::domain::counted;
 
 /// Arguments of `import-errors`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 When a destination rejects a version, the accountant sees an import error at Įvesk.lt, once for each \
-version and text. Import errors wait until `api.import_error_path` is set: Įvesk.lt does not publish it.")]
+version and text. It is sent a minute after the rejection, unless the destination accepts the document or a newer \
+version of it meanwhile. Import errors wait until `api.import_error_path` is set: Įvesk.lt does not publish it.")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
@@ -23,18 +25,44 @@ pub struct Args {
 enum Action {
     /// Show import errors and their states
     List {
-        /// Only import errors in this state: pending, sent or refused
+        /// Only import errors in this state: pending, sent, refused, withdrawn or discarded
         #[arg(long)]
         state: Option<String>,
         /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Send a refused or waiting import error now
-    Retry {
-        /// Number of the import error, from `import-errors list`
-        id: i64,
-    },
+    /// Send import errors now, and resume sending if it is paused
+    Retry(Selection),
+    /// Never send import errors, unless they are retried
+    Discard(Selection),
+}
+
+/// The import errors that are meant.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+struct Selection {
+    /// Number of the import error, from `import-errors list`
+    #[arg(
+        required_unless_present_any = ["all", "account", "company", "state"],
+        conflicts_with_all = ["all", "account", "company", "state"],
+    )]
+    id: Option<i64>,
+    /// All that are pending or refused
+    #[arg(long, conflicts_with_all = ["account", "company", "state"])]
+    all: bool,
+    /// Those of this account
+    #[arg(long)]
+    account: Option<String>,
+    /// Those of the company with this code
+    #[arg(long, value_name = "CODE")]
+    company: Option<String>,
+    /// Those in this state; otherwise pending and refused ones
+    #[arg(long)]
+    state: Option<String>,
+    /// Print {"changed": N}
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs `import-errors`.
@@ -43,14 +71,52 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     logging::start(&config.log)?;
     let api = match &args.action {
         Action::List { .. } => Api::open_for_reading(&config).await?,
-        Action::Retry { .. } => Api::open(&config).await?,
+        Action::Retry(_) | Action::Discard(_) => Api::open(&config).await?,
     };
     let outcome = match args.action {
         Action::List { state, json } => list(&api, &config, state, json).await,
-        Action::Retry { id } => retry(&api, id).await,
+        Action::Retry(selection) => decide(&api, "retry", selection).await,
+        Action::Discard(selection) => decide(&api, "discard", selection).await,
     };
     api.close().await?;
     outcome
+}
+
+async fn decide(api: &Api, action: &str, selection: Selection) -> Result<Exit, Failure> {
+    let Selection {
+        id,
+        all,
+        account,
+        company,
+        state,
+        json,
+    } = selection;
+    let (path, body) = match id {
+        Some(id) => (format!("/v1/import-errors/{id}/{action}"), json!({})),
+        None => (
+            format!("/v1/import-errors/{action}"),
+            json!({ "account": account, "company": company, "state": state, "all": all }),
+        ),
+    };
+    let answer = api.post(&path, &body).await?;
+    if json {
+        println!("{answer}");
+        return Ok(Exit::Done);
+    }
+    let changed = answer["changed"].as_u64().unwrap_or_default();
+    let what = match id {
+        Some(id) => format!("Import error {id}"),
+        None => counted(changed, "import error"),
+    };
+    let is = if changed == 1 { "is" } else { "are" };
+    match action {
+        "discard" => println!("{what} {is} discarded: the accountant is not told."),
+        _ if api.is_running_server() => {
+            println!("{what} {is} due now; the running server sends what is due.");
+        }
+        _ => println!("{what} {is} due now; `ivesk-webhook serve` sends what is due once it runs."),
+    }
+    Ok(Exit::Done)
 }
 
 async fn list(
@@ -94,6 +160,15 @@ async fn list(
         ]);
     }
     println!("{table}");
+    for paused in api.rows("/v1/import-errors/paused").await? {
+        println!(
+            "Import errors of {} are paused: Įvesk.lt does not find {} ({}). Correct `api.import_error_path` and \
+             restart, or run `ivesk-webhook import-errors retry --all`.",
+            table::cell(&paused["account"]),
+            table::cell(&paused["path"]),
+            table::cell(&paused["last_error"]),
+        );
+    }
     let pending = rows.iter().any(|row| row["state"] == "pending");
     if pending && config.api.import_error_path.is_none() {
         println!(
@@ -101,20 +176,5 @@ async fn list(
              API page of your account, app.ivesk.lt/api/docs."
         );
     }
-    Ok(Exit::Done)
-}
-
-async fn retry(api: &Api, id: i64) -> Result<Exit, Failure> {
-    api.post(&format!("/v1/import-errors/{id}/retry"), &json!({}))
-        .await?;
-    let sender = if api.is_running_server() {
-        "the running server sends it"
-    } else {
-        "`ivesk-webhook serve` sends it once it runs"
-    };
-    result!(
-        json!({ "id": id }),
-        "Import error {id} is due now; {sender}."
-    );
     Ok(Exit::Done)
 }

@@ -1,16 +1,19 @@
 //! `store`
 
 use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use clap::Subcommand;
 use secrecy::SecretString;
+use serde_json::json;
 
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use crate::config::{Config, StoreUrl};
+use crate::domain::Clock;
 use crate::service::open_store_for_reading;
-use crate::store::{BackupFile, Progress, StoreError, copy_from_sqlite};
+use crate::store::{BackupFile, Progress, StoreError, copy_from_sqlite, restore_backup};
 
 /// Arguments of `store`.
 #[derive(Debug, clap::Args)]
@@ -24,14 +27,25 @@ enum Action {
     /// Write a complete copy of the store, also while the service runs
     #[command(after_help = "\
 The file is written to the folder `store.backup_dir`, by default `backups` beside the store.
-To restore: stop the service, replace the file of `store.url` with the copy, remove the files beside it \
-that end in -wal and -shm, and start the service. Sequence numbers then belong to a new epoch.")]
+To restore it: stop the service, run `ivesk-webhook store restore`, and start the service.")]
     Backup {
         /// Name of the file to write, without a folder
         name: String,
         /// Replace an existing file, but never the store itself
         #[arg(long)]
         force: bool,
+    },
+    /// Put a backup in the place of the store
+    #[command(after_help = "\
+Stop the service first. The backup is checked and copied; the files that the store had are renamed, and \
+nothing is deleted. What arrived after the backup is pulled from Įvesk.lt again, and delivered again under \
+the same keys. Sequence numbers then belong to a new epoch (docs/backup.md).")]
+    Restore {
+        /// The backup: a path, or the name of a file in `store.backup_dir`
+        file: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
     },
     /// Copy everything from a SQLite file to an empty PostgreSQL database
     #[command(after_help = "\
@@ -56,6 +70,11 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
                 Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
             back_up(&config, &name, force).await
         }
+        Action::Restore { file, json } => {
+            let config =
+                Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
+            restore(&config, &file, json)
+        }
         Action::Copy { from, to } => copy(&from, &to, globals).await,
     }
 }
@@ -79,6 +98,47 @@ async fn back_up(config: &Config, name: &str, force: bool) -> Result<Exit, Failu
         "Wrote {}, with all documents up to sequence number {} or later.",
         file.path().display(),
         sequence.last
+    );
+    Ok(Exit::Done)
+}
+
+fn restore(config: &Config, file: &Path, json: bool) -> Result<Exit, Failure> {
+    let StoreUrl::Sqlite(store) = &config.store.url else {
+        return Err(Failure::usage(anyhow!(
+            "a PostgreSQL store is restored with pg_restore; see docs/postgres.md for the new epoch that it needs"
+        )));
+    };
+    let in_dir = config.store.backup_dir.join(file);
+    let is_name = file.components().count() == 1;
+    let file = if is_name && in_dir.exists() {
+        &in_dir
+    } else {
+        file
+    };
+    let restored = restore_backup(store, file, Clock::system().now()).map_err(Failure::usage)?;
+    if json {
+        let moved: Vec<_> = restored.moved.iter().map(|path| json!(path)).collect();
+        println!(
+            "{}",
+            json!({ "store": store, "last": restored.last, "moved": moved })
+        );
+        return Ok(Exit::Done);
+    }
+    println!(
+        "Restored {} from {}, with all documents up to sequence number {}.",
+        store.display(),
+        file.display(),
+        restored.last
+    );
+    for path in &restored.moved {
+        println!("Kept: {}", path.display());
+    }
+    println!(
+        "\nStart the service. Then\n\
+         - Įvesk.lt is read again from where the backup was, so later documents are stored again;\n\
+         - destinations receive again, under the same keys, what they accepted after the backup;\n\
+         - programs that read a `list` are answered 409 once, and start over without `after`;\n\
+         - erase again what was erased after the backup, and check `subscriptions list` and `tokens list`."
     );
     Ok(Exit::Done)
 }

@@ -45,7 +45,7 @@ mod value;
 
 pub use accounts::{AccountConfig, default_account};
 pub use admin::AdminConfig;
-pub use alarms::{AlarmCommand, AlarmTarget, AlarmsConfig};
+pub use alarms::{AlarmCommand, AlarmEmail, AlarmTarget, AlarmsConfig, EmailTls};
 pub use api::{ApiConfig, ExportedPath, ForbiddenLink};
 pub use check::did_you_mean;
 pub use destinations::{DestinationConfig, DestinationKind, FileMode, FolderLayout, HistoryMode};

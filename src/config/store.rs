@@ -2,11 +2,16 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::json;
 
+use super::check;
 use super::layers::{Layers, show};
 use super::postgres::PostgresAddress;
+
+/// The shortest `store.backup_every`.
+const SHORTEST_BACKUP_EVERY: Duration = Duration::from_secs(60);
 
 /// Settings of the database.
 #[derive(Clone, Debug)]
@@ -17,6 +22,11 @@ pub struct StoreConfig {
     /// `store.backup_dir`, default `backups` in the folder of a SQLite file: the one folder that
     /// backups are written to. Relative to the settings file.
     pub backup_dir: PathBuf,
+    /// `store.backup_every`, not set by default: a backup of a SQLite file is written to
+    /// `store.backup_dir` this often.
+    pub backup_every: Option<Duration>,
+    /// `store.backup_keep`, default 7: the number of these backups that are kept.
+    pub backup_keep: usize,
     /// `store.min_free_bytes`, default 256 MiB: with less free disk space messages are answered
     /// 503, SNS sends them again, and nothing is pulled.
     pub min_free_bytes: u64,
@@ -35,6 +45,8 @@ impl Default for StoreConfig {
         Self {
             url: StoreUrl::Sqlite(PathBuf::from("ivesk-webhook.db")),
             backup_dir: PathBuf::from("backups"),
+            backup_every: None,
+            backup_keep: 7,
             min_free_bytes: 256 * 1024 * 1024,
         }
     }
@@ -120,8 +132,29 @@ pub(super) fn read(layers: &mut Layers<'_>) -> StoreConfig {
         StoreUrl::Sqlite(file) => file.with_file_name(default.backup_dir),
         StoreUrl::Postgres(_) => layers.path(&default.backup_dir.to_string_lossy()),
     };
+    let backup_every = layers.read(
+        "store.backup_every",
+        default.backup_every,
+        |value, _| check::duration(value.text()?).map(Some),
+        |every| json!(every.map(check::show_duration)),
+    );
+    if backup_every.is_some_and(|every| every < SHORTEST_BACKUP_EVERY) {
+        layers.report(
+            "store.backup_every",
+            "is shorter than a minute; a backup reads the whole database",
+        );
+    }
+    if backup_every.is_some() && matches!(url, StoreUrl::Postgres(_)) {
+        layers.report(
+            "store.backup_every",
+            "is for a SQLite file, and `store.url` is a PostgreSQL database; remove it, and back the database up with pg_dump (docs/postgres.md)",
+        );
+    }
     StoreConfig {
         url,
+        backup_every,
+        backup_keep: usize::try_from(layers.number("store.backup_keep", 7_u64, 1..=1_000))
+            .unwrap_or(default.backup_keep),
         backup_dir: layers.read(
             "store.backup_dir",
             default_dir,

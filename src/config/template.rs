@@ -131,6 +131,9 @@ const HEAD: &str = r##"# Settings of ivesk-webhook. This file contains tokens: o
 #password_file = "store-password.txt"  # example
 # The folder that `ivesk-webhook store backup` writes to, beside a SQLite file by default.
 #backup_dir = "backups"
+# Write a backup of a SQLite file there this often, and keep the newest ones (docs/backup.md).
+#backup_every = "24h"  # example
+#backup_keep = 7
 # With less free disk space messages are answered 503, SNS sends them again, and nothing is pulled.
 # The alarm `disk` is on below twice this. 256 MiB.
 #min_free_bytes = 268435456
@@ -280,6 +283,17 @@ const HEAD: &str = r##"# Settings of ivesk-webhook. This file contains tokens: o
 #behind_after = "2h"
 # How long a destination may fail.
 #destination_after = "30m"
+
+# Or by e-mail: in place of `url` and `command`. The password comes from a file, or from
+# IVESK_WEBHOOK_ALARMS_EMAIL_PASSWORD. "starttls" is port 587, "tls" 465, "none" for a server on
+# this machine only.
+[alarms.email]
+#server = "smtp.example.lt"  # example
+#tls = "starttls"
+#from = "ivesk-webhook@example.lt"  # example
+#to = ["ops@example.lt"]  # example
+#username = "ivesk-webhook@example.lt"  # example
+#password_file = "smtp-password.txt"  # example
 
 [log]
 # "json" writes one object a line.

@@ -1,7 +1,7 @@
 //! Sends import errors to the vendor's accountant from an outbox, one at a time.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -11,7 +11,10 @@ use crate::backoff;
 use crate::config::Config;
 use crate::domain::{Account, Clock};
 use crate::ivesk::{ApiError, Client, Observer};
-use crate::store::{ImportErrorLease, ImportErrorOutcome, SharedStore, StoreError};
+use crate::store::{
+    ImportErrorEnd, ImportErrorLease, ImportErrorLeased, ImportErrorOutcome, SharedStore,
+    StoreError,
+};
 
 /// Time that a lease holds beyond the request's timeout.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
@@ -37,6 +40,13 @@ pub enum SendOutcome {
         /// The error. Contains no secrets.
         error: String,
     },
+    /// Sending is paused, as the vendor answered 404.
+    Paused {
+        /// The error. Contains no secrets.
+        error: String,
+    },
+    /// It was not sent: the document is no longer rejected.
+    Withdrawn,
     /// Another worker took over the lease.
     Stale,
     /// Nothing is due.
@@ -47,8 +57,12 @@ pub enum SendOutcome {
 pub struct ImportErrorSender {
     store: SharedStore,
     clients: BTreeMap<Account, Client>,
+    path: String,
     lease: Duration,
     clock: Clock,
+    /// What the vendor has accepted and the store could not record: it is recorded before anything
+    /// else is sent, and not sent again.
+    unrecorded: Mutex<Option<ImportErrorLease>>,
 }
 
 impl ImportErrorSender {
@@ -66,9 +80,9 @@ impl ImportErrorSender {
         clock: Clock,
         observer: Arc<dyn Observer>,
     ) -> Result<Option<Self>, ApiError> {
-        if config.api.import_error_path.is_none() {
+        let Some(path) = config.api.import_error_path.clone() else {
             return Ok(None);
-        }
+        };
         let mut clients = BTreeMap::new();
         for (account, settings) in &config.accounts {
             if let Some(key) = &settings.api_key {
@@ -81,8 +95,10 @@ impl ImportErrorSender {
         Ok(Some(Self {
             store,
             clients,
+            path,
             lease: config.api.timeout + LEASE_MARGIN,
             clock,
+            unrecorded: Mutex::new(None),
         }))
     }
 
@@ -92,13 +108,29 @@ impl ImportErrorSender {
     ///
     /// Fails only if the store does; the vendor's errors are stored in the row.
     pub async fn step(&self) -> Result<SendOutcome, StoreError> {
+        let accepted = self.lock_unrecorded().clone();
+        if let Some(lease) = accepted {
+            self.record(lease, ImportErrorOutcome::Sent).await?;
+            return Ok(SendOutcome::Sent);
+        }
         let accounts = self.clients.keys().cloned().collect();
         let leased = self
             .store
             .lease_import_error(accounts, self.clock.now(), self.lease)
             .await?;
-        let Some(lease) = leased else {
-            return Ok(SendOutcome::Nothing);
+        let lease = match leased {
+            ImportErrorLeased::Lease(lease) => lease,
+            ImportErrorLeased::Withdrawn(row) => {
+                let (id, document_id, sequence) = (row.id, &row.document_id, row.sequence);
+                info!(
+                    id,
+                    document_id,
+                    sequence,
+                    "did not send the import error of document `{document_id}`: it is no longer rejected"
+                );
+                return Ok(SendOutcome::Withdrawn);
+            }
+            ImportErrorLeased::Nothing => return Ok(SendOutcome::Nothing),
         };
         let (Some(client), Some(company)) =
             (self.clients.get(&lease.row.account), &lease.row.company)
@@ -111,25 +143,49 @@ impl ImportErrorSender {
             Ok(()) => ImportErrorOutcome::Sent,
             Err(error) => self.classify(&lease, &error),
         };
-        log(&lease, &outcome);
-        let sent = match &outcome {
-            ImportErrorOutcome::Sent => SendOutcome::Sent,
-            ImportErrorOutcome::Failed { error, .. } => SendOutcome::Failed {
-                error: error.clone(),
-            },
-            ImportErrorOutcome::Refused { error } => SendOutcome::Refused {
-                error: error.clone(),
-            },
-        };
-        match self
-            .store
-            .end_import_error(lease, outcome, self.clock.now())
-            .await
-        {
-            Ok(()) => Ok(sent),
+        if matches!(outcome, ImportErrorOutcome::Sent) {
+            *self.lock_unrecorded() = Some(lease.clone());
+        }
+        match self.record(lease, outcome).await {
+            Ok(outcome) => Ok(outcome),
             Err(StoreError::StaleLease) => Ok(SendOutcome::Stale),
             Err(error) => Err(error),
         }
+    }
+
+    fn lock_unrecorded(&self) -> std::sync::MutexGuard<'_, Option<ImportErrorLease>> {
+        self.unrecorded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores the result of sending an import error, and logs it.
+    async fn record(
+        &self,
+        lease: ImportErrorLease,
+        outcome: ImportErrorOutcome,
+    ) -> Result<SendOutcome, StoreError> {
+        let ended = self
+            .store
+            .end_import_error(
+                lease.clone(),
+                self.path.clone(),
+                outcome.clone(),
+                self.clock.now(),
+            )
+            .await?;
+        self.lock_unrecorded().take();
+        log(&lease, &outcome, ended);
+        Ok(match outcome {
+            ImportErrorOutcome::Sent => SendOutcome::Sent,
+            ImportErrorOutcome::Failed { error, .. } => SendOutcome::Failed { error },
+            ImportErrorOutcome::NotFound { error, .. } if ended == ImportErrorEnd::PathPaused => {
+                SendOutcome::Paused { error }
+            }
+            ImportErrorOutcome::Refused { error } | ImportErrorOutcome::NotFound { error, .. } => {
+                SendOutcome::Refused { error }
+            }
+        })
     }
 
     /// Retries what may have been lost on the way and what a setting or a key can fix; the
@@ -144,6 +200,13 @@ impl ImportErrorSender {
             ApiError::Status {
                 status: 401 | 403, ..
             } => Some(backoff::IMPORT_ERROR.longest),
+            // The path is a guess, or nearly: Įvesk.lt does not publish it.
+            ApiError::Status { status: 404, .. } => {
+                return ImportErrorOutcome::NotFound {
+                    error: error.to_string(),
+                    retry_at: self.clock.now().after(backoff::PAUSED),
+                };
+            }
             ApiError::Status { .. } => None,
             ApiError::Unreachable(_) | ApiError::NotConfigured { .. } => Some(Duration::ZERO),
             // The status was a success; the body does not matter.
@@ -167,7 +230,7 @@ impl ImportErrorSender {
     }
 }
 
-fn log(lease: &ImportErrorLease, outcome: &ImportErrorOutcome) {
+fn log(lease: &ImportErrorLease, outcome: &ImportErrorOutcome, ended: ImportErrorEnd) {
     let row = &lease.row;
     let (id, document_id, sequence) = (row.id, &row.document_id, row.sequence);
     match outcome {
@@ -189,12 +252,20 @@ fn log(lease: &ImportErrorLease, outcome: &ImportErrorOutcome) {
                 "failed to send the import error of document `{document_id}` to Įvesk.lt; next attempt at {next_try_at}: {error}"
             );
         }
-        ImportErrorOutcome::Refused { error } => {
+        ImportErrorOutcome::NotFound { error, retry_at } if ended == ImportErrorEnd::PathPaused => {
             error!(
                 id,
                 document_id,
                 sequence,
-                "Įvesk.lt refused the import error of document `{document_id}`: {error}. Fix: correct the cause, then run `ivesk-webhook import-errors retry {id}`"
+                "import errors are paused, one is tried again at {retry_at}: Įvesk.lt does not find `api.import_error_path`: {error}. Fix: correct it and restart, or run `ivesk-webhook import-errors retry --all`"
+            );
+        }
+        ImportErrorOutcome::Refused { error } | ImportErrorOutcome::NotFound { error, .. } => {
+            error!(
+                id,
+                document_id,
+                sequence,
+                "Įvesk.lt refused the import error of document `{document_id}`: {error}. Fix: correct the cause, then run `ivesk-webhook import-errors retry {id}`, or `ivesk-webhook import-errors discard {id}`"
             );
         }
     }

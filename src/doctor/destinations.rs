@@ -54,6 +54,13 @@ pub fn settings(config: &Config, clock: &Clock) -> Vec<Check> {
 pub async fn state(config: &Config, store: &Store) -> Option<Vec<Check>> {
     let mut checks = Vec::new();
     let feeds = store.feeds().await.ok()?;
+    for row in store.paused_import_error_paths().await.ok()? {
+        checks.push(
+            Check::fail("import_errors", row.found())
+                .because("rejections are stored, but not sent to the accountant")
+                .fix(row.fix()),
+        );
+    }
     for row in store.destinations().await.ok()? {
         let Some(destination) = config.destinations.get(&row.name) else {
             continue;

@@ -14,7 +14,7 @@ use crate::egress;
 use crate::ivesk::{ApiError, Client};
 use crate::receiver::listener;
 use crate::sns::region;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, automatic_backups};
 use crate::unexpected::UnexpectedRequest;
 
 /// Time limit of one request.
@@ -183,7 +183,41 @@ async fn file(config: &Config, path: &Path, slow: bool) -> Vec<Check> {
     let stats = rustix::fs::statvfs(&folder).ok();
     let free = stats.map(|stats| stats.f_bavail.saturating_mul(stats.f_frsize));
     let disk = free.map(|free| disk(free, config.store.min_free_bytes));
-    std::iter::once(store).chain(disk).collect()
+    std::iter::once(store)
+        .chain(disk)
+        .chain(backup(config))
+        .collect()
+}
+
+/// Checks that automatic backups are written; `None` if the settings ask for none.
+fn backup(config: &Config) -> Option<Check> {
+    let every = config.store.backup_every?;
+    let folder = &config.store.backup_dir;
+    let problem = |found: String| {
+        Check::fail("backup", found)
+            .because("without a backup, what Įvesk.lt no longer lists is lost with the disk")
+            .fix("read the log lines of `serve` about backups; its user must be able to write there, and the disk needs room")
+    };
+    let newest = match automatic_backups(folder) {
+        Ok(mut backups) => backups.pop(),
+        Err(error) => {
+            return Some(problem(format!(
+                "{} can't be read: {error}",
+                folder.display()
+            )));
+        }
+    };
+    let now = Clock::system().now();
+    Some(match newest {
+        Some((at, path)) if now.since(at) <= every.saturating_mul(2) => {
+            Check::pass("backup", format!("the newest backup is {}", path.display()))
+        }
+        Some((_, path)) => problem(format!(
+            "the newest backup, {}, is older than twice `store.backup_every`",
+            path.display()
+        )),
+        None => problem(format!("there is no backup in {} yet", folder.display())),
+    })
 }
 
 /// Returns the lock file of a database that is missing.
@@ -230,13 +264,13 @@ const NOTHING_RECEIVED: &str = "without a store no message can be received";
 pub fn damaged(damage: &str) -> Check {
     Check::fail("store", damage)
         .because("messages are stored as long as their pages are sound; other rows may be lost")
-        .fix("restore the newest backup (docs/operating.md); documents since then are pulled again")
+        .fix("restore the newest backup with `ivesk-webhook store restore` (docs/backup.md); documents since then are pulled again")
 }
 
 fn unusable(error: &StoreError) -> Check {
     Check::fail("store", error.to_string())
         .because(NOTHING_RECEIVED)
-        .fix("follow the message; see docs/operating.md for backups")
+        .fix("follow the message; see docs/backup.md for backups")
 }
 
 /// Returns the absolute path of the folder that the store's files are in.

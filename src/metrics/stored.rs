@@ -13,7 +13,7 @@ use crate::domain::Timestamp;
 use crate::sns::CertificateSummary;
 use crate::store::{
     AccountRow, AlarmFilter, AlarmKind, AlarmRow, CertificateRow, DestinationPauseReason,
-    DestinationRow, FeedRow, QueueLengths, Store, StoreError, SubscriptionRow,
+    DestinationRow, FeedRow, ImportErrorPathRow, QueueLengths, Store, StoreError, SubscriptionRow,
 };
 
 /// Largest number of feeds with series of their own.
@@ -47,6 +47,8 @@ pub struct StoreSnapshot {
     pub certificates: BTreeMap<String, Timestamp>,
     /// Every destination that was ever configured.
     pub destinations: Vec<DestinationRow>,
+    /// Paths of import errors that are paused.
+    pub import_error_paths: Vec<ImportErrorPathRow>,
     /// Active alarms.
     pub alarms: Vec<AlarmRow>,
     /// Writes waiting in this process.
@@ -74,6 +76,7 @@ impl StoreSnapshot {
             subscriptions: store.subscriptions().await?,
             certificates: certificate_expiry(&store.certificates().await?),
             destinations: store.destinations().await?,
+            import_error_paths: store.paused_import_error_paths().await?,
             alarms: store.alarms(ACTIVE_ALARMS).await?,
             waiting: store.queue_lengths(),
         })

@@ -35,6 +35,7 @@ use crate::subscriptions;
 use crate::uploads::watch::{self, WatchError, Watcher};
 use crate::uploads::{UploadSettings, Uploader};
 
+pub mod backups;
 pub mod housekeeping;
 
 /// Most messages that wait for the next commit; further ones are answered 503.
@@ -281,6 +282,15 @@ impl Service {
             housekeeping::check_integrity(app, stop).await;
             "check for damage"
         });
+
+        if let Some(every) = self.app.config.store.backup_every {
+            let app = Arc::clone(&self.app);
+            let stop = self.stop_workers.clone();
+            self.tasks.spawn(async move {
+                backups::run(app, every, stop).await;
+                "backups"
+            });
+        }
 
         let app = Arc::clone(&self.app);
         let stop = self.stop_workers.clone();

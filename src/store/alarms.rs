@@ -44,10 +44,14 @@ named! {
         Damaged = "damaged",
         /// The store's disk is nearly full.
         Disk = "disk",
+        /// No automatic backup was written for long.
+        Backup = "backup",
         /// Files were uploaded long ago, and no document of them has arrived.
         UploadsLate = "uploads_late",
         /// A destination has been failing for long, or is closed.
         Destination = "destination",
+        /// Import errors can't be sent: the vendor does not find their path.
+        ImportErrors = "import_errors",
         /// Documents are held at a destination until a person starts their feeds.
         Held = "held",
     }
@@ -75,8 +79,10 @@ impl AlarmKind {
             | Self::Certificate
             | Self::Store
             | Self::Damaged
+            | Self::Backup
             | Self::UploadsLate
             | Self::Destination
+            | Self::ImportErrors
             | Self::Held => Duration::ZERO,
         }
     }

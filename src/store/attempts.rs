@@ -11,8 +11,9 @@ use super::destinations;
 use super::engine::{Sql, Tx, operations, params};
 use super::erasure::{erased_among, keep_files, record_late_attempt};
 use super::error::Result;
-use super::import_errors::{ImportErrorState, NewImportError};
+use super::import_errors::{IMPORT_ERROR_WAIT, ImportErrorState, NewImportError};
 use super::links::request_fresh_link;
+use super::list_places::add_places;
 use super::{Store, StoreError};
 use crate::domain::{DestinationName, Timestamp};
 
@@ -161,7 +162,7 @@ async fn record_attempt<T: Tx>(
     write_delivery(tx, destination, one.sequence, one.began_at, now, &update).await?;
     match &one.outcome {
         DeliveryOutcome::Rejected { import_error, .. } => {
-            add_import_error(tx, one.sequence, import_error, now).await
+            add_import_error(tx, destination, one.sequence, import_error, now).await
         }
         DeliveryOutcome::LinkExpired => {
             request_fresh_link(tx, destination, one.sequence, now).await
@@ -230,27 +231,38 @@ async fn write_delivery<T: Tx>(
     Ok(())
 }
 
-/// Adds an import error for the accountant, once for each (version, text).
+/// Adds an import error for the accountant, once for each (version, text), as that of the
+/// destination's last rejection. It waits before it is sent, as the rejection may be withdrawn.
 async fn add_import_error<T: Tx>(
     tx: &mut T,
+    destination: i64,
     sequence: i64,
     import_error: &NewImportError,
     now: Timestamp,
 ) -> Result<()> {
     static SQL: Sql = Sql::new(
-        "INSERT INTO import_error (account_id, sequence, digest, company, message, state, created_at, next_try_at, last_error)
+        "INSERT INTO import_error AS r (account_id, sequence, digest, company, message, state, created_at, next_try_at,
+             last_error)
          SELECT f.account_id, d.sequence, $2, $3, $4, $5, $6, $7, $8
          FROM document d JOIN feed f ON f.id = d.feed_id WHERE d.sequence = $1
-         ON CONFLICT (sequence, digest) DO NOTHING",
+         ON CONFLICT (sequence, digest) DO UPDATE SET
+             next_try_at = CASE WHEN r.state = 'withdrawn' THEN excluded.next_try_at ELSE r.next_try_at END,
+             state = CASE WHEN r.state = 'withdrawn' THEN excluded.state ELSE r.state END
+         RETURNING id",
+    );
+    static LAST: Sql = Sql::new(
+        "UPDATE delivery SET import_error_id = $3 WHERE destination_id = $1 AND sequence = $2",
     );
     let NewImportError { company, message } = import_error;
     let digest = digest(&SHA256, message.as_bytes());
+    let due_at = now.after(IMPORT_ERROR_WAIT);
     let (state, due_at, error) = match company {
-        Some(_) => (ImportErrorState::Pending, Some(now), None),
+        Some(_) => (ImportErrorState::Pending, Some(due_at), None),
         None => (ImportErrorState::Refused, None, Some(NO_COMPANY)),
     };
     let params = params! { sequence, digest.as_ref(), company, message, state, now, due_at, error };
-    tx.run(&SQL, params).await
+    let id: i64 = tx.one(&SQL, params).await?;
+    tx.run(&LAST, &[&destination, &sequence, &id]).await
 }
 
 /// Assigns the next places in the destination's list to versions.
@@ -272,6 +284,7 @@ async fn assign_numbers<T: Tx>(tx: &mut T, destination: i64, listed: &Vec<i64>) 
         return Ok(());
     }
     let before: i64 = tx.one(&COUNT, &[&destination, &listed.len()]).await?;
+    add_places(tx, destination, before).await?;
     tx.run(&ASSIGN, &[&destination, listed, &before]).await
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
+use crate::domain::Timestamp;
 use crate::file_names::component;
 use crate::private_files::{FOLDER_MODE, create_dir_all, create_new};
 
@@ -14,6 +15,9 @@ use crate::private_files::{FOLDER_MODE, create_dir_all, create_new};
 const MAX_NAME_BYTES: usize = 200;
 /// Ending of an unfinished backup; its name begins with a dot, as no backup's does.
 const PARTIAL: &str = ".partial";
+/// Begin and end of the names of automatic backups; between them is their moment.
+const AUTOMATIC: &str = "auto-";
+const ENDING: &str = ".db";
 /// Others may write there, and nothing keeps them from replacing files of this user.
 const WRITABLE_BY_OTHERS: u32 = 0o002;
 const STICKY: u32 = 0o1000;
@@ -64,6 +68,16 @@ impl BackupFile {
             name,
             replace: true,
             is_beside_store: true,
+        }
+    }
+
+    /// Returns the automatic backup of this moment in `folder`.
+    pub fn automatic(folder: &Path, now: Timestamp) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            name: format!("{AUTOMATIC}{}{ENDING}", stamp(now)).into(),
+            replace: false,
+            is_beside_store: false,
         }
     }
 
@@ -160,6 +174,69 @@ impl Drop for Partial {
     }
 }
 
+/// Returns a moment as it is in names of files, such as `20261128T174200Z`.
+pub(super) fn stamp(moment: Timestamp) -> String {
+    let text = moment.to_string();
+    let seconds = text.get(..19).unwrap_or(&text);
+    let digits = seconds.chars().filter(|c| !matches!(c, '-' | ':'));
+    digits.chain(['Z']).collect()
+}
+
+/// Returns the automatic backups in a folder with their moments, oldest first; none if it does
+/// not exist.
+///
+/// # Errors
+///
+/// If the folder can't be read.
+pub fn automatic_backups(folder: &Path) -> io::Result<Vec<(Timestamp, PathBuf)>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let moment = name.to_str().and_then(moment_of);
+        if let Some(moment) = moment.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file()))
+        {
+            found.push((moment, entry.path()));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Returns the moment in the name of an automatic backup; `None` for any other name.
+fn moment_of(name: &str) -> Option<Timestamp> {
+    let text = name.strip_prefix(AUTOMATIC)?.strip_suffix(ENDING)?;
+    let part = |range| text.get(range);
+    let moment = Timestamp::parse(&format!(
+        "{}-{}-{}T{}:{}:{}Z",
+        part(0..4)?,
+        part(4..6)?,
+        part(6..8)?,
+        part(9..11)?,
+        part(11..13)?,
+        part(13..15)?
+    ))?;
+    (stamp(moment) == text).then_some(moment)
+}
+
+/// Removes all automatic backups in a folder but the newest `keep`.
+///
+/// # Errors
+///
+/// If the folder can't be read, or one can't be removed.
+pub fn remove_old_backups(folder: &Path, keep: usize) -> io::Result<usize> {
+    let mut backups = automatic_backups(folder)?;
+    let old = backups.len().saturating_sub(keep);
+    for (_, path) in backups.drain(..old) {
+        std::fs::remove_file(path)?;
+    }
+    Ok(old)
+}
+
 /// Removes unfinished backups, and what SQLite put beside them.
 fn remove_partials(folder: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
@@ -177,5 +254,27 @@ fn not_accessible(path: &Path, detail: &str) -> StoreError {
     StoreError::NotAccessible {
         path: path.to_owned(),
         detail: detail.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_moment_of_an_automatic_backup_is_in_its_name() {
+        let moment = Timestamp::parse("2026-11-28T17:42:05Z").expect("a moment");
+        let file = BackupFile::automatic(Path::new("backups"), moment);
+        assert_eq!(file.path(), Path::new("backups/auto-20261128T174205Z.db"));
+        assert_eq!(moment_of("auto-20261128T174205Z.db"), Some(moment));
+        for other in [
+            "auto-.db",
+            "auto-20261128T174205Z.db.old",
+            "ivesk.db",
+            "auto-20269928T174205Z.db",
+            "auto-ąąąąąąąąąąąąąąąą.db",
+        ] {
+            assert_eq!(moment_of(other), None, "{other}");
+        }
     }
 }

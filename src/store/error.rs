@@ -28,7 +28,7 @@ pub enum StoreError {
         detail: String,
     },
     /// The file is damaged or is not a database of this program.
-    #[error("{} is damaged or is not a database of ivesk-webhook ({detail}); stop the service and restore the newest backup (docs/operating.md)", path.display())]
+    #[error("{} is damaged or is not a database of ivesk-webhook ({detail}); stop the service and restore the newest backup with `ivesk-webhook store restore` (docs/backup.md)", path.display())]
     Corrupt {
         /// The database file.
         path: PathBuf,
@@ -109,6 +109,14 @@ pub enum StoreError {
     BackupExists {
         /// The file.
         path: PathBuf,
+    },
+    /// A file can't be restored.
+    #[error("{} can't be restored: {detail}", path.display())]
+    NotRestorable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
     },
     /// Another backup is being written to the folder.
     #[error("another backup is being written to {}; retry once it is complete", folder.display())]

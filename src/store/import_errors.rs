@@ -42,6 +42,10 @@ named! {
         Sent = "sent",
         /// The vendor refused it, or it can't be sent.
         Refused = "refused",
+        /// The destination no longer rejected the document when it was to be sent.
+        Withdrawn = "withdrawn",
+        /// A person decided that it is not sent.
+        Discarded = "discarded",
     }
 }
 
@@ -76,6 +80,48 @@ pub struct ImportErrorRow {
     pub last_error: Option<String>,
 }
 
+/// The path of an account's import errors, as the vendor answers there.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct ImportErrorPathRow {
+    /// The account.
+    pub account: Account,
+    /// The path.
+    pub path: String,
+    /// Since when nothing is sent, since the vendor answered 404; `None` if it is not paused.
+    pub paused_since: Option<Timestamp>,
+    /// When one import error is tried again.
+    pub retry_at: Option<Timestamp>,
+    /// The vendor's answer.
+    pub last_error: Option<String>,
+}
+
+impl ImportErrorPathRow {
+    /// Returns what is wrong.
+    pub fn found(&self) -> String {
+        let Self { account, path, .. } = self;
+        let error = self.last_error.as_deref().unwrap_or("HTTP 404");
+        format!(
+            "import errors of {account} are not sent: Įvesk.lt does not find `{path}` ({error})"
+        )
+    }
+
+    /// Returns what to do about it.
+    pub fn fix(&self) -> &'static str {
+        "correct `api.import_error_path` and restart, or run `ivesk-webhook import-errors retry --all`"
+    }
+}
+
+/// The result of asking for an import error to send.
+#[derive(Clone, Debug)]
+pub enum ImportErrorLeased {
+    /// It is to be sent.
+    Lease(ImportErrorLease),
+    /// It is not sent, as the document is no longer rejected; there may be others.
+    Withdrawn(ImportErrorRow),
+    /// None is due.
+    Nothing,
+}
+
 /// A lease on one import error.
 #[derive(Clone, Debug)]
 pub struct ImportErrorLease {
@@ -104,29 +150,57 @@ pub enum ImportErrorOutcome {
         /// The reason; nothing secret.
         error: String,
     },
+    /// The vendor knows the path or the document not: the path is paused until `retry_at`,
+    /// unless it has accepted others meanwhile.
+    NotFound {
+        /// The reason; nothing secret.
+        error: String,
+        /// When one import error is tried again.
+        retry_at: Timestamp,
+    },
+}
+
+/// The effect of [`Store::end_import_error`](super::Store::end_import_error).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImportErrorEnd {
+    /// The result is recorded in its row.
+    Recorded,
+    /// The path is paused as well.
+    PathPaused,
 }
 
 operations! {
     /// Lists import errors, oldest first.
     pub read import_errors(filter: ImportErrorFilter) -> Vec<ImportErrorRow>;
 
-    /// Leases the import error of these accounts that is due next, the least often tried
-    /// first.
-    pub write lease_import_error(accounts: Vec<Account>, now: Timestamp, lease: Duration)
-        -> Option<ImportErrorLease>;
+    /// Lists the newest import errors, before this row.
+    pub read newest_import_errors(before: Option<i64>, limit: usize) -> Vec<ImportErrorRow>;
 
-    /// Records the result of sending an import error.
+    /// Lists the paths of import errors that are paused.
+    pub read paused_import_error_paths() -> Vec<ImportErrorPathRow>;
+
+    /// Leases the import error of these accounts that is due next, the least often tried
+    /// first; or withdraws it, if no destination rejects the document for this any more.
+    pub write lease_import_error(accounts: Vec<Account>, now: Timestamp, lease: Duration)
+        -> ImportErrorLeased;
+
+    /// Records the result of sending an import error to `path`. That it was sent is recorded
+    /// even if the lease has passed to another worker.
     ///
     /// # Errors
     ///
     /// [`StoreError::StaleLease`] if another worker has leased the import error since.
-    pub write end_import_error(lease: ImportErrorLease, end: ImportErrorOutcome, now: Timestamp)
-        -> ();
+    pub write end_import_error(
+        lease: ImportErrorLease,
+        path: String,
+        end: ImportErrorOutcome,
+        now: Timestamp,
+    ) -> ImportErrorEnd;
 
-    /// Makes a refused or waiting import error due now; returns false if there is none that
-    /// can be sent.
-    pub write retry_import_error(id: i64, now: Timestamp) -> bool, then wake_deliveries;
 }
+
+/// The time in which a rejection may still be withdrawn before the accountant is told.
+pub const IMPORT_ERROR_WAIT: Duration = Duration::from_secs(60);
 
 /// Selects the columns of an [`ImportErrorRow`].
 const ROWS: Fragment = Fragment::Same(
@@ -142,6 +216,7 @@ rows! {
         id, account, sequence, document_id, company, message, state, attempts, created_at,
         sent_at, next_try_at, last_error,
     }
+    ImportErrorPathRow { account, path, paused_since, retry_at, last_error }
 }
 
 async fn import_errors<T: Tx>(
@@ -165,15 +240,38 @@ async fn import_errors<T: Tx>(
     }
 }
 
+async fn newest_import_errors<T: Tx>(
+    tx: &mut T,
+    before: Option<i64>,
+    limit: usize,
+) -> Result<Vec<ImportErrorRow>> {
+    static SQL: Sql = Sql::with(
+        "{rows} WHERE r.id < $1 ORDER BY r.id DESC LIMIT $2",
+        &[("rows", ROWS)],
+    );
+    tx.all(&SQL, &[&before.unwrap_or(i64::MAX), &limit]).await
+}
+
+async fn paused_import_error_paths<T: Tx>(tx: &mut T) -> Result<Vec<ImportErrorPathRow>> {
+    static SQL: Sql = Sql::new(
+        "SELECT a.name, p.path, p.paused_since, p.retry_at, p.last_error
+         FROM import_error_path p JOIN account a ON a.id = p.account_id
+         WHERE p.paused_since IS NOT NULL ORDER BY a.name{bytewise}",
+    );
+    tx.all(&SQL, &[]).await
+}
+
 async fn lease_import_error<T: Tx>(
     tx: &mut T,
     accounts: Vec<Account>,
     now: Timestamp,
     lease: Duration,
-) -> Result<Option<ImportErrorLease>> {
+) -> Result<ImportErrorLeased> {
     static FIND: Sql = Sql::with(
         "{rows} WHERE r.state = 'pending' AND r.next_try_at > $4 AND r.next_try_at <= $5
            AND (coalesce(r.leased_until, 0) <= $1 OR r.leased_until > $3) AND a.name IN ({elements}($2))
+           AND NOT EXISTS (SELECT 1 FROM import_error_path p WHERE p.account_id = r.account_id
+               AND p.paused_since IS NOT NULL AND p.retry_at > $1 AND p.retry_at <= $6)
          ORDER BY r.attempts, r.next_try_at, r.id LIMIT 1{skip_leased}",
         &[
             ("rows", ROWS),
@@ -187,35 +285,63 @@ async fn lease_import_error<T: Tx>(
         "UPDATE import_error SET fence = fence + 1, attempts = attempts + 1, leased_until = $2 WHERE id = $1
          RETURNING attempts, fence",
     );
+    static WITHDRAW: Sql = Sql::new(
+        "UPDATE import_error SET state = 'withdrawn', fence = fence + 1, leased_until = NULL, next_try_at = NULL
+         WHERE id = $1",
+    );
     let now = tx.now_or(now);
     let latest_lease = backoff::latest_end(now, lease);
+    let latest_pause = backoff::latest_end(now, backoff::PAUSED);
     let longest_wait = backoff::IMPORT_ERROR.longest_wait(backoff::LONGEST_VENDOR_RETRY_AFTER);
     let (first, last) = (Timestamp::from_millis(-1), Timestamp::from_millis(i64::MAX));
     let mut found: Option<ImportErrorRow> = None;
     // One whose time has come, or else one that was to wait for longer than any does.
     for (after, until) in [(first, now), (backoff::latest_end(now, longest_wait), last)] {
         if found.is_none() {
-            let params = params! { now, accounts, latest_lease, after, until };
+            let params = params! { now, accounts, latest_lease, after, until, latest_pause };
             found = tx.first(&FIND, params).await?;
         }
     }
     let Some(row) = found else {
-        return Ok(None);
+        return Ok(ImportErrorLeased::Nothing);
     };
+    if !stands(tx, &row).await? {
+        tx.run(&WITHDRAW, &[&row.id]).await?;
+        return Ok(ImportErrorLeased::Withdrawn(row));
+    }
     let (attempts, fence) = tx.one(&LEASE, &[&row.id, &now.after(lease)]).await?;
     let row = ImportErrorRow { attempts, ..row };
-    Ok(Some(ImportErrorLease { row, fence }))
+    Ok(ImportErrorLeased::Lease(ImportErrorLease { row, fence }))
+}
+
+/// Returns true if a destination still rejects the version for this reason and there is no newer
+/// one, or a person wants it sent.
+async fn stands<T: Tx>(tx: &mut T, row: &ImportErrorRow) -> Result<bool> {
+    static SQL: Sql = Sql::new(
+        "SELECT 1 FROM import_error r WHERE r.id = $1 AND (r.requested OR (
+             NOT EXISTS (SELECT 1 FROM document d WHERE d.sequence = $2 AND d.superseded)
+             AND EXISTS (SELECT 1 FROM delivery h WHERE h.sequence = $2 AND h.state = 'rejected'
+                 AND h.import_error_id = $1)))",
+    );
+    let found: Option<()> = tx.first(&SQL, &[&row.id, &row.sequence]).await?;
+    Ok(found.is_some())
 }
 
 async fn end_import_error<T: Tx>(
     tx: &mut T,
     lease: ImportErrorLease,
+    path: String,
     end: ImportErrorOutcome,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<ImportErrorEnd> {
+    // The vendor has it, whoever holds the lease by now; that one can't write any more.
+    static SENT: Sql = Sql::new(
+        "UPDATE import_error SET state = 'sent', last_error = NULL, next_try_at = NULL, leased_until = NULL,
+             sent_at = $2, fence = fence + 1
+         WHERE id = $1 AND state <> 'sent'",
+    );
     static END: Sql = Sql::new(
-        "UPDATE import_error SET state = $3, last_error = $4, next_try_at = $5, leased_until = NULL,
-             sent_at = CASE WHEN $3 = 'sent' THEN $6 ELSE sent_at END
+        "UPDATE import_error SET state = $3, last_error = $4, next_try_at = $5, leased_until = NULL
          WHERE id = $1 AND fence = $2",
     );
     // The account's others would fail alike.
@@ -227,38 +353,101 @@ async fn end_import_error<T: Tx>(
          UPDATE import_error AS r SET next_try_at = $2 FROM others WHERE r.id = others.id",
     );
     let ImportErrorLease { row, fence } = lease;
+    let now = tx.now_or(now);
+    let mut paused = ImportErrorEnd::Recorded;
     let (state, error, next_try_at, others_wait_until) = match end {
-        ImportErrorOutcome::Sent => (ImportErrorState::Sent, None, None, None),
+        ImportErrorOutcome::Sent => {
+            tx.run(&SENT, &[&row.id, &now]).await?;
+            accept_path(tx, &row, &path).await?;
+            return Ok(ImportErrorEnd::Recorded);
+        }
         ImportErrorOutcome::Failed {
             error,
             next_try_at,
             others_wait_until,
         } => (
             ImportErrorState::Pending,
-            Some(error),
+            error,
             Some(next_try_at),
             Some(others_wait_until),
         ),
-        ImportErrorOutcome::Refused { error } => {
-            (ImportErrorState::Refused, Some(error), None, None)
+        ImportErrorOutcome::Refused { error } => (ImportErrorState::Refused, error, None, None),
+        ImportErrorOutcome::NotFound { error, retry_at } => {
+            if doubts_path(tx, &row, &path).await? {
+                paused = ImportErrorEnd::PathPaused;
+                pause_path(tx, &row, &path, &error, now, retry_at).await?;
+                (ImportErrorState::Pending, error, Some(now), None)
+            } else {
+                (ImportErrorState::Refused, error, None, None)
+            }
         }
     };
-    let now = tx.now_or(now);
-    let params: [&dyn Param; 6] = [&row.id, &fence, &state, &error, &next_try_at, &now];
+    let params: [&dyn Param; 5] = [&row.id, &fence, &state, &error, &next_try_at];
     if tx.execute(&END, &params).await? == 0 {
         return Err(StoreError::StaleLease);
     }
-    match others_wait_until {
-        Some(until) => tx.run(&DELAY_OTHERS, &[&row.id, &until]).await,
-        None => Ok(()),
+    if let Some(until) = others_wait_until {
+        tx.run(&DELAY_OTHERS, &[&row.id, &until]).await?;
     }
+    Ok(paused)
 }
 
-async fn retry_import_error<T: Tx>(tx: &mut T, id: i64, now: Timestamp) -> Result<bool> {
+/// Records that the vendor accepted an import error at `path`.
+async fn accept_path<T: Tx>(tx: &mut T, row: &ImportErrorRow, path: &str) -> Result<()> {
     static SQL: Sql = Sql::new(
-        "UPDATE import_error SET state = 'pending', next_try_at = $2
-         WHERE id = $1 AND state <> 'sent' AND company IS NOT NULL",
+        "INSERT INTO import_error_path (account_id, path, accepted)
+         SELECT account_id, $2, true FROM import_error WHERE id = $1
+         ON CONFLICT (account_id) DO UPDATE SET path = excluded.path, accepted = true, not_found = NULL,
+             paused_since = NULL, retry_at = NULL, last_error = NULL",
     );
-    let now = tx.now_or(now);
-    Ok(tx.execute(&SQL, &[&id, &now]).await? > 0)
+    tx.run(&SQL, &[&row.id, &path]).await
+}
+
+/// Returns true if a 404 means that the path is wrong rather than the document: the vendor has
+/// accepted nothing there yet, or does not find a second document in a row.
+async fn doubts_path<T: Tx>(tx: &mut T, row: &ImportErrorRow, path: &str) -> Result<bool> {
+    static FIRST_OF_PATH: Sql = Sql::new(
+        "INSERT INTO import_error_path AS p (account_id, path, accepted)
+         SELECT account_id, $2, false FROM import_error WHERE id = $1
+         ON CONFLICT (account_id) DO UPDATE SET path = excluded.path,
+             accepted = p.accepted AND p.path = excluded.path,
+             not_found = CASE WHEN p.path = excluded.path THEN p.not_found END
+         RETURNING accepted, not_found",
+    );
+    static NOT_FOUND: Sql = Sql::new(
+        "UPDATE import_error_path SET not_found = $1
+         WHERE account_id = (SELECT account_id FROM import_error WHERE id = $1)",
+    );
+    let (accepted, not_found): (bool, Option<i64>) =
+        tx.one(&FIRST_OF_PATH, &[&row.id, &path]).await?;
+    let is_document = accepted && not_found.is_none_or(|other| other == row.id);
+    if is_document {
+        tx.run(&NOT_FOUND, &[&row.id]).await?;
+    }
+    Ok(!is_document)
+}
+
+/// Pauses a path until `retry_at`; the import error that was refused for it waits again.
+async fn pause_path<T: Tx>(
+    tx: &mut T,
+    row: &ImportErrorRow,
+    path: &str,
+    error: &str,
+    now: Timestamp,
+    retry_at: Timestamp,
+) -> Result<()> {
+    static WAIT_AGAIN: Sql = Sql::new(
+        "UPDATE import_error SET state = 'pending', next_try_at = $2
+         WHERE state = 'refused' AND id = (
+             SELECT p.not_found FROM import_error_path p JOIN import_error r ON r.account_id = p.account_id
+             WHERE r.id = $1)",
+    );
+    static PAUSE: Sql = Sql::new(
+        "UPDATE import_error_path SET path = $2, last_error = $3, paused_since = coalesce(paused_since, $4),
+             retry_at = $5
+         WHERE account_id = (SELECT account_id FROM import_error WHERE id = $1)",
+    );
+    tx.run(&WAIT_AGAIN, &[&row.id, &now]).await?;
+    let params = params! { row.id, path, error, now, retry_at };
+    tx.run(&PAUSE, params).await
 }

@@ -29,6 +29,10 @@ pub(super) async fn resume_at_start<T: Tx>(tx: &mut T) -> Result<()> {
     static ACCOUNTS: Sql = Sql::new(
         "UPDATE account SET paused = NULL, waits_until = NULL WHERE paused IS NOT NULL AND paused <> 'by_hand'",
     );
+    static IMPORT_ERRORS: Sql = Sql::new(
+        "UPDATE import_error_path SET paused_since = NULL, retry_at = NULL WHERE paused_since IS NOT NULL",
+    );
+    tx.run(&IMPORT_ERRORS, &[]).await?;
     let resumed: Vec<i64> = tx.all(&FEEDS, &[]).await?;
     tx.run(&RESUME, &[&resumed]).await?;
     reconsider(tx, &resumed).await?;

@@ -199,6 +199,10 @@ fn action(path: &str, form: &Form) -> Option<Action> {
         "/do/revoke" => "subscriptions revoke",
         "/do/retry" => "quarantine retry",
         "/do/settle" => "uploads settle",
+        "/do/import-error" => match form.text("action") {
+            Some("discard") => "import-errors discard",
+            _ => "import-errors retry",
+        },
         "/do/destination" => match form.text("action") {
             Some("pause") => "destinations pause",
             Some("resume") => "destinations resume",

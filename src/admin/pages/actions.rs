@@ -10,6 +10,7 @@ use super::access::Form;
 use super::context::{PageContext, PageError};
 use super::labels::Notice;
 use crate::admin::feeds::{FeedSelection, PullRequest, set_paused, trigger_pull};
+use crate::admin::import_errors;
 use crate::admin::messages::retry_quarantined;
 use crate::admin::problem::AdminError;
 use crate::admin::subscriptions::{self, Decision};
@@ -17,7 +18,7 @@ use crate::admin::uploads;
 use crate::app::App;
 use crate::delivery::worker::filter;
 use crate::domain::{DestinationName, Queue, Timestamp};
-use crate::store::{DestinationChange, PauseChange, StartFrom};
+use crate::store::{DestinationChange, ImportErrorDecision, PauseChange, StartFrom};
 
 /// Time for one retry of the whole quarantine; the remaining messages need another one.
 const RETRY_ALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -174,6 +175,38 @@ pub(super) async fn settle_upload(
 async fn settle(app: &App, form: &Form) -> Result<String, PageError> {
     uploads::settle_upload(app, row_id(form)?, form.required("reason")?).await?;
     Ok(with_notice("/uploads", Notice::Settled))
+}
+
+pub(super) async fn import_error(
+    context: PageContext,
+    Extension(form): Extension<Form>,
+) -> Response {
+    let done = decide_import_error(&context.admin.app, &form).await;
+    context.redirect(done)
+}
+
+async fn decide_import_error(app: &App, form: &Form) -> Result<String, PageError> {
+    let notice = match form.required("action")? {
+        "retry" => {
+            import_errors::decide_one(app, row_id(form)?, ImportErrorDecision::Retry).await?;
+            Notice::ImportErrorDue
+        }
+        "discard" => {
+            import_errors::decide_one(app, row_id(form)?, ImportErrorDecision::Discard).await?;
+            Notice::ImportErrorDiscarded
+        }
+        "resume" => {
+            import_errors::resume(app, form.required("account")?).await?;
+            Notice::ImportErrorDue
+        }
+        other => {
+            return Err(AdminError::BadRequest(format!(
+                "`{other}` is not an action of an import error"
+            ))
+            .into());
+        }
+    };
+    Ok(with_notice("/import-errors", notice))
 }
 
 pub(super) async fn destination(

@@ -52,6 +52,7 @@ pub(super) async fn all(
     attention.stale(feeds);
     attention.subscriptions(problems.iter().filter(|problem| !unknown(problem)));
     attention.uploads(app).await?;
+    attention.import_errors(app).await?;
     for destination in all_destinations(app).await? {
         // A destination that the settings no longer name receives nothing.
         if destination.kind.is_some() {
@@ -92,6 +93,7 @@ impl AttentionList {
                     | AlarmKind::RefusedStorm
                     | AlarmKind::UnexpectedRequests
                     | AlarmKind::Damaged
+                    | AlarmKind::Backup
                     | AlarmKind::Disk
             )
         });
@@ -211,6 +213,14 @@ impl AttentionList {
                 "įkeltų failų vėluoja: iš jų negauta dokumentų",
             ],
         );
+        Ok(())
+    }
+
+    async fn import_errors(&mut self, app: &App) -> Result<(), AdminError> {
+        for row in app.store.paused_import_error_paths().await? {
+            let word = labels::alarm(self.language, AlarmKind::ImportErrors);
+            self.add("/import-errors", html! { (row.account) ": " (word) "." });
+        }
         Ok(())
     }
 

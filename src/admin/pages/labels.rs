@@ -3,7 +3,8 @@
 use super::language::Language;
 use crate::domain::{Event, Queue};
 use crate::store::{
-    AlarmKind, DestinationPauseReason, FeedPauseReason, IncompleteReason, SubscriptionState,
+    AlarmKind, DestinationPauseReason, FeedPauseReason, ImportErrorState, IncompleteReason,
+    SubscriptionState,
 };
 use crate::trace::Step;
 
@@ -27,6 +28,8 @@ pub(super) enum Notice {
     Retried { accepted: u64, refused: u64 },
     Settled,
     DestinationChanged,
+    ImportErrorDue,
+    ImportErrorDiscarded,
     WrongToken,
 }
 
@@ -42,6 +45,8 @@ impl Notice {
             Self::Revoked => "revoked",
             Self::Settled => "settled",
             Self::DestinationChanged => "destination_changed",
+            Self::ImportErrorDue => "import_error_due",
+            Self::ImportErrorDiscarded => "import_error_discarded",
             Self::WrongToken => "wrong_token",
             Self::Retried { accepted, refused } => {
                 return format!("notice=retried&accepted={accepted}&refused={refused}");
@@ -66,6 +71,8 @@ impl Notice {
             "revoked" => Self::Revoked,
             "settled" => Self::Settled,
             "destination_changed" => Self::DestinationChanged,
+            "import_error_due" => Self::ImportErrorDue,
+            "import_error_discarded" => Self::ImportErrorDiscarded,
             "wrong_token" => Self::WrongToken,
             "retried" => Self::Retried {
                 accepted: number("accepted"),
@@ -103,6 +110,11 @@ impl Notice {
                 "Dokumento iš šio failo nebelaukiama.",
             ),
             Self::DestinationChanged => ("Done.", "Atlikta."),
+            Self::ImportErrorDue => ("It is sent now.", "Netrukus bus išsiųsta."),
+            Self::ImportErrorDiscarded => (
+                "Discarded: the accountant is not told.",
+                "Buhalteriui nebus pranešta.",
+            ),
             Self::WrongToken => ("Unknown token.", "Nežinomas prieigos raktas."),
             Self::Retried { accepted, refused } => {
                 let accepted = language.count(
@@ -331,7 +343,39 @@ pub(super) fn step(language: Language, step: Step) -> &'static str {
             "import error refused by Įvesk.lt",
             "Įvesk.lt nepriėmė importo klaidos",
         ),
+        Step::ImportErrorDiscarded => {
+            language.pick("import error not sent", "importo klaida neišsiųsta")
+        }
         Step::Skipped => language.pick("skipped", "praleista"),
+    }
+}
+
+/// Returns the label of an import error's state.
+pub(super) fn import_error(
+    language: Language,
+    state: ImportErrorState,
+) -> (Severity, &'static str) {
+    match state {
+        ImportErrorState::Pending => (
+            Severity::Pending,
+            language.pick("waits to be sent", "laukia išsiuntimo"),
+        ),
+        ImportErrorState::Sent => (Severity::Ok, language.pick("sent", "išsiųsta")),
+        ImportErrorState::Refused => (
+            Severity::Problem,
+            language.pick("refused by Įvesk.lt", "Įvesk.lt nepriėmė"),
+        ),
+        ImportErrorState::Withdrawn => (
+            Severity::Ok,
+            language.pick(
+                "not sent: no longer rejected",
+                "neišsiųsta: dokumentas nebėra atmestas",
+            ),
+        ),
+        ImportErrorState::Discarded => (
+            Severity::Ok,
+            language.pick("discarded by hand", "išsiuntimo atsisakyta"),
+        ),
     }
 }
 
@@ -385,9 +429,13 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
         }
         AlarmKind::Damaged => language.pick("the database is damaged", "duomenų bazė sugadinta"),
         AlarmKind::Disk => language.pick("the disk is nearly full", "baigiasi vieta diske"),
+        AlarmKind::Backup => language.pick("no new backup", "nėra naujos atsarginės kopijos"),
         AlarmKind::UploadsLate => language.pick("uploads are late", "vėluoja įkelti failai"),
         AlarmKind::Destination => {
             language.pick("a destination accepts nothing", "gavėjas nieko nepriima")
+        }
+        AlarmKind::ImportErrors => {
+            language.pick("import errors are not sent", "importo klaidos nesiunčiamos")
         }
         AlarmKind::Held => language.pick("documents are held", "dokumentai sulaikyti"),
     }

@@ -17,11 +17,12 @@ pub(super) struct PageBody {
 }
 
 /// Menu entries: path, English and Lithuanian name.
-const MENU: [(&str, &str, &str); 10] = [
+const MENU: [(&str, &str, &str); 11] = [
     ("/", "Overview", "Apžvalga"),
     ("/feeds", "Feeds", "Srautai"),
     ("/documents", "Documents", "Dokumentai"),
     ("/destinations", "Delivery", "Perdavimas"),
+    ("/import-errors", "Import errors", "Importo klaidos"),
     ("/uploads", "Uploads", "Įkėlimai"),
     ("/subscriptions", "Subscriptions", "Prenumeratos"),
     ("/quarantine", "Quarantine", "Karantinas"),

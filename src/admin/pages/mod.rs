@@ -24,6 +24,7 @@ mod context;
 mod destinations;
 mod documents;
 mod feeds;
+mod import_errors;
 mod labels;
 mod language;
 mod layout;
@@ -45,6 +46,7 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route("/documents/{sequence}", get(documents::one))
         .route("/destinations", get(destinations::page))
         .route("/subscriptions", get(subscriptions::page))
+        .route("/import-errors", get(import_errors::page))
         .route("/uploads", get(uploads::page))
         .route("/quarantine", get(quarantine::page))
         .route("/alarms", get(alarms::page))
@@ -61,6 +63,7 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route("/do/revoke", post(actions::revoke))
         .route("/do/retry", post(actions::retry))
         .route("/do/settle", post(actions::settle_upload))
+        .route("/do/import-error", post(actions::import_error))
         .route("/do/destination", post(actions::destination))
         .route_layer(from_fn_with_state(admin.clone(), access::check_access));
     // Static files hold no data and need no session.

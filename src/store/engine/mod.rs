@@ -16,6 +16,7 @@ pub(super) use self::postgres::PostgresEngine;
 pub use self::postgres::{Copied, Progress, copy_from_sqlite};
 pub(super) use self::sql::{Fragment, Sql};
 pub(super) use self::sqlite::SqliteEngine;
+pub use self::sqlite::{RestoredBackup, restore_backup};
 pub(super) use self::value::{
     Column, Columns, Kind, Param, Row, Scalar, Value, params, rows, scalars,
 };

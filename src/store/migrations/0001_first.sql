@@ -387,10 +387,12 @@ CREATE INDEX lane_feed ON lane (feed_id);
 -- The delivery of a version to a destination; no row before the first attempt. `note` is
 -- the destination's own, `detail` its answer. `body_removed` means that retention has
 -- removed the document's body. `number` is the place in the list that a program reads.
+-- `import_error_id` is the import error of its last rejection.
 CREATE TABLE delivery (
     destination_id {integer} NOT NULL REFERENCES destination (id),
     sequence {integer} NOT NULL REFERENCES document (sequence),
     state TEXT NOT NULL,
+    import_error_id {integer},
     number {integer},
     began_at {integer} NOT NULL,
     changed_at {integer} NOT NULL,
@@ -408,6 +410,16 @@ CREATE UNIQUE INDEX delivery_number ON delivery (destination_id, number) WHERE n
 -- Deliveries that retention has not processed, in the order of acceptance.
 CREATE INDEX delivery_delivered ON delivery (changed_at) WHERE state = 'delivered' AND NOT body_removed;
 CREATE INDEX delivery_rejected ON delivery (destination_id, sequence) WHERE state = 'rejected';
+
+-- Places of lists that programs read, as many as were added at once: from `first_number` up to
+-- the next row. `check_text` is random, so that the same numbers, given again after an older
+-- state of the database was put back, have another one.
+CREATE TABLE list_place (
+    destination_id {integer} NOT NULL REFERENCES destination (id),
+    first_number {integer} NOT NULL,
+    check_text TEXT NOT NULL,
+    PRIMARY KEY (destination_id, first_number)
+){by_key};
 
 -- Attempts; consecutive ones with the same result are one row.
 CREATE TABLE delivery_attempt (
@@ -432,7 +444,8 @@ CREATE TABLE erased_file (
 ){by_key};
 
 -- Import errors for the vendor's accountant: one for each (version, text). The digest
--- stands for the text, as an index of whole texts would be as large as the texts.
+-- stands for the text, as an index of whole texts would be as large as the texts. One that a
+-- person `requested` is sent even if its rejection has been withdrawn.
 CREATE TABLE import_error (
     id {id},
     account_id {integer} NOT NULL REFERENCES account (id),
@@ -441,6 +454,7 @@ CREATE TABLE import_error (
     company TEXT,
     message TEXT NOT NULL,
     state TEXT NOT NULL,
+    requested {boolean} NOT NULL DEFAULT FALSE,
     attempts {integer} NOT NULL DEFAULT 0,
     fence {integer} NOT NULL DEFAULT 0,
     leased_until {integer},
@@ -452,6 +466,19 @@ CREATE TABLE import_error (
 ){strict};
 
 CREATE INDEX import_error_pending ON import_error (next_try_at) WHERE state = 'pending';
+
+-- The path that an account's import errors are sent to, as the vendor answers there: whether
+-- it has ever `accepted` one, and the import error that it answered 404 to since. A path that
+-- seems not to exist is paused, and tried again at `retry_at`.
+CREATE TABLE import_error_path (
+    account_id {integer} PRIMARY KEY REFERENCES account (id),
+    path TEXT NOT NULL,
+    accepted {boolean} NOT NULL,
+    not_found {integer},
+    paused_since {integer},
+    retry_at {integer},
+    last_error TEXT
+){strict};
 
 -- Feeds that are pulled again because links to files have expired, and the fresh links
 -- found. A link is a secret, as is the one in the document's body.

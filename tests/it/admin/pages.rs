@@ -5,7 +5,8 @@ use std::time::Duration;
 use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, HistoryMode};
 use ivesk_webhook::domain::{DestinationName, Queue};
 use ivesk_webhook::store::{
-    AlarmKind, AlarmObservation, CertificateRow, DestinationFilter, Finding, NewUpload, UploadEnd,
+    AlarmKind, AlarmObservation, CertificateRow, DestinationFilter, Finding, IMPORT_ERROR_WAIT,
+    ImportErrorLeased, ImportErrorOutcome, NewUpload, UploadEnd,
 };
 use ivesk_webhook::visible::is_invisible;
 use reqwest::{Method, RequestBuilder, Response};
@@ -14,12 +15,14 @@ use serde_json::{Value, json};
 use crate::support::app::{ADMIN_TOKEN, TestApp};
 use crate::support::browser::{Browser, Viewport, axe, chromium};
 use crate::support::fake_sns::{FOREIGN_TOPIC, Message, SIGNER};
+use crate::support::process::within;
 
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "/",
     "/feeds",
     "/documents",
     "/destinations",
+    "/import-errors",
     "/uploads",
     "/subscriptions",
     "/quarantine",
@@ -307,6 +310,121 @@ async fn an_upload_without_a_document_is_settled_with_a_button() {
     // A second time, from an old page.
     let again = submit(&app, "/do/settle", &cookie, &fields).await;
     assert_eq!(again.status(), 409);
+}
+
+/// Lets the destination reject the first documents; returns their number.
+async fn reject(app: &TestApp, count: i64) {
+    app.admin_post("/v1/destinations/ledger/start", &json!({ "from": "all" }))
+        .await;
+    within("the list", async {
+        loop {
+            let listed = app.admin("/v1/documents").await;
+            if listed["documents"]
+                .as_array()
+                .is_some_and(|all| !all.is_empty())
+            {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for sequence in 1..=count {
+        let path = format!("/v1/documents/{sequence}/outcome");
+        let outcome =
+            json!({ "outcome": "rejected", "message": format!("Nežinomas <kodas> {sequence}") });
+        app.admin_post(&path, &outcome).await;
+    }
+}
+
+#[tokio::test]
+async fn import_errors_are_sent_or_discarded_with_buttons() {
+    let app = filled(|_| {}).await;
+    reject(&app, 3).await;
+    let (page, cookie) = page_and_cookie(&app, "/import-errors").await;
+    assert!(page.contains("Nežinomas &lt;kodas&gt; 2"), "{page}");
+    let form_token = form_token(&page);
+    let press = async |action: &str, id: &str| {
+        let fields = [("action", action), ("id", id), ("form_token", &*form_token)];
+        submit(&app, "/do/import-error", &cookie, &fields)
+            .await
+            .status()
+    };
+    assert_eq!(press("discard", "1").await, 200);
+    assert_eq!(press("retry", "2").await, 200);
+    assert_eq!(press("retry", "99").await, 409);
+    assert_eq!(press("forget", "1").await, 400);
+    for (language, word) in [("en", "discarded by hand"), ("lt", "išsiuntimo atsisakyta")] {
+        let page = get(&app, &format!("/import-errors?lang={language}")).await;
+        assert!(page.contains(word), "{page}");
+    }
+    let rows = app.admin("/v1/import-errors").await;
+    let states: Vec<&str> = rows["rows"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|row| row["state"].as_str())
+        .collect();
+    assert_eq!(states, ["discarded", "pending", "pending"]);
+    let audit = app.admin("/v1/audit").await.to_string();
+    for action in ["import-errors discard", "import-errors retry"] {
+        assert!(audit.contains(action), "{audit}");
+    }
+    let company = rows["rows"][1]["company"].clone();
+    // The way to several is the API; nothing is selected by chance.
+    let several = app
+        .admin_post("/v1/import-errors/discard", &json!({ "company": company }))
+        .await;
+    assert_eq!(several.1["changed"], 2, "{several:?}");
+    for body in [json!({}), json!({ "all": true, "company": "1" })] {
+        let (status, _) = app.admin_post("/v1/import-errors/retry", &body).await;
+        assert_eq!(status, 400, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn paused_import_errors_are_shown_with_their_way_out() {
+    let app = filled(|_| {}).await;
+    reject(&app, 1).await;
+    app.clock.advance(IMPORT_ERROR_WAIT);
+    let (account, now) = (ivesk_webhook::config::default_account(), app.clock.now());
+    let leased = app
+        .store
+        .lease_import_error(vec![account], now, Duration::from_secs(60))
+        .await;
+    let ImportErrorLeased::Lease(lease) = leased.expect("the store works") else {
+        panic!("none is due");
+    };
+    let outcome = ImportErrorOutcome::NotFound {
+        error: "HTTP 404".to_owned(),
+        retry_at: now.after(Duration::from_secs(3_600)),
+    };
+    let ended = app
+        .store
+        .end_import_error(lease, "/wrong-path".to_owned(), outcome, now)
+        .await;
+    ended.expect("recorded");
+    let (page, cookie) = page_and_cookie(&app, "/import-errors").await;
+    assert!(
+        page.contains("/wrong-path") && page.contains("HTTP 404"),
+        "{page}"
+    );
+    let overview = get(&app, "/").await;
+    assert!(
+        overview.contains("import errors are not sent"),
+        "{overview}"
+    );
+    let paused = app.admin("/v1/import-errors/paused").await;
+    assert_eq!(paused["rows"][0]["path"], "/wrong-path");
+    let fields = [
+        ("action", "resume"),
+        ("account", "default"),
+        ("form_token", &*form_token(&page)),
+    ];
+    let resumed = submit(&app, "/do/import-error", &cookie, &fields).await;
+    assert_eq!(resumed.status(), 200);
+    let paused = app.admin("/v1/import-errors/paused").await;
+    assert_eq!(paused["rows"], json!([]));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod init;
 mod options;
 mod pull;
 mod recordings;
+mod restore;
 mod status;
 mod subscriptions;
 mod tunnel;

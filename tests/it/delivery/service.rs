@@ -62,6 +62,13 @@ impl Running {
         (status, serde_json::from_str(&text).expect("JSON"))
     }
 
+    async fn status_with(&self, token: &str, path: &str) -> u16 {
+        let url = format!("http://{}{path}", self.admin);
+        let request = self.client.get(url).bearer_auth(token);
+        let answer = within("an answer", request.send()).await;
+        answer.expect("an answer").status().as_u16()
+    }
+
     async fn get(&self, path: &str) -> Value {
         let (status, value) = self.request(Method::GET, path, None).await;
         assert_eq!(status, 200, "{path}: {value}");
@@ -319,6 +326,157 @@ async fn a_program_lists_documents_in_pages_and_reports_outcomes() {
         more[1]["key"], list[2]["key"],
         "the same version, so the same key"
     );
+    running.stop().await;
+}
+
+/// Returns the answer to a list's request after a place.
+async fn list_after(running: &Running, after: &str) -> (u16, Value) {
+    let path = format!("/v1/documents?after={after}");
+    running.request(Method::GET, &path, None).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_that_the_list_does_not_have_is_a_conflict() {
+    let (bench, running) = with_list().await;
+    export(&bench, 3).await;
+    let (list, next) = running.list_of(3).await;
+    let (status, page) = list_after(&running, &next).await;
+    assert_eq!((status, &page["documents"]), (200, &json!([])), "{page}");
+    let parts: Vec<&str> = next.split(':').collect();
+    let [epoch, number, check] = parts[..] else {
+        panic!("{next}");
+    };
+    assert_eq!(number, "3");
+    let wrong = [
+        format!("{epoch}:4:{check}"),
+        format!("{epoch}:999999:{check}"),
+        format!("{epoch}:{number}:0123456789abcdef"),
+        format!("{epoch}:{number}:"),
+        format!("{epoch}:0:{check}"),
+        format!("{}:{number}:{check}", "0af2"),
+    ];
+    for after in wrong {
+        let (status, problem) = list_after(&running, &after).await;
+        assert_eq!(status, 409, "{after}: {problem}");
+        let text = problem.to_string();
+        assert!(
+            text.contains("Start without") && text.contains("`key`"),
+            "{text}"
+        );
+    }
+    for after in [
+        "",
+        "1",
+        &format!("{epoch}:{number}"),
+        &format!("{epoch}:-1:{check}"),
+    ] {
+        assert_eq!(list_after(&running, after).await.0, 400, "{after}");
+    }
+    // A version that is retried leaves its place, and the consumer that stood there goes on.
+    let again = json!({ "sequence": list[2]["sequence"] });
+    running.post("/v1/destinations/erp/retry", again).await;
+    let more = within("the retried version", async {
+        loop {
+            let (more, _) = running.list(Some(&next)).await;
+            if !more.is_empty() {
+                return more;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(more.await[0]["key"], list[2]["key"]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_a_list_reads_it_and_nothing_else() {
+    let (bench, running) = with_list().await;
+    export(&bench, 1).await;
+    running.list_of(1).await;
+    let token = list_token(&running).await;
+    for (path, expected) in [
+        ("/v1/documents", 200),
+        ("/v1/documents?destination=other", 403),
+        ("/v1/destinations", 403),
+        ("/v1/import-errors", 403),
+    ] {
+        assert_eq!(running.status_with(&token, path).await, expected, "{path}");
+    }
+    running.stop().await;
+}
+
+/// Creates a token that reads the list of `erp`.
+async fn list_token(running: &Running) -> String {
+    let new = json!({ "name": "erp", "rights": "destination:erp" });
+    let created = running.post("/v1/tokens", new).await;
+    created["token"].as_str().expect("a token").to_owned()
+}
+
+/// Runs the example consumer; returns the documents in its books, in the order of booking.
+async fn consume(running: &Running, token: &str, folder: &Path) -> Vec<String> {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/receivers/list_consumer.py");
+    let (books, token_file) = (folder.join("books.db"), folder.join("token.txt"));
+    std::fs::write(&token_file, token).expect("written");
+    let output = tokio::process::Command::new("python3")
+        .arg(example)
+        .env("IVESK_ADMIN", format!("http://{}", running.admin))
+        .env("IVESK_TOKEN_FILE", &token_file)
+        .env("BOOKS", &books)
+        .env("COMPANIES", format!("1,{COMPANY}"))
+        .kill_on_drop(true)
+        .output();
+    let output = within("the consumer", output).await.expect("Python runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let books = rusqlite::Connection::open(books).expect("books");
+    let mut rows = books
+        .prepare("SELECT document_id FROM booked ORDER BY rowid")
+        .expect("a table");
+    let ids = rows.query_map([], |row| row.get(0)).expect("rows");
+    ids.collect::<Result<_, _>>().expect("ids")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_of_a_store_that_was_rolled_back_is_told() {
+    let (mut bench, running) = with_list().await;
+    let consumer = folder();
+    let mut expected = export(&bench, 2).await;
+    running.list_of(2).await;
+    let token = list_token(&running).await;
+    assert_eq!(consume(&running, &token, consumer.path()).await, expected);
+    running.stop().await;
+    // A file is what a snapshot of a disk puts back.
+    let StoreUrl::Sqlite(file) = bench.config.store.url.clone() else {
+        return;
+    };
+    bench.close().await;
+    let snapshot = file.with_extension("snapshot");
+    std::fs::copy(&file, &snapshot).expect("copied");
+    bench.restart().await;
+    let running = Running::on(&bench).await;
+    expected.extend(export(&bench, 3).await);
+    let (_, next) = running.list_of(5).await;
+    assert_eq!(consume(&running, &token, consumer.path()).await, expected);
+    running.stop().await;
+
+    bench.close().await;
+    std::fs::copy(&snapshot, &file).expect("put back");
+    bench.restart().await;
+    let running = Running::on(&bench).await;
+    let (status, problem) = list_after(&running, &next).await;
+    assert_eq!(status, 409, "beyond the end: {problem}");
+    // The vendor is read again from the older cursor, so the same places are given again.
+    expected.extend(export(&bench, 2).await);
+    let (list, _) = running.list_of(7).await;
+    let listed: Vec<&str> = list
+        .iter()
+        .filter_map(|one| one["document_id"].as_str())
+        .collect();
+    assert_eq!(listed, expected, "without `after` all of them are there");
+    let (status, problem) = list_after(&running, &next).await;
+    assert_eq!(status, 409, "not the same place: {problem}");
+    // The example starts over, and books nothing twice.
+    assert_eq!(consume(&running, &token, consumer.path()).await, expected);
     running.stop().await;
 }
 

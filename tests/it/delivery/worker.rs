@@ -11,7 +11,8 @@ use ivesk_webhook::domain::Queue;
 use ivesk_webhook::emulator::DEFAULT_KEY;
 use ivesk_webhook::metrics::Metrics;
 use ivesk_webhook::store::{
-    DeliveryState, DestinationChange, DestinationPauseReason, DestinationRow, ImportErrorState,
+    DeliveryState, DestinationChange, DestinationPauseReason, DestinationRow, IMPORT_ERROR_WAIT,
+    ImportErrorDecision, ImportErrorSelection, ImportErrorState,
 };
 use ivesk_webhook::trace::{self, Step};
 use tokio_util::sync::CancellationToken;
@@ -295,7 +296,7 @@ async fn retry_after_of_an_hour_is_obeyed() {
 }
 
 /// Returns the sender of the bench's settings; none if they name no path.
-fn import_error_sender(bench: &Bench) -> Option<ImportErrorSender> {
+pub(super) fn import_error_sender(bench: &Bench) -> Option<ImportErrorSender> {
     let sender = ImportErrorSender::new(
         &bench.config,
         Arc::clone(bench.store()),
@@ -338,7 +339,7 @@ async fn a_rejection_becomes_one_import_error_and_ends_delivered() {
         })
         .await;
     let sender = import_error_sender(&bench).expect("a sender of import errors");
-    bench.clock.advance(seconds(1));
+    bench.clock.advance(IMPORT_ERROR_WAIT);
     assert_eq!(sender.step().await.expect("a step"), SendOutcome::Sent);
     assert_eq!(sender.step().await.expect("a step"), SendOutcome::Nothing);
     let sent = bench.control.reported_errors();
@@ -397,6 +398,7 @@ async fn a_refused_repeated_import_error_is_logged_and_not_resent() {
     let sender = import_error_sender(&bench).expect("a sender of import errors");
     ledger.always(Reaction::rejects("Nežinomas PVM kodas"));
     drain(&books).await;
+    bench.clock.advance(IMPORT_ERROR_WAIT);
     assert_eq!(sender.step().await.expect("a step"), SendOutcome::Sent);
 
     ledger.always(Reaction::rejects("Nežinomas klientas"));
@@ -404,6 +406,7 @@ async fn a_refused_repeated_import_error_is_logged_and_not_resent() {
         .change_destination("books", DestinationChange::Retry { sequence: None })
         .await;
     drain(&books).await;
+    bench.clock.advance(IMPORT_ERROR_WAIT);
     let refused = sender.step().await.expect("a step");
     assert!(
         matches!(refused, SendOutcome::Refused { .. }),
@@ -416,10 +419,15 @@ async fn a_refused_repeated_import_error_is_logged_and_not_resent() {
     assert_eq!(rows[1].state, ImportErrorState::Refused);
     let error = rows[1].last_error.clone().expect("it says why");
     assert!(error.contains("409"), "{error}");
-    let retry = bench
-        .store()
-        .retry_import_error(rows[1].id, bench.clock.now());
-    assert!(retry.await.expect("the store works"));
+    let retried = bench.store().decide_import_errors(
+        ImportErrorSelection {
+            id: Some(rows[1].id),
+            ..ImportErrorSelection::default()
+        },
+        ImportErrorDecision::Retry,
+        bench.clock.now(),
+    );
+    assert_eq!(retried.await.expect("the store works"), 1);
     let again = sender.step().await.expect("a step");
     assert!(matches!(again, SendOutcome::Refused { .. }), "{again:?}");
     assert_eq!(bench.control.reported_errors().len(), 1);

@@ -3,6 +3,7 @@
 mod alarms;
 mod corpus;
 mod egress;
+mod emails;
 mod erasing;
 mod files;
 mod metrics;

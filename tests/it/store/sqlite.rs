@@ -22,7 +22,7 @@ impl TestStore {
     }
 }
 
-async fn open(path: &Path) -> Result<Store, StoreError> {
+pub(super) async fn open(path: &Path) -> Result<Store, StoreError> {
     open_with(path, None).await
 }
 

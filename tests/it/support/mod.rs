@@ -21,6 +21,7 @@ pub(crate) mod replicas;
 pub(crate) mod skip;
 #[cfg(target_os = "linux")]
 pub(crate) mod small_disk;
+pub(crate) mod smtp;
 pub(crate) mod sns;
 pub(crate) mod stand_in;
 pub(crate) mod terminal;

@@ -9,7 +9,7 @@ use ivesk_webhook::store::Hooks;
 use serde_json::Value;
 
 /// Tables that grow with the messages, documents and companies.
-const GROWING: [&str; 21] = [
+const GROWING: [&str; 22] = [
     "alarm",
     "audit",
     "delivery",
@@ -25,6 +25,7 @@ const GROWING: [&str; 21] = [
     "gap",
     "import_error",
     "lane",
+    "list_place",
     "notification",
     "quarantine",
     "tombstone",

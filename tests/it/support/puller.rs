@@ -180,11 +180,17 @@ impl Bench {
         Arc::new(puller.expect("a puller"))
     }
 
+    /// Stops; [`Bench::restart`] starts again.
+    pub(crate) async fn close(&mut self) {
+        self.puller = None;
+        if let Some(store) = self.store.take() {
+            store.close().await.expect("the store closes");
+        }
+    }
+
     /// Stops and starts again, with settings changed by `change`.
     pub(crate) async fn restart_with(&mut self, change: impl FnOnce(&mut Config)) {
-        self.puller = None;
-        self.store().close().await.expect("the store closes");
-        self.store = None;
+        self.close().await;
         change(&mut self.config);
         self.open().await;
         let due = self.puller().reconcile_now().await;

@@ -31,7 +31,7 @@ pub(super) fn copy(connection: &Connection, source: &Path, target: &BackupFile) 
 }
 
 /// Returns true if `target` is the database at `source` or one of the files beside it.
-fn belongs_to(source: &Path, target: &Path) -> bool {
+pub(super) fn belongs_to(source: &Path, target: &Path) -> bool {
     // SQLite's files are beside the target of a link, the lock file is beside the link.
     let bases = [Some(source.to_owned()), source.canonicalize().ok()];
     bases.into_iter().flatten().any(|base| {
@@ -56,7 +56,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
         || location(one).is_some_and(|one| location(other) == Some(one))
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -74,13 +74,13 @@ fn write_copy(source: &Connection, to: &Path) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Sets the epoch of the numbering, a new one in a restored backup.
-pub(super) fn ensure_epoch(connection: &Connection) -> rusqlite::Result<()> {
+/// Sets the epoch of the numbering, a new one in a restored backup; returns true if it is new.
+pub(super) fn ensure_epoch(connection: &Connection) -> rusqlite::Result<bool> {
     let epoch = random_hex();
-    connection.execute(
+    let changed = connection.execute(
         "INSERT INTO sequence (id, epoch, last) VALUES (1, ?1, 0)
          ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, backup = 0 WHERE backup = 1",
         params![epoch],
     )?;
-    Ok(())
+    Ok(changed > 0)
 }

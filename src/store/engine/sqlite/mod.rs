@@ -11,6 +11,7 @@ use tokio::sync::{Notify, oneshot};
 pub(super) use self::error::explain;
 pub(super) use self::file::FileLock;
 use self::file::OpenFiles;
+pub use self::restore::{RestoredBackup, restore_backup};
 use self::tx::{Begin, Database, SqliteTx, immediate, in_transaction};
 use self::writer::{Inbox, Writer};
 use super::Operation;
@@ -25,6 +26,7 @@ mod backup;
 mod error;
 mod file;
 mod integrity;
+mod restore;
 mod schema;
 mod tx;
 mod writer;
@@ -51,8 +53,11 @@ impl SqliteEngine {
     ) -> Result<Self> {
         let lock = FileLock::acquire(path)?;
         let path = &lock.database().to_owned();
+        restore::set_stale_log_aside(path, options.clock.now())?;
         let mut connection = schema::open_for_writing(path)?;
-        backup::ensure_epoch(&connection).map_err(|error| explain(path, error))?;
+        if backup::ensure_epoch(&connection).map_err(|error| explain(path, error))? {
+            restore::settle_epoch(&connection, path)?;
+        }
         let database = Arc::new(Database {
             path: path.to_owned(),
             hooks: options.hooks.clone(),

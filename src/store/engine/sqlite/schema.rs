@@ -86,7 +86,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Returns the schema's version, 0 for a new file. Fails for another program's database.
-fn schema_version(connection: &Connection, path: &Path) -> Result<u32> {
+pub(super) fn schema_version(connection: &Connection, path: &Path) -> Result<u32> {
     let read =
         |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let application = read("application_id").map_err(|error| explain(path, error))?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ivesk_webhook::config::{
-    AlarmTarget, Config, ConfigError, ConfirmMode, LogFormat, Loopback, Origin, StoreUrl,
+    AlarmTarget, Config, ConfigError, ConfirmMode, EmailTls, LogFormat, Loopback, Origin, StoreUrl,
     vendor_topics,
 };
 use ivesk_webhook::domain::{Company, Event};
@@ -714,6 +714,80 @@ fn files_are_fetched_from_the_api_and_s3_by_default() {
         let text = local(&format!("[api]\nfile_hosts = ['{bad}']"));
         assert_eq!(names(&text), ["api.file_hosts"], "{bad}");
     }
+}
+
+#[test]
+fn alarms_by_email_need_a_server_and_addresses() {
+    let whole =
+        "server = 'smtp.example.lt'\nfrom = 'Ivesk <ivesk@example.lt>'\nto = ['ops@example.lt']\n";
+    let email = |lines: &str| public(&format!("[alarms.email]\n{lines}"));
+    let with = |more: &str| email(&format!("{whole}{more}"));
+    let target = |text: &str| match valid(text).alarms.target {
+        Some(AlarmTarget::Email(email)) => email,
+        other => panic!("{other:?}"),
+    };
+    for (more, tls, port) in [
+        ("", EmailTls::StartTls, 587),
+        ("tls = 'starttls'", EmailTls::StartTls, 587),
+        ("tls = 'tls'", EmailTls::Implicit, 465),
+    ] {
+        let email = target(&with(more));
+        assert_eq!((email.tls, email.port), (tls, port));
+        assert_eq!(email.host, "smtp.example.lt");
+        assert_eq!(email.from.email.to_string(), "ivesk@example.lt");
+        assert!(email.login.is_none());
+    }
+    for host in ["localhost", "127.0.0.1", "[::1]"] {
+        let text = whole.replace("smtp.example.lt", &format!("{host}:2525"));
+        let email = target(&email(&format!("{text}tls = 'none'")));
+        assert_eq!((email.tls, email.port), (EmailTls::None, 2525));
+    }
+    for (lines, setting) in [
+        (with("tls = 'none'"), "alarms.email.tls"),
+        (with("tls = 'ssl'"), "alarms.email.tls"),
+        (with("username = 'ivesk'"), "alarms.email.username"),
+        (email("from = 'ivesk@example.lt'"), "alarms.email.from"),
+        (
+            email("server = 'smtp.example.lt'\nto = ['ops@example.lt']"),
+            "alarms.email.from",
+        ),
+        (
+            email("server = 'smtp.example.lt'\nfrom = 'ivesk@example.lt'"),
+            "alarms.email.to",
+        ),
+        (
+            email(&whole.replace("smtp.example.lt", "smtp://smtp.example.lt")),
+            "alarms.email.server",
+        ),
+        (
+            email(&whole.replace("ops@example.lt", "ops")),
+            "alarms.email.to",
+        ),
+        (
+            public(&format!(
+                "[alarms]\nurl = 'https://chat.example.lt/x'\n[alarms.email]\n{whole}"
+            )),
+            "alarms.email.server",
+        ),
+    ] {
+        assert_eq!(names(&lines), [setting], "{lines}");
+    }
+}
+
+#[test]
+fn automatic_backups_are_of_files_and_not_too_frequent() {
+    let store = |lines: &str| public(&format!("[store]\n{lines}"));
+    let settings = valid(&store("backup_every = '24h'\nbackup_keep = 3")).store;
+    assert_eq!(settings.backup_every, Some(Duration::from_secs(86_400)));
+    assert_eq!(settings.backup_keep, 3);
+    assert_eq!(valid(&store("")).store.backup_every, None);
+    assert_eq!(
+        names(&store("backup_every = '59s'")),
+        ["store.backup_every"]
+    );
+    assert_eq!(names(&store("backup_keep = 0")), ["store.backup_keep"]);
+    let postgres = store("url = 'postgres://ivesk@localhost/ivesk'\nbackup_every = '24h'");
+    assert!(refused(&postgres).contains("pg_dump"));
 }
 
 #[test]

@@ -1,0 +1,121 @@
+//! What a person decides about import errors: to send them now, or never.
+
+use super::Store;
+use super::engine::{Sql, Tx, operations, params};
+use super::error::Result;
+use super::import_errors::ImportErrorState;
+use crate::domain::{Account, Company, Timestamp};
+
+/// Import errors that a person decides about: those that fit everything that is named here.
+#[derive(Clone, Debug, Default)]
+pub struct ImportErrorSelection {
+    /// Only this one.
+    pub id: Option<i64>,
+    /// Only of this account.
+    pub account: Option<Account>,
+    /// Only of this company.
+    pub company: Option<Company>,
+    /// Only in this state; if none, those that are pending or refused, or `id` in any state.
+    pub state: Option<ImportErrorState>,
+}
+
+/// A person's decision about import errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImportErrorDecision {
+    /// Sends them now.
+    Retry,
+    /// Never sends them.
+    Discard,
+}
+
+operations! {
+    /// Applies a person's decision to import errors that can still be sent; returns their number.
+    /// Retrying also resumes their paths. At most [`DECISION_BATCH`] are changed, those after
+    /// `after`; returns the last one if there may be more.
+    write decide_some(
+        selection: ImportErrorSelection,
+        decision: ImportErrorDecision,
+        after: i64,
+        now: Timestamp,
+    ) -> (usize, Option<i64>), then wake_deliveries;
+}
+
+/// Import errors that one transaction changes for a person.
+const DECISION_BATCH: usize = 1_000;
+
+impl Store {
+    /// Applies a person's decision to import errors that can still be sent; returns their number.
+    /// Retrying also resumes their paths.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; some may be changed then.
+    pub async fn decide_import_errors(
+        &self,
+        selection: ImportErrorSelection,
+        decision: ImportErrorDecision,
+        now: Timestamp,
+    ) -> Result<usize> {
+        let (mut changed, mut after) = (0, Some(0));
+        while let Some(row) = after {
+            let (some, last) = self
+                .decide_some(selection.clone(), decision, row, now)
+                .await?;
+            changed += some;
+            after = last;
+        }
+        Ok(changed)
+    }
+}
+
+async fn decide_some<T: Tx>(
+    tx: &mut T,
+    selection: ImportErrorSelection,
+    decision: ImportErrorDecision,
+    after: i64,
+    now: Timestamp,
+) -> Result<(usize, Option<i64>)> {
+    static FIND: Sql = Sql::new(
+        "SELECT r.id FROM import_error r JOIN account a ON a.id = r.account_id
+         WHERE r.id > $1 AND r.state <> 'sent' AND ($2 IS NULL OR r.id = $2) AND ($3 IS NULL OR a.name = $3)
+           AND ($4 IS NULL OR r.company = $4) AND r.state = coalesce($5, r.state)
+           AND ($5 IS NOT NULL OR $2 IS NOT NULL OR r.state IN ('pending', 'refused'))
+           AND (r.company IS NOT NULL OR $6)
+         ORDER BY r.id LIMIT $7",
+    );
+    static RETRY: Sql = Sql::new(
+        "UPDATE import_error SET state = 'pending', next_try_at = $2, requested = true
+         WHERE id IN ({elements}($1)) AND state <> 'sent'",
+    );
+    static RESUME: Sql = Sql::new(
+        "UPDATE import_error_path SET paused_since = NULL, retry_at = NULL
+         WHERE account_id IN (SELECT account_id FROM import_error WHERE id IN ({elements}($1)))",
+    );
+    // Its owner, if it is being sent, can only record that it was.
+    static DISCARD: Sql = Sql::new(
+        "UPDATE import_error SET state = 'discarded', next_try_at = NULL, leased_until = NULL, requested = false,
+             fence = fence + 1
+         WHERE id IN ({elements}($1)) AND state <> 'sent'",
+    );
+    let now = tx.now_or(now);
+    let ImportErrorSelection {
+        id,
+        account,
+        company,
+        state,
+    } = selection;
+    let discards = decision == ImportErrorDecision::Discard;
+    let limit = DECISION_BATCH;
+    let params = params! { after, id, account, company, state, discards, limit };
+    let found: Vec<i64> = tx.all(&FIND, params).await?;
+    let changed = match decision {
+        ImportErrorDecision::Retry => {
+            let changed = tx.execute(&RETRY, &[&found, &now]).await?;
+            tx.run(&RESUME, &[&found]).await?;
+            changed
+        }
+        ImportErrorDecision::Discard => tx.execute(&DISCARD, &[&found]).await?,
+    };
+    let more = found.last().copied();
+    Ok((changed, more.filter(|_| found.len() == limit)))
+}
