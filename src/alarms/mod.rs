@@ -15,15 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::backoff;
-use crate::config::{Config, DestinationConfig, HistoryMode};
-use crate::delivery::worker::filter;
-use crate::domain::{Clock, DestinationName, Timestamp};
+use crate::config::Config;
+use crate::domain::{Clock, Timestamp};
 use crate::egress::SetupError;
 use crate::metrics::{Metrics, StoreSnapshot, StoreStep};
 use crate::receiver::health::Health;
 use crate::store::{
-    AlarmChanges, AlarmNotice, AlarmObservation, HeldFeed, NoticeEnd, SharedStore, StoreError,
-    UploadFilter,
+    AlarmChanges, AlarmNotice, AlarmObservation, NoticeEnd, SharedStore, StoreError, UploadFilter,
 };
 
 mod conditions;
@@ -139,7 +137,6 @@ impl Alarms {
             stored: StoreSnapshot::read(self.store.as_ref(), now).await?,
             unannounced_documents: self.store.unannounced_documents(silent_since).await?,
             late_uploads: self.store.uploads(late).await?.len(),
-            held: self.held().await?,
             free_bytes: self.store.free_bytes().await?,
             unexpected: self.metrics.unexpected_requests(now),
             just_started: now.since(self.started_at) < STARTUP_GRACE,
@@ -149,24 +146,6 @@ impl Alarms {
                 .unwrap_or_else(PoisonError::into_inner)
                 .count(self.metrics.refusals(), now),
         })
-    }
-
-    async fn held(&self) -> Result<Vec<(DestinationName, Vec<HeldFeed>)>, StoreError> {
-        let mut held = Vec::new();
-        let holds = |destination: &DestinationConfig| destination.history == HistoryMode::Hold;
-        for (name, destination) in self
-            .config
-            .destinations
-            .iter()
-            .filter(|(_, destination)| holds(destination))
-        {
-            let feeds = self
-                .store
-                .held_feeds(name.clone(), filter(destination))
-                .await?;
-            held.push((name.clone(), feeds));
-        }
-        Ok(held)
     }
 
     /// Sends one notice to the configured target, if one is due.

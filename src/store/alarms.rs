@@ -46,10 +46,8 @@ named! {
         Disk = "disk",
         /// Files were uploaded long ago, and no document of them has arrived.
         UploadsLate = "uploads_late",
-        /// A destination has been failing for long, or is closed.
+        /// A destination has been failing for long, is closed, or rejects everything.
         Destination = "destination",
-        /// Documents are held at a destination until a person starts their feeds.
-        Held = "held",
     }
 }
 
@@ -76,8 +74,7 @@ impl AlarmKind {
             | Self::Store
             | Self::Damaged
             | Self::UploadsLate
-            | Self::Destination
-            | Self::Held => Duration::ZERO,
+            | Self::Destination => Duration::ZERO,
         }
     }
 }

@@ -3,7 +3,8 @@
 use super::language::Language;
 use crate::domain::{Event, Queue};
 use crate::store::{
-    AlarmKind, DestinationPauseReason, FeedPauseReason, IncompleteReason, SubscriptionState,
+    AlarmKind, DeliveryState, DestinationPauseReason, FeedPauseReason, IncompleteReason,
+    SubscriptionState,
 };
 use crate::trace::Step;
 
@@ -336,6 +337,20 @@ pub(super) fn step(language: Language, step: Step) -> &'static str {
 }
 
 /// Returns the reason for which a destination is paused.
+/// Returns the name of a delivery's state.
+pub(super) fn delivery_state(language: Language, state: DeliveryState) -> &'static str {
+    match state {
+        DeliveryState::Pending => language.pick("pending", "laukia"),
+        DeliveryState::Deferred => language.pick("deferred", "atidėta"),
+        DeliveryState::WaitingFile => language.pick("waiting for a file", "laukia failo"),
+        DeliveryState::Delivered => language.pick("delivered", "perduota"),
+        DeliveryState::Rejected => language.pick("rejected", "nepriimta"),
+        DeliveryState::Skipped => language.pick("skipped", "praleista"),
+        DeliveryState::Superseded => language.pick("superseded", "pakeista naujesnės versijos"),
+        DeliveryState::Held => language.pick("held", "sulaikyta"),
+    }
+}
+
 pub(super) fn destination_pause_reason(
     language: Language,
     reason: DestinationPauseReason,
@@ -347,6 +362,10 @@ pub(super) fn destination_pause_reason(
         DestinationPauseReason::Closed => language.pick(
             "paused: the destination accepts nothing more",
             "sustabdyta: gavėjas nieko nebepriima",
+        ),
+        DestinationPauseReason::Rejections => language.pick(
+            "paused: the destination gives the same rejection again and again",
+            "sustabdyta: gavėjas vis nepriima dėl tos pačios priežasties",
         ),
     }
 }
@@ -389,6 +408,5 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
         AlarmKind::Destination => {
             language.pick("a destination accepts nothing", "gavėjas nieko nepriima")
         }
-        AlarmKind::Held => language.pick("documents are held", "dokumentai sulaikyti"),
     }
 }

@@ -21,6 +21,7 @@ mod audit;
 mod certificates;
 mod chart;
 mod context;
+mod deliveries;
 mod destinations;
 mod documents;
 mod feeds;
@@ -43,6 +44,7 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route("/documents", get(documents::list))
         .route("/documents/{sequence}", get(documents::one))
         .route("/destinations", get(destinations::page))
+        .route("/deliveries", get(deliveries::page))
         .route("/subscriptions", get(subscriptions::page))
         .route("/uploads", get(uploads::page))
         .route("/quarantine", get(quarantine::page))

@@ -257,6 +257,7 @@ impl TestApp {
                 })
                 .collect(),
             end: PageEnd::EndOfQueue,
+            clock_offset: Some(0),
             ..PageToCommit::default()
         };
         let plan = PullPlan {
