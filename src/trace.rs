@@ -369,7 +369,7 @@ fn delivery_events(row: &DeliveryRow) -> Vec<TraceEvent> {
             "delivered" => Step::Delivered,
             "rejected" => Step::Rejected,
             "listed" => Step::Listed,
-            "filtered" => Step::Skipped,
+            "skipped" => Step::Skipped,
             _ => Step::Failed,
         };
         let detail = match (attempt.result.as_str(), &attempt.detail) {

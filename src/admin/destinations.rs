@@ -1,4 +1,4 @@
-//! Destinations and deliveries: lists them, and starts, pauses, retries and skips.
+//! Destinations, lanes and deliveries: lists them, and starts, stops, pauses, retries and skips.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, NoFields, Params};
 use crate::app::App;
 use crate::config::{DestinationConfig, DestinationKind};
-use crate::delivery::worker::filter;
-use crate::domain::{DestinationName, Moment, Timestamp};
+use crate::delivery::worker::lane_plan;
+use crate::domain::{Company, DestinationName, Moment};
 use crate::store::{
-    DeliveryFilter, DeliveryRow, DeliveryState, DestinationChange, DestinationRow, HeldFeed,
-    RunState, StartFrom,
+    DeliveryFilter, DeliveryRow, DeliverySelection, DeliveryState, DestinationChange,
+    DestinationRow, LaneRow, LaneSelection, RunState, StartFrom, StartPreview,
 };
 
-/// A destination, its state, and the feeds that it holds.
+/// A destination and its state.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Destination {
     /// The destination.
@@ -30,8 +30,6 @@ pub(super) struct Destination {
     pub(super) state: RunState,
     /// Its kind; null if it is no longer configured.
     pub(super) kind: Option<&'static str>,
-    /// Feeds whose documents are held until a person starts them.
-    pub(super) held: Vec<HeldFeed>,
 }
 
 const fn kind(destination: &DestinationConfig) -> &'static str {
@@ -64,33 +62,57 @@ pub(super) async fn destinations(
 
 /// Returns every destination that was ever known, by name.
 pub(super) async fn all_destinations(app: &App) -> Result<Vec<Destination>, AdminError> {
-    let mut destinations = Vec::new();
-    for row in app.store.destinations().await? {
-        let config = app.config.destinations.get(&row.name);
-        let held = match config {
-            Some(config) => {
-                let held = app.store.held_feeds(row.name.clone(), filter(config));
-                held.await?
-            }
-            None => Vec::new(),
-        };
-        destinations.push(Destination {
-            kind: config.map(kind),
-            state: row.state(app.clock.now()),
-            row,
-            held,
-        });
-    }
-    Ok(destinations)
+    let now = app.clock.now();
+    let rows = app.store.destinations().await?.into_iter();
+    let destinations = rows.map(|row| Destination {
+        kind: app.config.destinations.get(&row.name).map(kind),
+        state: row.state(now),
+        row,
+    });
+    Ok(destinations.collect())
 }
 
-/// The start of feeds: all feeds of the destination, unless account or company are set.
+/// Lists the lanes of a destination
+///
+/// A lane is one feed at one destination. Versions before its `begins_at` are history.
+#[utoipa::path(get, path = "/v1/destinations/{name}/lanes", tag = "delivery",
+    params(("name" = String, Path, description = "The destination's name"), PageQuery),
+    responses((status = OK, description = "Lanes in the order in which their feeds became known", body = Page<LaneRow>)))]
+pub(super) async fn lanes(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Params(page): Params<PageQuery>,
+) -> ApiResult<Page<LaneRow>> {
+    let limit = page.limit()?;
+    let after = page.row(List::LANES)?;
+    let name = parse_destination(&name)?;
+    let rows = app.store.lanes(name, after, limit + 1).await?;
+    let page = Page::of(List::LANES, rows, limit, |(feed, _)| *feed);
+    Ok(Json(page.map(|(_, lane)| lane)))
+}
+
+/// The lanes that a start is for, and its point: all lanes of the destination, unless account or
+/// company are set.
+#[derive(Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Start {
+    /// `all`: everything that is stored. Or a moment (RFC 3339): versions since then, in the
+    /// vendor's time; lanes that begin before it begin there from now on.
+    pub(super) from: String,
+    /// Only this account's feeds.
+    pub(super) account: Option<String>,
+    /// Only this company's feed.
+    #[schema(max_length = 64)]
+    #[param(max_length = 64)]
+    pub(super) company: Option<String>,
+}
+
+/// The lanes whose start is to be stopped: all of the destination, unless account or company
+/// are set.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Start {
-    /// `all`: everything that is stored. `now`: only versions stored from now on. Or a moment
-    /// (RFC 3339): versions since then, in the vendor's time.
-    from: String,
+pub(super) struct Stop {
     /// Only this account's feeds.
     account: Option<String>,
     /// Only this company's feed.
@@ -98,43 +120,125 @@ pub(super) struct Start {
     company: Option<String>,
 }
 
-/// The number of feeds or versions that changed.
+/// The number of lanes or versions that changed.
 #[derive(Serialize, ToSchema)]
 pub(super) struct DestinationChanged {
     /// The number.
     pub(super) changed: usize,
 }
 
-/// Starts held feeds, or moves the start of started feeds back
+/// What a start would deliver.
+#[derive(Serialize, ToSchema)]
+pub(super) struct StartPlan {
+    /// Documents in all.
+    pub(super) documents: u64,
+    /// Those of each feed that has any.
+    pub(super) feeds: Vec<StartPreview>,
+}
+
+/// Shows what a start would deliver
+#[utoipa::path(get, path = "/v1/destinations/{name}/start", tag = "delivery",
+    params(("name" = String, Path, description = "The destination's name"), Start),
+    responses((status = OK, description = "Documents of each feed, and from when to when", body = StartPlan)))]
+pub(super) async fn preview(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Params(start): Params<Start>,
+) -> ApiResult<StartPlan> {
+    plan_start(&app, &name, &start).await.map(Json)
+}
+
+/// Returns what a start would deliver.
+pub(super) async fn plan_start(
+    app: &App,
+    name: &str,
+    start: &Start,
+) -> Result<StartPlan, AdminError> {
+    let name = make_lanes(app, name).await?;
+    let lanes = selection(app, start.account.as_deref(), start.company.as_deref())?;
+    let from = start_from(&start.from)?;
+    let feeds = app.store.preview_start(name, lanes, from).await?;
+    Ok(StartPlan {
+        documents: feeds.iter().map(|feed| feed.documents).sum(),
+        feeds,
+    })
+}
+
+/// Starts the history of lanes, or moves their start back
 ///
 /// Versions that the destination has accepted are not delivered again.
 #[utoipa::path(post, path = "/v1/destinations/{name}/start", tag = "delivery", request_body = Start,
     params(("name" = String, Path, description = "The destination's name")),
-    responses((status = OK, description = "The number of feeds", body = DestinationChanged)))]
+    responses((status = OK, description = "The number of lanes", body = DestinationChanged)))]
 pub(super) async fn start(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Input(start): Input<Start>,
 ) -> ApiResult<DestinationChanged> {
-    let (name, destination) = configured_destination(&app, &name)?;
-    let from = match start.from.as_str() {
-        "all" => StartFrom::All,
-        "now" => StartFrom::Now,
-        moment => StartFrom::Since(read_moment(moment).ok_or_else(|| {
-            AdminError::BadRequest(
-                "`from` must be `all`, `now` or a moment such as 2026-01-31T00:00:00Z".to_owned(),
-            )
-        })?),
-    };
-    let account = start.account.as_deref();
-    let company = start.company.as_deref();
-    let start = DestinationChange::Start {
-        filter: filter(destination),
-        account: account.map(|name| known_account(&app, name)).transpose()?,
+    start_lanes(&app, &name, &start).await.map(Json)
+}
+
+/// Starts the history of lanes.
+pub(super) async fn start_lanes(
+    app: &App,
+    name: &str,
+    start: &Start,
+) -> Result<DestinationChanged, AdminError> {
+    let name = make_lanes(app, name).await?;
+    let lanes = selection(app, start.account.as_deref(), start.company.as_deref())?;
+    let from = start_from(&start.from)?;
+    let Json(changed) = change(app, name, DestinationChange::Start { lanes, from }).await?;
+    Ok(changed)
+}
+
+/// Makes the lanes of a destination that its worker has not made yet.
+async fn make_lanes(app: &App, name: &str) -> Result<DestinationName, AdminError> {
+    let (name, destination) = configured_destination(app, name)?;
+    let plan = lane_plan(destination, app.config.pull.lookback);
+    let now = app.clock.now();
+    while app
+        .store
+        .make_lanes(name.clone(), plan.clone(), now)
+        .await?
+    {}
+    Ok(name)
+}
+
+fn selection(
+    app: &App,
+    account: Option<&str>,
+    company: Option<&str>,
+) -> Result<LaneSelection, AdminError> {
+    Ok(LaneSelection {
+        account: account.map(|name| known_account(app, name)).transpose()?,
         company: company.map(parse_company).transpose()?,
-        from,
-    };
-    change(&app, name, start).await
+    })
+}
+
+fn start_from(from: &str) -> Result<StartFrom, AdminError> {
+    match from {
+        "all" => Ok(StartFrom::All),
+        // Read as the versions of documents are read.
+        moment => Moment::read(moment).map(StartFrom::Since).ok_or_else(|| {
+            AdminError::BadRequest(
+                "`from` must be `all` or a moment such as 2026-01-31T00:00:00Z".to_owned(),
+            )
+        }),
+    }
+}
+
+/// Stops a start: history that is not delivered yet is held again
+#[utoipa::path(post, path = "/v1/destinations/{name}/stop", tag = "delivery", request_body = Stop,
+    params(("name" = String, Path, description = "The destination's name")),
+    responses((status = OK, description = "The number of lanes that had been started", body = DestinationChanged)))]
+pub(super) async fn stop(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Input(stop): Input<Stop>,
+) -> ApiResult<DestinationChanged> {
+    let name = parse_destination(&name)?;
+    let lanes = selection(&app, stop.account.as_deref(), stop.company.as_deref())?;
+    change(&app, name, DestinationChange::Stop { lanes }).await
 }
 
 /// Pauses a destination until it is resumed
@@ -149,10 +253,10 @@ pub(super) async fn pause(
     change(&app, parse_destination(&name)?, DestinationChange::Pause).await
 }
 
-/// Resumes a destination now, also one that waits to retry
+/// Resumes a destination and its paused lanes now, also those that wait to retry
 #[utoipa::path(post, path = "/v1/destinations/{name}/resume", tag = "delivery", request_body = NoFields,
     params(("name" = String, Path, description = "The destination's name")),
-    responses((status = OK, description = "1 if it waited or was paused", body = DestinationChanged)))]
+    responses((status = OK, description = "1 if it, or a lane, waited or was paused", body = DestinationChanged)))]
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -161,56 +265,76 @@ pub(super) async fn resume(
     change(&app, parse_destination(&name)?, DestinationChange::Resume).await
 }
 
-/// The versions to deliver again.
+/// The versions to deliver again, or to skip: one, or all in a state.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RetrySelection {
-    /// This version, in any state; absent for all rejected versions.
+pub(super) struct Selection {
+    /// This version.
     sequence: Option<i64>,
+    /// All in this state; of a retry `rejected` if neither is given.
+    state: Option<DeliveryState>,
+    /// Only those of this company; not with `sequence`.
+    #[schema(max_length = 64)]
+    company: Option<String>,
 }
 
-/// Delivers rejected versions again
+impl Selection {
+    /// Returns the selected deliveries, which may be in these states, the first by default.
+    fn read(
+        self,
+        allowed: &[DeliveryState],
+        default: Option<DeliveryState>,
+    ) -> Result<DeliverySelection, AdminError> {
+        let company = self.company.as_deref().map(parse_company).transpose()?;
+        match (self.sequence, self.state.or(default)) {
+            (Some(sequence), _) if self.state.is_none() && company.is_none() => {
+                Ok(DeliverySelection::One(sequence))
+            }
+            (None, Some(state)) if allowed.contains(&state) => {
+                Ok(DeliverySelection::InState { state, company })
+            }
+            _ => {
+                let names: Vec<&str> = allowed.iter().map(|state| state.as_str()).collect();
+                Err(AdminError::BadRequest(format!(
+                    "give `sequence`, or `state` ({}) with or without `company`",
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+}
+
+/// Delivers versions again: one in any state, or all in a state
 ///
 /// Versions that a newer one has superseded are left out.
-#[utoipa::path(post, path = "/v1/destinations/{name}/retry", tag = "delivery", request_body = RetrySelection,
+#[utoipa::path(post, path = "/v1/destinations/{name}/retry", tag = "delivery", request_body = Selection,
     params(("name" = String, Path, description = "The destination's name")),
     responses((status = OK, description = "The number of versions", body = DestinationChanged)))]
 pub(super) async fn retry(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    Input(RetrySelection { sequence }): Input<RetrySelection>,
+    Input(selection): Input<Selection>,
 ) -> ApiResult<DestinationChanged> {
-    change(
-        &app,
-        parse_destination(&name)?,
-        DestinationChange::Retry { sequence },
-    )
-    .await
+    use DeliveryState::{Deferred, Rejected, Skipped, WaitingFile};
+    let allowed = [Rejected, Deferred, WaitingFile, Skipped];
+    let selection = selection.read(&allowed, Some(Rejected))?;
+    let retry = DestinationChange::Retry(selection);
+    change(&app, parse_destination(&name)?, retry).await
 }
 
-/// The version to skip.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SkipSelection {
-    /// Its sequence number.
-    sequence: i64,
-}
-
-/// Skips a version that blocks a destination
-#[utoipa::path(post, path = "/v1/destinations/{name}/skip", tag = "delivery", request_body = SkipSelection,
+/// Skips versions that are not finished: one, or all in a state
+#[utoipa::path(post, path = "/v1/destinations/{name}/skip", tag = "delivery", request_body = Selection,
     params(("name" = String, Path, description = "The destination's name")),
-    responses((status = OK, description = "1 if it was not finished before", body = DestinationChanged)))]
+    responses((status = OK, description = "The number of versions", body = DestinationChanged)))]
 pub(super) async fn skip(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    Input(SkipSelection { sequence }): Input<SkipSelection>,
+    Input(selection): Input<Selection>,
 ) -> ApiResult<DestinationChanged> {
-    change(
-        &app,
-        parse_destination(&name)?,
-        DestinationChange::Skip { sequence },
-    )
-    .await
+    use DeliveryState::{Deferred, Pending, Rejected, WaitingFile};
+    let allowed = [Pending, Deferred, WaitingFile, Rejected];
+    let skip = DestinationChange::Skip(selection.read(&allowed, None)?);
+    change(&app, parse_destination(&name)?, skip).await
 }
 
 async fn change(
@@ -251,16 +375,19 @@ pub(super) fn configured_destination<'a>(
 #[into_params(parameter_in = Query)]
 pub(super) struct DeliveryQuery {
     /// Only those of this destination.
-    destination: Option<String>,
+    pub(super) destination: Option<String>,
     /// Only in this state.
     #[param(inline)]
-    state: Option<DeliveryState>,
+    pub(super) state: Option<DeliveryState>,
+    /// Only those of this company.
+    #[param(max_length = 64)]
+    pub(super) company: Option<String>,
     /// `next` of the previous page; absent for the first page.
     #[param(max_length = 400)]
-    after: Option<String>,
+    pub(super) after: Option<String>,
     /// Most rows on the page.
     #[param(minimum = 1, maximum = 500, default = 100)]
-    limit: Option<usize>,
+    pub(super) limit: Option<usize>,
 }
 
 /// Lists deliveries with their attempts
@@ -271,6 +398,14 @@ pub(super) async fn deliveries(
     State(app): State<Arc<App>>,
     Params(query): Params<DeliveryQuery>,
 ) -> ApiResult<Page<DeliveryRow>> {
+    read_deliveries(&app, query).await.map(Json)
+}
+
+/// Returns one page of deliveries.
+pub(super) async fn read_deliveries(
+    app: &App,
+    query: DeliveryQuery,
+) -> Result<Page<DeliveryRow>, AdminError> {
     let page = PageQuery {
         after: query.after,
         limit: query.limit,
@@ -281,6 +416,7 @@ pub(super) async fn deliveries(
         .as_deref()
         .map(parse_destination)
         .transpose()?;
+    let company: Option<Company> = query.company.as_deref().map(parse_company).transpose()?;
     let place = page.place(List::DELIVERIES)?.unwrap_or_default();
     let (sequence, last_destination) = place.split_once('/').unwrap_or(("0", ""));
     let sequence: i64 = sequence
@@ -290,18 +426,14 @@ pub(super) async fn deliveries(
     let filter = DeliveryFilter {
         destination,
         state: query.state,
+        company,
         sequence: None,
         after: sequence.saturating_sub(1),
         limit: limit + 1 + app.store.destinations().await?.len(),
     };
     let mut rows = app.store.deliveries(filter).await?;
     rows.retain(|row| (row.sequence, row.destination.as_str()) > (sequence, last_destination));
-    Ok(Json(Page::of(List::DELIVERIES, rows, limit, |row| {
+    Ok(Page::of(List::DELIVERIES, rows, limit, |row| {
         format!("{}/{}", row.sequence, row.destination)
-    })))
-}
-
-/// Reads a moment as the versions of documents are read.
-fn read_moment(text: &str) -> Option<Timestamp> {
-    Moment::read(text)?.timestamp()
+    }))
 }

@@ -119,6 +119,7 @@ impl List {
     pub(super) const QUARANTINE: Self = Self("quarantine");
     pub(super) const IMPORT_ERRORS: Self = Self("import_errors");
     pub(super) const DESTINATIONS: Self = Self("destinations");
+    pub(super) const LANES: Self = Self("lanes");
     pub(super) const SUBSCRIPTIONS: Self = Self("subscriptions");
     pub(super) const TOKENS: Self = Self("tokens");
     pub(super) const UPLOADS: Self = Self("uploads");

@@ -92,7 +92,7 @@ const fn post(path: &'static str, needs: Needs, action: &'static str) -> Rule {
 }
 
 /// Every route that needs a right.
-const RULES: [Rule; 57] = [
+const RULES: [Rule; 60] = [
     get("/metrics", Metrics),
     get("/v1/status", Read),
     get("/v1/activity", Read),
@@ -139,11 +139,14 @@ const RULES: [Rule; 57] = [
     get("/v1/documents", List),
     work("/v1/documents/{id}/outcome", List),
     get("/v1/destinations", Read),
+    get("/v1/destinations/{name}/lanes", Read),
+    get("/v1/destinations/{name}/start", Read),
     post(
         "/v1/destinations/{name}/start",
         Operate,
         "destinations start",
     ),
+    post("/v1/destinations/{name}/stop", Operate, "destinations stop"),
     post(
         "/v1/destinations/{name}/pause",
         Operate,

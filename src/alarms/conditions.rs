@@ -8,7 +8,7 @@ use crate::domain::{DestinationName, Timestamp, counted};
 use crate::metrics::{Refusals, StoreSnapshot, UnexpectedCount};
 use crate::pull::blocked_queues;
 use crate::store::{
-    AlarmKind, DestinationPauseReason, DestinationRow, FeedRow, Finding, HeldFeed,
+    AlarmKind, DestinationPauseReason, DestinationRow, FeedPauseReason, FeedRow, Finding,
     IncompleteReason, PAGE_SIZE_NOTICE, UnannouncedDocuments,
 };
 use crate::subscriptions::problems::{self, Problem};
@@ -31,8 +31,6 @@ pub(super) struct Facts {
     pub(super) stored: StoreSnapshot,
     pub(super) unannounced_documents: Vec<UnannouncedDocuments>,
     pub(super) late_uploads: usize,
-    /// Configured destinations, with the feeds whose history is held there.
-    pub(super) held: Vec<(DestinationName, Vec<HeldFeed>)>,
     pub(super) free_bytes: Option<u64>,
     /// When the newest automatic backup was written.
     pub(super) backed_up_at: Option<Timestamp>,
@@ -58,7 +56,6 @@ pub(super) fn findings(facts: &Facts, config: &Config) -> Vec<Finding> {
     found.extend(late_uploads(facts));
     found.extend(destinations(facts, config));
     found.extend(import_errors(facts));
-    found.extend(held(facts));
     for kind in AlarmKind::ALL {
         let is_active = |finding: &Finding| {
             let mut alarms = facts.stored.alarms.iter();
@@ -374,27 +371,13 @@ fn import_errors(facts: &Facts) -> Vec<Finding> {
         .collect()
 }
 
-/// Returns the destinations with held history of feeds whose first pull is complete: before
-/// that there is nothing to decide yet.
-fn held(facts: &Facts) -> Vec<Finding> {
-    let to_finding = |(name, feeds): &(DestinationName, Vec<HeldFeed>)| {
-        let waiting = feeds
-            .iter()
-            .filter(|feed| feed.complete && feed.documents > 0);
-        let (feeds, documents) = waiting.fold((0_u64, 0), |(feeds, documents), feed| {
-            (feeds + 1, documents + feed.documents)
-        });
-        (documents > 0).then(|| {
-            let text = format!(
-                "{} of {} held at destination {name}. Fix: run `ivesk-webhook destinations start \
-                 {name}` with --all, --from-now or --since, for one company with --company",
-                counted(documents, "document"),
-                counted(feeds, "feed"),
-            );
-            finding(AlarmKind::Held, name, text)
-        })
-    };
-    facts.held.iter().filter_map(to_finding).collect()
+fn rejects(name: &DestinationName, of: &str, waiting: u64) -> String {
+    format!(
+        "destination {name} gives the same rejection again and again; delivery of {of} is paused; document \
+         versions waiting: {waiting}. Fix: `ivesk-webhook deliveries list --destination {name} --state rejected` \
+         shows its words; correct the cause, then run `ivesk-webhook destinations resume {name}` and \
+         `ivesk-webhook deliveries retry {name} --state rejected`"
+    )
 }
 
 fn destinations(facts: &Facts, config: &Config) -> Vec<Finding> {
@@ -406,18 +389,24 @@ fn destinations(facts: &Facts, config: &Config) -> Vec<Finding> {
         .iter()
         .filter(|row| config.destinations.contains_key(&row.name));
     let to_finding = |row: &DestinationRow| {
-        let (name, behind) = (&row.name, row.behind);
+        let (name, waiting) = (&row.name, row.waiting);
         let error = row.last_error.as_deref().unwrap_or(NO_ERROR);
         let text = match (row.paused, row.failing_since) {
             (Some(DestinationPauseReason::ByHand), _) => return None,
             (Some(DestinationPauseReason::Closed), _) => format!(
-                "destination {name} is closed ({error}); document versions waiting: {behind}. Fix: \
+                "destination {name} is closed ({error}); document versions waiting: {waiting}. Fix: \
                  once it accepts documents again, run `ivesk-webhook destinations resume {name}`"
             ),
             (None, Some(since)) if now.since(since) > limit => format!(
                 "destination {name} has been unavailable since {since} ({error}); document versions \
-                 waiting: {behind}. Fix: correct the error; delivery then resumes automatically"
+                 waiting: {waiting}. Fix: correct the error; delivery then resumes automatically"
             ),
+            (Some(DestinationPauseReason::Rejections), _) => {
+                rejects(name, "several companies", waiting)
+            }
+            (None, _) if row.paused_lanes > 0 => {
+                rejects(name, &counted(row.paused_lanes, "feed"), waiting)
+            }
             (None, _) => return None,
         };
         Some(finding(AlarmKind::Destination, name, text))

@@ -15,15 +15,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::backoff;
-use crate::config::{Config, DestinationConfig, HistoryMode};
-use crate::delivery::worker::filter;
-use crate::domain::{Clock, DestinationName, Timestamp};
+use crate::config::Config;
+use crate::domain::{Clock, Timestamp};
 use crate::egress::SetupError;
 use crate::metrics::{Metrics, Refusals, StoreSnapshot, StoreStep};
 use crate::receiver::health::Health;
 use crate::store::{
-    AlarmChanges, AlarmFilter, AlarmKind, AlarmNotice, AlarmObservation, Finding, HeldFeed,
-    NoticeEnd, SharedStore, Store, StoreError, UploadFilter, automatic_backups,
+    AlarmChanges, AlarmFilter, AlarmKind, AlarmNotice, AlarmObservation, Finding, NoticeEnd,
+    SharedStore, Store, StoreError, UploadFilter, automatic_backups,
 };
 
 mod conditions;
@@ -256,7 +255,6 @@ async fn facts(
         stored: StoreSnapshot::read(store, now).await?,
         unannounced_documents: store.unannounced_documents(silent_since).await?,
         late_uploads: store.uploads(late).await?.len(),
-        held: held(config, store).await?,
         free_bytes: store.free_bytes().await?,
         backed_up_at: backed_up_at(config),
         unexpected: metrics.unexpected_requests(now),
@@ -270,23 +268,6 @@ fn backed_up_at(config: &Config) -> Option<Timestamp> {
     config.store.backup_every?;
     let backups = automatic_backups(&config.store.backup_dir).ok()?;
     backups.last().map(|(at, _)| *at)
-}
-
-async fn held(
-    config: &Config,
-    store: &Store,
-) -> Result<Vec<(DestinationName, Vec<HeldFeed>)>, StoreError> {
-    let mut held = Vec::new();
-    let holds = |destination: &DestinationConfig| destination.history == HistoryMode::Hold;
-    for (name, destination) in config
-        .destinations
-        .iter()
-        .filter(|(_, destination)| holds(destination))
-    {
-        let feeds = store.held_feeds(name.clone(), filter(destination)).await?;
-        held.push((name.clone(), feeds));
-    }
-    Ok(held)
 }
 
 /// Checks and notifies until `shutdown` is canceled.

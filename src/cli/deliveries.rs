@@ -25,27 +25,44 @@ enum Action {
         /// Only deliveries to this destination
         #[arg(long)]
         destination: Option<String>,
-        /// Only deliveries in this state: pending, listed, delivered, rejected, skipped or filtered
+        /// Only deliveries in this state: pending, deferred, waiting_file, delivered, rejected,
+        /// skipped, superseded or held
         #[arg(long)]
         state: Option<String>,
+        /// Only deliveries of this company
+        #[arg(long, value_name = "CODE")]
+        company: Option<String>,
         /// Print one JSON array, with every attempt
         #[arg(long)]
         json: bool,
     },
-    /// Deliver rejected versions of a destination again, all or one
+    /// Deliver versions again: one, or all rejected ones, or all in another state
     Retry {
         /// Name of the destination
         destination: String,
         /// Only this version, whatever its state
-        #[arg(long, value_name = "NUMBER")]
+        #[arg(long, value_name = "NUMBER", conflicts_with_all = ["state", "company"])]
         sequence: Option<i64>,
+        /// All in this state: rejected, deferred, waiting_file or skipped
+        #[arg(long)]
+        state: Option<String>,
+        /// Only those of this company
+        #[arg(long, value_name = "CODE")]
+        company: Option<String>,
     },
-    /// Skip a version that a destination does not accept
+    /// Skip versions that a destination does not accept: one, or all in a state
     Skip {
         /// Name of the destination
         destination: String,
         /// Sequence number of the version
-        sequence: i64,
+        #[arg(required_unless_present = "state", conflicts_with_all = ["state", "company"])]
+        sequence: Option<i64>,
+        /// All in this state: pending, deferred, waiting_file or rejected
+        #[arg(long)]
+        state: Option<String>,
+        /// Only those of this company
+        #[arg(long, value_name = "CODE", requires = "state")]
+        company: Option<String>,
     },
 }
 
@@ -64,14 +81,17 @@ async fn act(api: &Api, action: Action) -> Result<Exit, Failure> {
         Action::List {
             destination,
             state,
+            company,
             json,
-        } => list(api, destination, state, json).await,
+        } => list(api, [destination, state, company], json).await,
         Action::Retry {
             destination,
             sequence,
+            state,
+            company,
         } => {
-            let versions =
-                change(api, &destination, "retry", &json!({ "sequence": sequence })).await?;
+            let selection = json!({ "sequence": sequence, "state": state, "company": company });
+            let versions = change(api, &destination, "retry", &selection).await?;
             print_change(
                 versions,
                 &format!(
@@ -84,26 +104,26 @@ async fn act(api: &Api, action: Action) -> Result<Exit, Failure> {
         Action::Skip {
             destination,
             sequence,
+            state,
+            company,
         } => {
-            let changed =
-                change(api, &destination, "skip", &json!({ "sequence": sequence })).await?;
+            let selection = json!({ "sequence": sequence, "state": state, "company": company });
+            let versions = change(api, &destination, "skip", &selection).await?;
             print_change(
-                changed,
-                &format!("Skipped version {sequence} at `{destination}`."),
-                &format!("`{destination}` has no unfinished version {sequence}."),
+                versions,
+                &format!(
+                    "Skipped {} at `{destination}`.",
+                    counted(versions, "version")
+                ),
+                &format!("`{destination}` has no such unfinished version."),
             )
         }
     }
 }
 
-async fn list(
-    api: &Api,
-    destination: Option<String>,
-    state: Option<String>,
-    json: bool,
-) -> Result<Exit, Failure> {
+async fn list(api: &Api, filter: [Option<String>; 3], json: bool) -> Result<Exit, Failure> {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
-    for (name, value) in [("destination", &destination), ("state", &state)] {
+    for (name, value) in ["destination", "state", "company"].into_iter().zip(&filter) {
         if let Some(value) = value {
             query.append_pair(name, value);
         }
@@ -120,6 +140,8 @@ async fn list(
     }
     let mut table = table::new([
         "version",
+        "document",
+        "company",
         "destination",
         "state",
         "since",
@@ -135,6 +157,8 @@ async fn list(
             .sum();
         table.add_row([
             table::cell(&row["sequence"]),
+            table::cell(&row["document_id"]),
+            table::cell(&row["company"]),
             table::cell(&row["destination"]),
             table::cell(&row["state"]),
             table::cell(&row["changed_at"]),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{logging, table};
+use super::{logging, question, table};
 use crate::config::Config;
 use crate::delivery::worker::configured_destinations;
 use crate::domain::{Clock, counted};
@@ -16,7 +16,7 @@ use crate::domain::{Clock, counted};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A destination is a place where documents are delivered: [destinations.NAME] in the settings file \
-(docs/destinations.md). Documents of a company's first pull are held until `destinations start`.")]
+(docs/destinations.md). Documents from before it was known are history, and are held until `destinations start`.")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
@@ -24,31 +24,39 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show the state of every destination, and its held documents
+    /// Show the state of every destination, and what it holds
     List {
+        /// Show each feed at this destination: from when on it is delivered, and what fails
+        destination: Option<String>,
         /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Start delivering held documents
+    /// Deliver history: says first how many documents of which companies that are
     Start {
         /// Name of the destination; optional if there is only one
         destination: Option<String>,
         #[command(flatten)]
         from: From,
-        /// Only feeds of this account
+        #[command(flatten)]
+        feeds: Feeds,
+        /// Start without asking
         #[arg(long)]
-        account: Option<String>,
-        /// Only the feed of this company
-        #[arg(long, value_name = "CODE")]
-        company: Option<String>,
+        yes: bool,
+    },
+    /// Stop a start: hold what is not delivered yet of the history
+    Stop {
+        /// Name of the destination; optional if there is only one
+        destination: Option<String>,
+        #[command(flatten)]
+        feeds: Feeds,
     },
     /// Stop delivering to a destination until it is resumed
     Pause {
         /// Name of the destination
         destination: String,
     },
-    /// Resume a paused destination, or retry a failing one now
+    /// Resume a paused destination and its paused feeds, or retry failing ones now
     Resume {
         /// Name of the destination
         destination: String,
@@ -59,15 +67,24 @@ enum Action {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct From {
-    /// Deliver everything that is stored, and new documents
+    /// Deliver everything that is stored
     #[arg(long)]
     all: bool,
-    /// Deliver new documents only; the stored ones are booked already
-    #[arg(long)]
-    from_now: bool,
-    /// Deliver versions since this moment, such as 2026-01-31T00:00:00Z, and new documents
+    /// Deliver versions from this moment on, such as 2026-01-31T00:00:00Z; a later moment than the
+    /// present beginning holds the versions between
     #[arg(long, value_name = "MOMENT")]
-    since: Option<String>,
+    from: Option<String>,
+}
+
+/// The feeds that are started or stopped.
+#[derive(Debug, clap::Args)]
+struct Feeds {
+    /// Only feeds of this account
+    #[arg(long)]
+    account: Option<String>,
+    /// Only the feed of this company
+    #[arg(long, value_name = "CODE")]
+    company: Option<String>,
 }
 
 /// Runs `destinations`.
@@ -94,28 +111,31 @@ pub(super) async fn open(config: &Config) -> Result<Api, Failure> {
 
 async fn act(api: &Api, config: &Config, action: Action) -> Result<Exit, Failure> {
     match action {
-        Action::List { json } => list(api, json).await,
+        Action::List { destination, json } => match destination {
+            Some(destination) => list_lanes(api, &destination, json).await,
+            None => list(api, json).await,
+        },
         Action::Start {
             destination,
             from,
-            account,
-            company,
+            feeds,
+            yes,
         } => {
-            let destination = match destination {
-                Some(destination) => destination,
-                None => only_destination(config)?,
-            };
-            let from = match from.since {
-                Some(moment) => moment,
-                None if from.all => "all".to_owned(),
-                None => "now".to_owned(),
-            };
-            let body = json!({ "from": from, "account": account, "company": company });
-            let feeds = change(api, &destination, "start", &body).await?;
+            let destination = named_or_only(destination, config)?;
+            let from = from.from.unwrap_or_else(|| "all".to_owned());
+            start(api, &destination, &from, feeds, yes).await
+        }
+        Action::Stop { destination, feeds } => {
+            let destination = named_or_only(destination, config)?;
+            let body = json!({ "account": feeds.account, "company": feeds.company });
+            let stopped = change(api, &destination, "stop", &body).await?;
             print_change(
-                feeds,
-                &format!("Started {} at `{destination}`.", counted(feeds, "feed")),
-                "No such feed is known yet. `ivesk-webhook pull` pulls the feeds of the settings.",
+                stopped,
+                &format!(
+                    "Stopped the history of {} at `{destination}`. What was delivered stays delivered.",
+                    counted(stopped, "feed")
+                ),
+                &format!("`{destination}` delivers no history."),
             )
         }
         Action::Pause { destination } => {
@@ -137,6 +157,66 @@ async fn act(api: &Api, config: &Config, action: Action) -> Result<Exit, Failure
             )
         }
     }
+}
+
+fn named_or_only(destination: Option<String>, config: &Config) -> Result<String, Failure> {
+    match destination {
+        Some(destination) => Ok(destination),
+        None => only_destination(config),
+    }
+}
+
+/// Says what a start would deliver, asks, and starts.
+async fn start(
+    api: &Api,
+    destination: &str,
+    from: &str,
+    feeds: Feeds,
+    yes: bool,
+) -> Result<Exit, Failure> {
+    let Feeds { account, company } = feeds;
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("from", from);
+    for (name, value) in [("account", &account), ("company", &company)] {
+        if let Some(value) = value {
+            query.append_pair(name, value);
+        }
+    }
+    let path = format!("/v1/destinations/{destination}/start?{}", query.finish());
+    let plan = api.get(&path).await?;
+    let documents = plan["documents"].as_u64().unwrap_or(0);
+    let mut table = table::new(["feed", "documents", "oldest", "newest"]);
+    let planned = plan["feeds"].as_array().map(Vec::as_slice);
+    for feed in planned.unwrap_or_default() {
+        table.add_row([
+            table::feed(feed),
+            table::cell(&feed["documents"]),
+            table::cell(&feed["oldest"]),
+            table::cell(&feed["newest"]),
+        ]);
+    }
+    if documents > 0 {
+        println!("{table}");
+    }
+    let sentence = format!(
+        "{} of history would be delivered to `{destination}`",
+        counted(documents, "document")
+    );
+    println!("{sentence}.");
+    if !yes && !question::ask("Deliver them?")? {
+        println!("Nothing was started.");
+        return Ok(Exit::Failed);
+    }
+    let body = json!({ "from": from, "account": account, "company": company });
+    let lanes = change(api, destination, "start", &body).await?;
+    print_change(
+        lanes,
+        &format!(
+            "Started {} at `{destination}`. `ivesk-webhook destinations stop {destination}` stops what is not delivered yet.",
+            counted(lanes, "feed")
+        ),
+        "No such feed is known yet. `ivesk-webhook pull` pulls the feeds of the settings.",
+    )
 }
 
 /// Returns the only destination of the settings.
@@ -192,7 +272,9 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         "kind",
         "state",
         "delivered",
+        "waiting",
         "rejected",
+        "deferred",
         "held",
         "next attempt",
         "last error",
@@ -206,8 +288,10 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
                 .to_owned(),
             table::state(destination),
             table::cell(&destination["delivered"]),
+            table::cell(&destination["waiting"]),
             table::cell(&destination["rejected_now"]),
-            held_documents(destination).to_string(),
+            table::cell(&destination["deferred"]),
+            table::cell(&destination["held"]),
             table::cell(&destination["waits_until"]),
             table::cell(&destination["last_error"]),
         ]);
@@ -219,34 +303,73 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn held_feeds(destination: &Value) -> &[Value] {
-    destination["held"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default()
-}
-
-fn held_documents(destination: &Value) -> u64 {
-    held_feeds(destination)
-        .iter()
-        .filter_map(|feed| feed["documents"].as_u64())
-        .sum()
+async fn list_lanes(api: &Api, destination: &str, json: bool) -> Result<Exit, Failure> {
+    let lanes = api
+        .rows(&format!("/v1/destinations/{destination}/lanes"))
+        .await?;
+    if json {
+        println!("{}", Value::Array(lanes));
+        return Ok(Exit::Done);
+    }
+    if lanes.is_empty() {
+        println!("`{destination}` takes no feed yet.");
+        return Ok(Exit::Done);
+    }
+    let mut table = table::new([
+        "feed",
+        "begins at",
+        "history",
+        "held",
+        "failures",
+        "paused",
+        "last error",
+    ]);
+    for lane in &lanes {
+        let history = match lane["history_from"].as_str() {
+            None => "held".to_owned(),
+            Some("") => "all".to_owned(),
+            Some(moment) => format!("from {moment}"),
+        };
+        table.add_row([
+            table::feed(lane),
+            table::cell(&lane["begins_at"]),
+            history,
+            table::cell(&lane["held"]),
+            table::cell(&lane["failures"]),
+            table::cell(&lane["paused"]),
+            table::cell(&lane["last_error"]),
+        ]);
+    }
+    println!("{table}");
+    Ok(Exit::Done)
 }
 
 fn print_next_steps(destination: &Value) {
     let name = table::cell(&destination["name"]);
-    let documents = held_documents(destination);
-    if documents > 0 {
+    let count = |field: &str| destination[field].as_u64().unwrap_or(0);
+    if count("held") > 0 {
         println!(
-            "`{name}` holds {} of {}. Start with `ivesk-webhook destinations start {name}` and --all, --from-now or \
-             --since MOMENT.",
-            counted(documents, "document"),
-            counted(held_feeds(destination).len() as u64, "feed")
+            "`{name}` holds {} from before it was known. `ivesk-webhook destinations start {name}` with --all or \
+             --from MOMENT delivers them, if they are not booked yet.",
+            counted(count("held"), "document"),
+        );
+    }
+    if count("unknown_lanes") > 0 {
+        println!(
+            "{} wait for an answer of Įvesk.lt that shows its clock: `ivesk-webhook pull`.",
+            counted(count("unknown_lanes"), "feed")
+        );
+    }
+    if count("paused_lanes") > 0 {
+        println!(
+            "{} at `{name}` are paused, since it gives the same rejection again and again. Correct the cause, then run \
+             `ivesk-webhook destinations resume {name}`.",
+            counted(count("paused_lanes"), "feed")
         );
     }
     if let Some(sequence) = destination["stuck_at"].as_i64() {
         println!(
-            "`{name}` did not accept version {sequence}; later versions wait. Fix the last error, then run \
+            "`{name}` did not accept version {sequence}; it is retried. Fix the last error, then run \
              `ivesk-webhook destinations resume {name}`, or leave the version out with \
              `ivesk-webhook deliveries skip {name} {sequence}`."
         );

@@ -19,7 +19,6 @@ use super::supervisor::Supervisor;
 use super::tunnel;
 use crate::app::App;
 use crate::config::{Config, ConfirmMode, StoreUrl};
-use crate::delivery::worker::filter;
 use crate::domain::{Clock, Queue, counted};
 use crate::pull::blocked_queues;
 use crate::service::{Service, StartError};
@@ -307,26 +306,20 @@ fn import_errors_wait(config: &Config) -> Option<String> {
     })
 }
 
-/// Returns a line for each destination that holds documents until a person starts it.
+/// Returns a line for each destination that holds history.
 async fn held(app: &App) -> Vec<String> {
-    let mut lines = Vec::new();
-    for (name, destination) in &app.config.destinations {
-        let held = app
-            .store
-            .held_feeds(name.clone(), filter(destination))
-            .await;
-        // A store that can't be read is reported by the workers.
-        let held = held.unwrap_or_default();
-        let documents: u64 = held.iter().map(|feed| feed.documents).sum();
-        if documents > 0 {
-            lines.push(format!(
-                "  held        {} of {}; `ivesk-webhook destinations start {name}` starts delivering",
-                counted(documents, "document"),
-                counted(held.len() as u64, "feed")
-            ));
-        }
-    }
-    lines
+    // A store that can't be read is reported by the workers.
+    let rows = app.store.destinations().await.unwrap_or_default();
+    rows.iter()
+        .filter(|row| row.held > 0 && app.config.destinations.contains_key(&row.name))
+        .map(|row| {
+            let name = &row.name;
+            format!(
+                "  held        {} from before `{name}` was known; `ivesk-webhook destinations start {name}` delivers them",
+                counted(row.held, "document"),
+            )
+        })
+        .collect()
 }
 
 /// Prints the lines. A closed standard output does not stop the service.

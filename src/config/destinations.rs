@@ -86,14 +86,14 @@ impl DestinationConfig {
     }
 }
 
-/// The treatment of the documents of a feed's first pull.
+/// The treatment of documents from before a lane begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HistoryMode {
     /// `hold`: they wait for `destinations start`, so that years of booked invoices are not booked
     /// again.
     #[default]
     Hold,
-    /// `deliver`: everything is delivered, from each feed's beginning.
+    /// `deliver`: everything is delivered.
     Deliver,
 }
 

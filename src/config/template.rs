@@ -235,8 +235,9 @@ const HEAD: &str = r##"# Settings of ivesk-webhook. This file contains tokens: o
 # Only the documents of these accounts and companies; all if a list is empty.
 #accounts = []  # example
 #companies = []  # example
-# "hold": the documents of a company's first pull wait for `ivesk-webhook destinations start`, so
-# that years of booked invoices are not booked again. "deliver" delivers all.
+# "hold": documents from before the destination, or their company, was known wait for
+# `ivesk-webhook destinations start`, so that years of booked invoices are not booked again.
+# "deliver" delivers all.
 #history = "hold"  # example
 # Deliveries at once, at most 16. With 1 they are made in order.
 #max_concurrency = 1  # example

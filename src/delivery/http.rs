@@ -105,9 +105,10 @@ impl Http {
             self.clock.now(),
             backoff::LONGEST_RETRY_AFTER,
         );
-        let is_problem = is_problem(response.headers());
         let is_about_document = is_about_document(status);
         if is_about_document {
+            // Frameworks answer 400 with problem details of their own to what they can't read.
+            let is_problem = status != StatusCode::BAD_REQUEST && is_problem(response.headers());
             let body = egress::read_body(response, MAX_BODY_BYTES).await;
             if let Some(message) = body.ok().and_then(|body| message(&body, is_problem)) {
                 return DestinationResponse::rejected(&message);
@@ -144,14 +145,10 @@ impl Destination for Http {
     }
 }
 
-/// Returns true if an error with this status is about the document rather than about the
-/// address, our access to it, or the moment.
+/// Returns true if an error with this status may be about the document. With any other the
+/// destination is in trouble itself, or its framework refuses the form of the request.
 fn is_about_document(status: StatusCode) -> bool {
-    status.is_client_error()
-        && !matches!(
-            status.as_u16(),
-            401 | 403 | 404 | 405 | 407 | 408 | 410 | 421 | 425 | 426 | 429
-        )
+    matches!(status.as_u16(), 400 | 409 | 422)
 }
 
 /// Returns true if the body is declared as problem details (RFC 9457).
@@ -195,6 +192,10 @@ fn explain(status: StatusCode, is_about_document: bool) -> &'static str {
         _ if is_about_document => {
             "a rejection needs a JSON body with a `message` for the accountant, so this counts as a \
              fault of the receiver"
+        }
+        411 | 413 | 415 | 417 | 431 => {
+            "the receiver, or a proxy before it, refuses the form of the request; allow larger bodies, \
+             `application/json` and larger headers there"
         }
         _ => "no receiver of documents answers with this status; check `url`",
     }

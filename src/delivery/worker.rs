@@ -1,13 +1,18 @@
 //! Delivers documents to one destination: one step, and a loop that decides when to run it.
 //!
-//! All state is in rows, so a step may run on any replica, twice, and after a crash: a
-//! version that a destination accepted without our storing it is delivered again under the
-//! same key.
+//! A step keeps its lease as long as there is something to deliver, and asks for more versions
+//! while others are in flight. All state is in rows, so a step may run on any replica, twice, and
+//! after a crash: a version that a destination accepted without our storing it is delivered again
+//! under the same key.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,18 +20,26 @@ use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
 use super::destination::{Destination, DestinationResponse};
 use super::texts;
-use crate::backoff;
-use crate::config::{Config, DestinationConfig, DestinationKind, HistoryMode, ImportErrorsConfig};
+use crate::config::{Config, DestinationConfig, HistoryMode, ImportErrorsConfig};
 use crate::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
 use crate::ivesk::Entry;
 use crate::store::{
-    Attempt, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
-    DestinationFilter, LeaseAction, NewImportError, SharedStore, StoreError,
+    Attempt, Continued, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased,
+    DeliveryOutcome, DestinationFilter, LanePlan, LeaseAction, NewImportError, SharedStore,
+    StoreError,
 };
 
-/// Limits of one lease: versions, and bytes of their JSON.
-const MAX_BATCH: usize = 32;
+/// Limits of the versions that are read ahead, and of the outcomes that are stored together:
+/// their number, and the bytes of their JSON.
+const MAX_BATCH: usize = 256;
 const MAX_BATCH_BYTES: usize = 8 << 20;
+
+/// Fewest versions that are read ahead.
+const MIN_BATCH: usize = 8;
+
+/// Time for which versions are read ahead. After it they are chosen anew, so that a new lane
+/// begins at once.
+const READ_AHEAD: Duration = Duration::from_millis(500);
 
 /// Longest time that an outcome waits for others to be stored with it, so that a fast
 /// destination does not wait for a commit at each document.
@@ -71,6 +84,15 @@ pub fn filter(config: &DestinationConfig) -> DestinationFilter {
     }
 }
 
+/// Returns how a destination's lanes are made.
+pub fn lane_plan(config: &DestinationConfig, lookback: Duration) -> LanePlan {
+    LanePlan {
+        filter: filter(config),
+        deliver_history: config.history == HistoryMode::Deliver,
+        lookback,
+    }
+}
+
 /// Returns the configured destinations with their filters.
 pub fn configured_destinations(config: &Config) -> Vec<(DestinationName, DestinationFilter)> {
     let destinations = config.destinations.iter();
@@ -89,48 +111,49 @@ pub struct DestinationWorker {
     store: SharedStore,
     clock: Clock,
     lease_margin: Duration,
+    lookback: Duration,
 }
 
 impl DestinationWorker {
     /// Creates a worker for the destination `name`.
     ///
     /// `destination` is `None` if a program fetches the documents itself: the worker then
-    /// appends them to its list. `lease_margin` is the time that leases hold beyond the
-    /// destination's timeout: a destination waits at most this long for a replica that died.
+    /// appends them to its list. A destination waits at most `pull.lease` beyond its timeout for a
+    /// replica that died.
     pub fn new(
         name: DestinationName,
         config: DestinationConfig,
         destination: Option<Box<dyn Destination>>,
-        import_errors: ImportErrorsConfig,
+        settings: &Config,
         store: SharedStore,
         clock: Clock,
-        lease_margin: Duration,
     ) -> Self {
         Self {
             name,
             config,
             destination,
-            import_errors,
+            import_errors: settings.import_errors.clone(),
             store,
             clock,
-            lease_margin,
+            lease_margin: settings.pull.lease,
+            lookback: settings.pull.lookback,
         }
     }
 
-    fn request(&self) -> DeliveryLeaseRequest {
+    fn request(&self, limit: usize) -> DeliveryLeaseRequest {
         DeliveryLeaseRequest {
             destination: self.name.clone(),
-            filter: filter(&self.config),
-            deliver_history: self.config.history == HistoryMode::Deliver,
-            files: matches!(
-                self.config.kind,
-                DestinationKind::Folder { files: true, .. }
-            ),
+            lanes: lane_plan(&self.config, self.lookback),
             now: self.clock.now(),
             lease: self.lease(),
-            limit: MAX_BATCH,
+            limit,
             limit_bytes: MAX_BATCH_BYTES,
         }
+    }
+
+    /// Returns the number of deliveries that may be in flight at once.
+    fn places(&self) -> usize {
+        self.config.max_concurrency.max(1)
     }
 
     /// Returns the length of a lease. It is renewed at least after each document, so it must
@@ -139,8 +162,8 @@ impl DestinationWorker {
         self.config.timeout + self.lease_margin
     }
 
-    /// Leases the destination and delivers the next batch. Once `stop` is canceled, deliveries in
-    /// flight are finished and no further one is started.
+    /// Leases the destination and delivers until nothing more is due. Once `stop` is canceled,
+    /// deliveries in flight are finished and no further one is started.
     ///
     /// # Errors
     ///
@@ -148,12 +171,16 @@ impl DestinationWorker {
     pub async fn step(&self, stop: &CancellationToken) -> Result<StepOutcome, StoreError> {
         // Measured before the request, since the lease begins some time after it.
         let requested_at = Instant::now();
-        let lease = match self.store.lease_deliveries(self.request()).await? {
+        let lease = match self
+            .store
+            .lease_deliveries(self.request(MIN_BATCH.max(2 * self.places())))
+            .await?
+        {
             DeliveryLeased::Batch(lease) => lease,
             DeliveryLeased::Advanced => return Ok(StepOutcome::Passed),
             DeliveryLeased::Nothing { until } => return Ok(StepOutcome::Nothing { until }),
         };
-        match self.deliver(lease, requested_at, stop).await {
+        match Session::new(self, lease, requested_at).run(stop).await {
             Err(StoreError::StaleLease) => {
                 let destination = &self.name;
                 debug!(%destination, "another worker took over the lease on destination `{destination}`");
@@ -161,40 +188,6 @@ impl DestinationWorker {
             }
             other => other,
         }
-    }
-
-    async fn deliver(
-        &self,
-        mut lease: DeliveryLease,
-        requested_at: Instant,
-        stop: &CancellationToken,
-    ) -> Result<StepOutcome, StoreError> {
-        let deliveries = std::mem::take(&mut lease.deliveries);
-        let mut batch = Batch::new(self, lease, requested_at);
-        let (stop, halt) = (stop.clone(), CancellationToken::new());
-        let (halted, safe_until) = (halt.clone(), Arc::clone(&batch.safe_until));
-        let to_start = futures_util::stream::iter(deliveries).take_while(move |_| {
-            // This process may have been suspended and replaced: an older version must not
-            // follow a newer one that another worker has delivered since.
-            let in_time =
-                Instant::now() < *safe_until.lock().unwrap_or_else(PoisonError::into_inner);
-            std::future::ready(in_time && !stop.is_cancelled() && !halted.is_cancelled())
-        });
-        let max_concurrency = self.config.max_concurrency.max(1);
-        let results = to_start
-            .map(|delivery| {
-                let span = self.span(&delivery);
-                self.attempt(delivery).instrument(span)
-            })
-            .buffered(max_concurrency);
-        let mut results = std::pin::pin!(results);
-        while let Some(result) = results.next().await {
-            // Deliveries in flight are still recorded, but no further one is started.
-            if !batch.record(result).await? {
-                halt.cancel();
-            }
-        }
-        batch.finish().await
     }
 
     fn span(&self, delivery: &Delivery) -> Span {
@@ -208,15 +201,8 @@ impl DestinationWorker {
     }
 
     /// Delivers one document.
-    async fn attempt(&self, delivery: Delivery) -> Result<Attempt, FailedAttempt> {
+    async fn attempt(&self, delivery: Delivery) -> Attempt {
         let (sequence, began_at) = (delivery.sequence, self.clock.now());
-        let failed = |error, retry_after, closed| FailedAttempt {
-            sequence,
-            began_at,
-            error,
-            retry_after,
-            closed,
-        };
         let outcome = if !self.includes_company(&delivery) {
             DeliveryOutcome::Filtered
         } else if let Some(destination) = &self.destination {
@@ -236,19 +222,19 @@ impl DestinationWorker {
                 }
                 DestinationResponse::LinkExpired => DeliveryOutcome::LinkExpired,
                 DestinationResponse::Unavailable { error, retry_after } => {
-                    return Err(failed(error, retry_after, false));
+                    DeliveryOutcome::Unavailable { error, retry_after }
                 }
-                DestinationResponse::Closed { error } => return Err(failed(error, None, true)),
+                DestinationResponse::Closed { error } => DeliveryOutcome::Closed { error },
             }
         } else {
             DeliveryOutcome::Listed
         };
         self.log(&delivery, &outcome);
-        Ok(Attempt {
+        Attempt {
             sequence,
             began_at,
             outcome,
-        })
+        }
     }
 
     /// Returns true if the destination's filter includes the document's company. The digitized
@@ -284,6 +270,12 @@ impl DestinationWorker {
             }
             DeliveryOutcome::LinkExpired => {
                 info!(%destination, %feed, document_id, sequence, "the link to the file of document `{document_id}` has expired; `{feed}` is pulled again for a new one");
+            }
+            DeliveryOutcome::Unavailable { error, .. } => {
+                warn!(%destination, %feed, document_id, sequence, "destination `{destination}` did not accept document `{document_id}` of `{feed}`; it is retried: {error}");
+            }
+            DeliveryOutcome::Closed { error } => {
+                error!(%destination, %feed, document_id, sequence, "destination `{destination}` is closed; delivery paused at document {sequence}: {error}. Fix: run `ivesk-webhook destinations resume {destination}` once the destination accepts documents again");
             }
         }
     }
@@ -337,118 +329,238 @@ fn companies(body: &[u8]) -> Vec<Company> {
         .unwrap_or_default()
 }
 
-/// An attempt that the destination was unavailable or closed for.
-struct FailedAttempt {
-    sequence: i64,
-    began_at: Timestamp,
-    error: String,
-    retry_after: Option<Duration>,
-    /// True if nothing is retried until a person resumes the destination.
-    closed: bool,
-}
+/// An attempt in flight.
+type InFlight<'w> = Pin<Box<dyn Future<Output = Attempt> + Send + 'w>>;
 
-impl FailedAttempt {
-    fn log(&self, destination: &DestinationName, failures: u32, wait: Duration) {
-        let Self {
-            sequence, error, ..
-        } = self;
-        if self.closed {
-            error!(%destination, sequence, "destination `{destination}` is closed; delivery paused at document {sequence}: {error}. Fix: run `ivesk-webhook destinations resume {destination}` once the destination accepts documents again");
-        } else if failures == 0 {
-            warn!(%destination, sequence, "destination `{destination}` is unavailable; delivery paused at document {sequence}, next attempt in {wait:?}: {error}");
-        } else {
-            debug!(%destination, sequence, failures, "destination `{destination}` is still unavailable, next attempt in {wait:?}: {error}");
-        }
-    }
-}
+/// A change of the store under way.
+type Storing<'w> = Pin<Box<dyn Future<Output = Result<Continued, StoreError>> + Send + 'w>>;
 
-/// Attempts made under one lease, and those that are not stored yet.
-struct Batch<'w> {
+/// What identifies a document.
+type DocumentKey = (Feed, String);
+
+/// The deliveries under one lease.
+struct Session<'w> {
     worker: &'w DestinationWorker,
     lease: DeliveryLease,
+    /// Versions that may be started, in order, until [`Session::choose_after`].
+    ready: VecDeque<Delivery>,
+    in_flight: FuturesUnordered<InFlight<'w>>,
+    /// The documents in flight, by the version's sequence number.
+    documents: HashMap<i64, DocumentKey>,
+    /// Attempts that are not stored, nor being stored.
     attempts: Vec<Attempt>,
-    stored: usize,
+    storing: Option<Storing<'w>>,
     last_stored_at: Instant,
-    /// The first attempt that failed.
-    failed: Option<FailedAttempt>,
-    /// False once the lease is released or a person has paused the destination.
+    /// When the versions that were read ahead are chosen anew.
+    choose_after: Instant,
+    /// Attempts stored in all, and since versions were last chosen.
+    stored: usize,
+    since_chosen: usize,
+    /// True if there may be more to deliver than was read.
+    more: bool,
+    /// False once a person has paused the destination, or an attempt found it closed.
     may_continue: bool,
-    /// Latest time to start a delivery, so that its timeout ends before the lease does.
-    safe_until: Arc<Mutex<Instant>>,
+    /// True if an attempt has failed since a change of the store began: what that chooses may
+    /// not be started.
+    has_failed: bool,
+    /// The error of the last attempt, if it failed.
+    error: Option<String>,
+    /// Latest time to start a delivery, so that its timeout ends before the lease does: this
+    /// process may have been suspended and replaced.
+    safe_until: Instant,
+    /// When the change of the store under way was requested.
+    requested_at: Instant,
 }
 
-impl<'w> Batch<'w> {
-    fn new(worker: &'w DestinationWorker, lease: DeliveryLease, requested_at: Instant) -> Self {
+impl<'w> Session<'w> {
+    fn new(worker: &'w DestinationWorker, mut lease: DeliveryLease, requested_at: Instant) -> Self {
+        let ready = VecDeque::from(std::mem::take(&mut lease.deliveries));
         Self {
             worker,
             lease,
+            ready,
+            in_flight: FuturesUnordered::new(),
+            documents: HashMap::new(),
             attempts: Vec::new(),
+            storing: None,
+            last_stored_at: requested_at,
+            choose_after: requested_at + READ_AHEAD,
             stored: 0,
-            last_stored_at: Instant::now(),
-            failed: None,
+            since_chosen: 0,
+            more: true,
             may_continue: true,
-            safe_until: Arc::new(Mutex::new(requested_at + worker.lease_margin)),
+            has_failed: false,
+            error: None,
+            safe_until: requested_at + worker.lease_margin,
+            requested_at,
         }
     }
 
-    /// Records one result; returns false if no further delivery may be started.
-    async fn record(&mut self, result: Result<Attempt, FailedAttempt>) -> Result<bool, StoreError> {
-        match result {
-            Ok(attempt) => self.attempts.push(attempt),
-            Err(failed) => {
-                self.failed.get_or_insert(failed);
+    async fn run(mut self, stop: &CancellationToken) -> Result<StepOutcome, StoreError> {
+        let mut arrivals = self.worker.store.arrivals();
+        loop {
+            let may_start = self.may_continue && !stop.is_cancelled();
+            if may_start {
+                self.start();
+            } else {
+                self.ready.clear();
+            }
+            if self.storing.is_none() && self.should_store(may_start) {
+                self.begin_storing();
+            }
+            if self.storing.is_none() && self.in_flight.is_empty() {
+                break;
+            }
+            let renewal = self.last_stored_at + self.worker.lease_margin / 2;
+            let has_place = may_start && self.in_flight.len() < self.worker.places();
+            let next_look = if !self.attempts.is_empty() {
+                self.last_stored_at + MAX_BATCH_DELAY
+            } else if has_place {
+                renewal.min(self.choose_after.max(self.last_stored_at + POLL_INTERVAL))
+            } else {
+                renewal
+            };
+            tokio::select! {
+                Some(attempt) = self.in_flight.next(), if !self.in_flight.is_empty() => {
+                    self.record(attempt);
+                }
+                continued = poll(&mut self.storing), if self.storing.is_some() => {
+                    self.storing = None;
+                    self.apply(continued?);
+                }
+                () = tokio::time::sleep_until(next_look), if self.storing.is_none() => {
+                    self.more |= has_place;
+                }
+                Ok(()) = arrivals.changed(), if has_place => self.more = true,
+                () = stop.cancelled(), if may_start => {}
             }
         }
-        let may_wait =
-            self.last_stored_at.elapsed() < MAX_BATCH_DELAY && self.attempts.len() < MAX_BATCH;
-        if self.failed.is_none() && !may_wait {
-            let keep = LeaseAction::Keep(self.worker.lease());
-            self.may_continue = self.store(keep).await?;
-        }
-        Ok(self.failed.is_none() && self.may_continue)
+        self.finish().await
     }
 
-    async fn store(&mut self, action: LeaseAction) -> Result<bool, StoreError> {
+    /// Starts versions while there are places. One whose document is in flight waits.
+    fn start(&mut self) {
+        let places = self.worker.places();
+        let mut index = 0;
+        while self.in_flight.len() < places && index < self.ready.len() {
+            if Instant::now() >= self.safe_until {
+                return;
+            }
+            let delivery = &self.ready[index];
+            let key = (delivery.feed.clone(), delivery.document_id.clone());
+            if self.documents.values().any(|one| *one == key) {
+                index += 1;
+                continue;
+            }
+            let Some(delivery) = self.ready.remove(index) else {
+                return;
+            };
+            self.documents.insert(delivery.sequence, key);
+            let span = self.worker.span(&delivery);
+            let attempt = self.worker.attempt(delivery).instrument(span);
+            self.in_flight.push(Box::pin(attempt));
+        }
+    }
+
+    fn record(&mut self, attempt: Attempt) {
+        self.documents.remove(&attempt.sequence);
+        self.error = None;
+        match &attempt.outcome {
+            DeliveryOutcome::Unavailable { error, .. } | DeliveryOutcome::Closed { error } => {
+                self.error = Some(error.clone());
+                self.has_failed = true;
+                // The store decides what may go on.
+                self.ready.clear();
+                self.more = true;
+            }
+            _ => {}
+        }
+        self.attempts.push(attempt);
+    }
+
+    /// Returns true if outcomes are to be stored, or versions to be chosen, now.
+    fn should_store(&self, may_start: bool) -> bool {
+        let now = Instant::now();
+        let has_waited = now >= self.last_stored_at + MAX_BATCH_DELAY;
+        let stores = !self.attempts.is_empty()
+            && (self.has_failed
+                || has_waited
+                || self.attempts.len() >= MAX_BATCH
+                || self.in_flight.is_empty());
+        let has_place = self.in_flight.len() < self.worker.places();
+        let is_old = now >= self.choose_after;
+        let renews = now >= self.last_stored_at + self.worker.lease_margin / 2;
+        let chooses = may_start && has_place && self.more && (self.ready.is_empty() || is_old);
+        stores || chooses || (renews && !self.in_flight.is_empty())
+    }
+
+    /// Stores the outcomes and chooses what comes next.
+    fn begin_storing(&mut self) {
         let attempts = std::mem::take(&mut self.attempts);
         self.stored += attempts.len();
-        let requested_at = Instant::now();
-        self.last_stored_at = requested_at;
+        self.since_chosen += attempts.len();
+        self.has_failed = false;
         let worker = self.worker;
-        let may_continue = worker
-            .store
-            .settle_deliveries(self.lease.clone(), attempts, action, worker.clock.now())
-            .await?;
-        *self
-            .safe_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = requested_at + worker.lease_margin;
-        Ok(may_continue)
+        let least = MIN_BATCH.max(2 * worker.places());
+        let limit = (4 * self.since_chosen).clamp(least, MAX_BATCH.max(least));
+        let in_flight: Vec<i64> = self.documents.keys().copied().collect();
+        let (lease, request) = (self.lease.clone(), worker.request(limit));
+        self.requested_at = Instant::now();
+        self.last_stored_at = self.requested_at;
+        self.more = false;
+        self.storing = Some(Box::pin(async move {
+            let store = &worker.store;
+            store
+                .continue_deliveries(lease, attempts, in_flight, request)
+                .await
+        }));
     }
 
-    /// Stores the remaining attempts and releases the lease.
-    async fn finish(mut self) -> Result<StepOutcome, StoreError> {
-        let Some(failed) = self.failed.take() else {
-            self.store(LeaseAction::Release).await?;
-            return Ok(StepOutcome::Settled(self.stored));
-        };
-        let failures = if self.stored + self.attempts.len() > 0 {
-            0
-        } else {
-            self.lease.failures
-        };
-        let backoff = backoff::DELIVERY.delay(failures, backoff::jitter());
-        let wait = failed.retry_after.unwrap_or_default().max(backoff);
-        failed.log(&self.worker.name, failures, wait);
-        let until = (!failed.closed).then(|| self.worker.clock.now().after(wait));
-        let error = failed.error.clone();
-        self.store(LeaseAction::Wait {
-            sequence: failed.sequence,
-            began_at: failed.began_at,
-            error: failed.error,
-            until,
+    fn apply(&mut self, continued: Continued) {
+        self.safe_until = self.requested_at + self.worker.lease_margin;
+        self.may_continue = continued.may_continue;
+        self.more |= continued.more || !continued.deliveries.is_empty();
+        if self.has_failed {
+            return;
+        }
+        // Meanwhile some may have been started, or even ended.
+        let known: HashSet<i64> = self
+            .documents
+            .keys()
+            .copied()
+            .chain(self.attempts.iter().map(|one| one.sequence))
+            .collect();
+        self.ready = continued.deliveries.into();
+        self.ready.retain(|one| !known.contains(&one.sequence));
+        self.choose_after = self.requested_at + READ_AHEAD;
+        self.since_chosen = 0;
+    }
+
+    /// Releases the lease.
+    async fn finish(self) -> Result<StepOutcome, StoreError> {
+        let worker = self.worker;
+        let stored = self.stored + self.attempts.len();
+        worker
+            .store
+            .settle_deliveries(
+                self.lease,
+                self.attempts,
+                LeaseAction::Release,
+                worker.clock.now(),
+            )
+            .await?;
+        Ok(match self.error {
+            Some(error) => StepOutcome::Waiting { error },
+            None => StepOutcome::Settled(stored),
         })
-        .await?;
-        Ok(StepOutcome::Waiting { error })
+    }
+}
+
+/// Waits for a change of the store; forever if there is none.
+async fn poll(storing: &mut Option<Storing<'_>>) -> Result<Continued, StoreError> {
+    match storing {
+        Some(storing) => storing.await,
+        None => std::future::pending().await,
     }
 }
 

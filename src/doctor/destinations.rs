@@ -3,7 +3,6 @@
 use super::Check;
 use crate::config::{Config, DestinationConfig, DestinationKind};
 use crate::delivery;
-use crate::delivery::worker::filter;
 use crate::domain::{Clock, Feed, counted};
 use crate::store::{DestinationRow, FeedRow, Store};
 
@@ -67,26 +66,30 @@ pub async fn state(config: &Config, store: &Store) -> Option<Vec<Check>> {
         };
         checks.extend(delivery_state(&row));
         checks.extend(never_accepted(&row, destination, &feeds));
-        let held = store
-            .held_feeds(row.name.clone(), filter(destination))
-            .await
-            .ok()?;
-        let documents: u64 = held.iter().map(|feed| feed.documents).sum();
-        if documents > 0 {
+        if row.held > 0 {
             let name = &row.name;
             checks.push(
                 Check::note(
                     "held",
-                    format!(
-                        "{} of {} held at `{name}`",
-                        counted(documents, "document"),
-                        counted(held.len() as u64, "feed")
-                    ),
+                    format!("{} held as history at `{name}`", counted(row.held, "document")),
                 )
                 .because("history is not delivered automatically, so that nothing is booked twice")
                 .fix(format!(
-                    "run `ivesk-webhook destinations start {name}` with --all, --from-now or --since MOMENT"
+                    "run `ivesk-webhook destinations start {name}` with --all or --from MOMENT, if it is to be delivered"
                 )),
+            );
+        }
+        if row.unknown_lanes > 0 {
+            let name = &row.name;
+            checks.push(
+                Check::note(
+                    "lanes",
+                    format!("{} held at `{name}`", counted(row.unknown_lanes, "feed")),
+                )
+                .because(
+                    "no answer of Įvesk.lt has shown its clock yet, so nobody knows what is new",
+                )
+                .fix("run `ivesk-webhook pull`, which asks Įvesk.lt"),
             );
         }
     }
@@ -159,7 +162,7 @@ fn delivery_state(row: &DestinationRow) -> Option<Check> {
     let found = format!("`{name}` has been unavailable since {since}: {error}");
     Some(
         Check::fail("delivery", found)
-            .because("its documents wait, in order; none is lost")
+            .because("its documents wait; none is lost")
             .fix(format!(
                 "correct the error, then run `ivesk-webhook destinations resume {name}`; `ivesk-webhook deliveries skip` \
                  leaves one document out"

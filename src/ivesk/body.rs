@@ -4,9 +4,10 @@ use std::io::Read as _;
 
 use flate2::bufread::MultiGzDecoder;
 use reqwest::Response;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap};
 
 use super::error::ApiError;
+use crate::domain::Timestamp;
 use crate::egress::{self, BodyError};
 use crate::visible::foreign;
 
@@ -19,6 +20,8 @@ pub(super) struct Body {
     pub(super) bytes: Vec<u8>,
     /// The `charset` of its Content-Type, in lower case.
     charset: Option<String>,
+    /// The server's clock by the `Date` of the answer.
+    pub(super) date: Option<Timestamp>,
 }
 
 impl Body {
@@ -42,6 +45,7 @@ impl Body {
             )));
         }
         let charset = charset(response.headers());
+        let date = date(response.headers());
         let bytes = match egress::read_body(response, limit_bytes).await {
             Ok(bytes) => bytes,
             Err(BodyError::TooLarge { limit_bytes }) => {
@@ -55,7 +59,11 @@ impl Body {
             true => decompress(&bytes, limit_bytes)?,
             false => bytes,
         };
-        Ok(Self { bytes, charset })
+        Ok(Self {
+            bytes,
+            charset,
+            date,
+        })
     }
 
     /// Returns the name of the text's encoding, if it is known and is not UTF-8.
@@ -75,12 +83,23 @@ impl Body {
     }
 }
 
+/// Returns the moment of the `Date` header.
+fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    let date = headers.get(DATE)?.to_str().ok()?;
+    let date = httpdate::parse_http_date(date).ok()?;
+    let since = date.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(Timestamp::from_millis(
+        i64::try_from(since.as_millis()).ok()?,
+    ))
+}
+
 #[cfg(test)]
 impl From<&[u8]> for Body {
     fn from(bytes: &[u8]) -> Self {
         Self {
             bytes: bytes.to_vec(),
             charset: None,
+            date: None,
         }
     }
 }
@@ -183,6 +202,7 @@ mod tests {
             let body = Body {
                 bytes: bytes.to_vec(),
                 charset: charset.map(str::to_owned),
+                date: None,
             };
             body.other_encoding()
         };

@@ -112,9 +112,26 @@ impl Client {
         let limit_bytes = self.config.max_page_bytes;
         let endpoint = Endpoint::from(queue);
         match self.answer(endpoint, request, limit_bytes, &[]).await? {
-            (StatusCode::NO_CONTENT, _) => Ok(Page::default()),
-            (_, body) => Page::read(body),
+            (StatusCode::NO_CONTENT, body) => Ok(Page {
+                clock_offset: self.clock_offset(&body),
+                ..Page::default()
+            }),
+            (_, body) => {
+                let clock_offset = self.clock_offset(&body);
+                let page = Page::read(body)?;
+                Ok(Page {
+                    clock_offset,
+                    ..page
+                })
+            }
         }
+    }
+
+    /// Returns how many milliseconds the vendor's clock is ahead of ours, by an answer that has
+    /// just arrived.
+    fn clock_offset(&self, body: &Body) -> Option<i64> {
+        let now = self.clock.now().as_millis();
+        Some(body.date?.as_millis() - now)
     }
 
     fn page_path(

@@ -27,6 +27,8 @@ pub struct Page {
     pub next: Option<Cursor>,
     /// Entries that have been repaired, in the order of the entries.
     pub repaired: Vec<Repaired>,
+    /// How many milliseconds the vendor's clock is ahead of ours, by the answer's `Date`.
+    pub clock_offset: Option<i64>,
 }
 
 /// An entry that was JSON but for single characters: bytes that are not UTF-8, now U+FFFD, or control
@@ -127,6 +129,7 @@ impl Page {
                 .collect(),
             next,
             repaired: Vec::new(),
+            clock_offset: None,
         })
     }
 

@@ -165,7 +165,7 @@ pub(super) struct Gauges {
     subscriptions: Family<SubscriptionLabels, Gauge>,
     certificate_expiry: Family<HostLabels, Gauge>,
     queue_length: Family<QueueLabels, Gauge>,
-    destination_behind: Family<DestinationLabels, Gauge>,
+    destination_waiting_versions: Family<DestinationLabels, Gauge>,
     destination_waiting: Family<DestinationLabels, Gauge>,
     destination_delivered: Family<DestinationLabels, Gauge>,
     destination_rejected: Family<DestinationLabels, Gauge>,
@@ -245,9 +245,9 @@ impl Gauges {
     fn register_destinations(&self, registry: &mut Registry) {
         for (name, help, family) in [
             (
-                "destination_behind",
-                "Document versions after a destination's position",
-                &self.destination_behind,
+                "destination_waiting_versions",
+                "Document versions that wait for a destination, up to 10,000",
+                &self.destination_waiting_versions,
             ),
             (
                 "destination_waiting_seconds",
@@ -291,7 +291,7 @@ impl Gauges {
 
     fn set_destinations(&self, snapshot: &StoreSnapshot) {
         for family in [
-            &self.destination_behind,
+            &self.destination_waiting_versions,
             &self.destination_waiting,
             &self.destination_delivered,
             &self.destination_rejected,
@@ -311,7 +311,7 @@ impl Gauges {
                 family.get_or_create(&labels).set(value);
             };
             let failing = row.failing_since.map(|since| snapshot.now.since(since));
-            set(&self.destination_behind, row.behind);
+            set(&self.destination_waiting_versions, gauge(row.waiting));
             let waiting = row.waiting_since.map(|since| snapshot.now.since(since));
             set(&self.destination_waiting, waiting.map_or(0, seconds));
             set(&self.destination_delivered, gauge(row.delivered));

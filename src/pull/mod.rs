@@ -539,6 +539,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
         company_checked: false,
         uploads,
         links,
+        clock_offset: page.clock_offset,
     }
 }
 

@@ -465,10 +465,9 @@ fn workers(app: &App) -> Result<Vec<DestinationWorker>, OpenError> {
             name.clone(),
             destination.clone(),
             opened,
-            app.config.import_errors.clone(),
+            &app.config,
             Arc::clone(&app.store),
             app.clock.clone(),
-            app.config.pull.lease,
         ))
     });
     workers.collect()

@@ -48,12 +48,10 @@ named! {
         Backup = "backup",
         /// Files were uploaded long ago, and no document of them has arrived.
         UploadsLate = "uploads_late",
-        /// A destination has been failing for long, or is closed.
+        /// A destination has been failing for long, is closed, or rejects everything.
         Destination = "destination",
         /// Import errors can't be sent: the vendor does not find their path.
         ImportErrors = "import_errors",
-        /// Documents are held at a destination until a person starts their feeds.
-        Held = "held",
     }
 }
 
@@ -82,8 +80,7 @@ impl AlarmKind {
             | Self::Backup
             | Self::UploadsLate
             | Self::Destination
-            | Self::ImportErrors
-            | Self::Held => Duration::ZERO,
+            | Self::ImportErrors => Duration::ZERO,
         }
     }
 }

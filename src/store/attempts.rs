@@ -1,32 +1,61 @@
 //! Attempts to deliver versions, and the outcomes that destinations report later.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use super::columns::{named, named_columns};
 use super::deliveries::{
-    Attempt, DeliveryLease, DeliveryOutcome, DeliveryState, LateOutcome, LeaseAction,
+    Attempt, DeliveryLease, DeliveryOutcome, DeliveryState, LINK_TIMEOUT, LateOutcome, LeaseAction,
 };
 use super::destinations;
-use super::engine::{Sql, Tx, operations, params};
-use super::erasure::{erased_among, keep_files, record_late_attempt};
+use super::engine::{Sql, Tx, operations, params, rows};
+use super::erasure::{keep_files, record_late_attempt};
 use super::error::Result;
 use super::import_errors::{IMPORT_ERROR_WAIT, ImportErrorState, NewImportError};
 use super::links::request_fresh_link;
 use super::list_places::add_places;
 use super::{Store, StoreError};
+use crate::backoff;
 use crate::domain::{DestinationName, Timestamp};
 
 /// Maximum number of attempt rows per delivery; the first is kept, then the newest.
 const MAX_ATTEMPT_ROWS: i64 = 50;
 
-/// Time that a version waits after the link to its file has expired, unless a fresh link
-/// arrives sooner.
-pub(super) const LINK_RETRY_DELAY: Duration = Duration::from_secs(60);
+/// Failures of a document, and the time since the first, after which its lane tries another.
+pub(super) const DEFERRED_AFTER_FAILURES: u32 = 8;
+pub(super) const DEFERRED_AFTER_TIME: Duration = Duration::from_secs(30 * 60);
+
+/// Time between the attempts of a document that failed while others were accepted.
+const DEFERRED_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Equal rejections in a row, and at once from the first answer on, that pause a lane.
+const MAX_EQUAL_REJECTIONS: u32 = 20;
+const MAX_FIRST_REJECTIONS: u32 = 5;
+
+/// The number of answers of a lane that had another one than equal rejections.
+const ANSWERED: u32 = 1_000;
+
+/// Lanes paused for the same rejections that pause their destination.
+const PAUSING_LANES: i64 = 2;
+
+/// Why a version was skipped that belongs to none of the companies of its destination.
+const OTHER_COMPANY: &str = "the document belongs to none of the destination's companies";
 
 /// The error of an import error that names no company and therefore can't be sent.
 const NO_COMPANY: &str = "the document does not say which of your companies it belongs to, and Įvesk.lt requires \
      that; inform the accountant yourself";
+
+named! {
+    /// The reason why a lane is paused until a person resumes it.
+    pub enum LanePauseReason {
+        /// The destination gave the same rejection again and again.
+        Rejections = "rejections",
+    }
+}
+
+named_columns! { LanePauseReason: "pause reason", name => Self::parse(&name); }
 
 operations! {
     write settle(lease: DeliveryLease, attempts: Vec<Attempt>, action: LeaseAction, now: Timestamp)
@@ -40,6 +69,13 @@ operations! {
         outcome: LateOutcome,
         now: Timestamp,
     ) -> bool, then wake_deliveries;
+}
+
+/// Workers that have something to do once attempts are recorded.
+#[derive(Clone, Copy)]
+pub(super) struct Wakes {
+    pullers: bool,
+    deliveries: bool,
 }
 
 impl Store {
@@ -59,17 +95,27 @@ impl Store {
         action: LeaseAction,
         now: Timestamp,
     ) -> Result<bool> {
-        let any = |is: fn(&DeliveryOutcome) -> bool| attempts.iter().any(|one| is(&one.outcome));
-        let pulls = any(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired));
-        let rejects = any(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. }));
+        let wakes = Self::wakes_of(&attempts);
         let may_continue = self.settle(lease, attempts, action, now).await?;
-        if pulls {
+        self.wake_after(wakes);
+        Ok(may_continue)
+    }
+
+    pub(super) fn wakes_of(attempts: &[Attempt]) -> Wakes {
+        let any = |is: fn(&DeliveryOutcome) -> bool| attempts.iter().any(|one| is(&one.outcome));
+        Wakes {
+            pullers: any(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired)),
+            deliveries: any(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. })),
+        }
+    }
+
+    pub(super) fn wake_after(&self, wakes: Wakes) {
+        if wakes.pullers {
             self.wake_pullers();
         }
-        if rejects {
+        if wakes.deliveries {
             self.wake_deliveries();
         }
-        Ok(may_continue)
     }
 }
 
@@ -80,59 +126,412 @@ async fn settle<T: Tx>(
     action: LeaseAction,
     now: Timestamp,
 ) -> Result<bool> {
-    static OWN: Sql = Sql::new("SELECT 1 FROM destination WHERE id = $1 AND fence = $2{lock_rows}");
     let now = tx.now_or(now);
-    let destination = lease.destination_id;
-    let owned: Option<()> = tx.first(&OWN, &[&destination, &lease.fence]).await?;
-    owned.ok_or(StoreError::StaleLease)?;
-    let (attempts, action) = without_erased(tx, destination, attempts, action).await?;
+    own(tx, &lease).await?;
+    record(tx, lease.destination_id, attempts, &action, now).await
+}
+
+/// Locks the leased destination; fails if another worker has leased it since.
+pub(super) async fn own<T: Tx>(tx: &mut T, lease: &DeliveryLease) -> Result<()> {
+    static OWN: Sql = Sql::new("SELECT 1 FROM destination WHERE id = $1 AND fence = $2{lock_rows}");
+    let owned: Option<()> = tx
+        .first(&OWN, &[&lease.destination_id, &lease.fence])
+        .await?;
+    owned.ok_or(StoreError::StaleLease)
+}
+
+/// Records attempts at a locked destination, and applies an action to its lease. Returns true if
+/// more attempts may begin under it.
+///
+/// Rows are changed in the order of the table's names here: deliveries, lanes, the destination.
+pub(super) async fn record<T: Tx>(
+    tx: &mut T,
+    destination: i64,
+    mut attempts: Vec<Attempt>,
+    action: &LeaseAction,
+    now: Timestamp,
+) -> Result<bool> {
+    let versions = attempted_versions(tx, destination, &attempts).await?;
+    let mut late = Vec::new();
+    attempts.retain(|one| match versions.get(&one.sequence) {
+        Some(version) if !version.is_erased => true,
+        _ => {
+            late.push(one.clone());
+            false
+        }
+    });
+    for attempt in &late {
+        record_late_attempt(tx, destination, attempt).await?;
+    }
+    if !attempts.is_empty() {
+        record_all(tx, destination, &attempts, &versions, now).await?;
+    }
+    end_lease(tx, destination, action, now).await
+}
+
+/// A version that was attempted.
+struct Version {
+    sequence: i64,
+    feed: i64,
+    document_id: String,
+    is_erased: bool,
+    state: Option<DeliveryState>,
+    failures: u32,
+    /// True if it was tried apart from the order of its lane, which has gone on.
+    is_apart: bool,
+    failing_since: Option<Timestamp>,
+    changed_at: Option<Timestamp>,
+    /// When the destination last accepted or rejected another.
+    last_success_at: Option<Timestamp>,
+}
+
+rows! {
+    Version {
+        sequence, feed, document_id, is_erased, state, failures, is_apart, failing_since,
+        changed_at, last_success_at,
+    }
+}
+
+impl Version {
+    /// Returns true if it is deferred by one more failure: it has failed for long, and another was
+    /// accepted since its last attempt.
+    fn is_deferred_at(&self, now: Timestamp) -> bool {
+        let since = self.failing_since;
+        self.state == Some(DeliveryState::Deferred)
+            || (self.failures + 1 >= DEFERRED_AFTER_FAILURES
+                && since.is_some_and(|since| now.since(since) >= DEFERRED_AFTER_TIME)
+                && self.last_success_at > self.changed_at)
+    }
+}
+
+async fn attempted_versions<T: Tx>(
+    tx: &mut T,
+    destination: i64,
+    attempts: &[Attempt],
+) -> Result<BTreeMap<i64, Version>> {
+    static SQL: Sql = Sql::new(
+        "SELECT d.sequence, d.feed_id, d.document_id, d.erased_at IS NOT NULL, h.state,
+                coalesce(h.failures, 0), h.next_try_at IS NOT NULL, h.failing_since, h.changed_at, s.last_success_at
+         FROM document d {then_join} destination s ON s.id = $1
+         LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = d.sequence
+         WHERE d.sequence IN ({elements}($2))",
+    );
+    let sequences: Vec<i64> = attempts.iter().map(|one| one.sequence).collect();
+    if sequences.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let versions: Vec<Version> = tx.all(&SQL, &[&destination, &sequences]).await?;
+    Ok(versions
+        .into_iter()
+        .map(|one| (one.sequence, one))
+        .collect())
+}
+
+async fn record_all<T: Tx>(
+    tx: &mut T,
+    destination: i64,
+    attempts: &[Attempt],
+    versions: &BTreeMap<i64, Version>,
+    now: Timestamp,
+) -> Result<()> {
     let of = |is: fn(&DeliveryOutcome) -> bool| -> Vec<i64> {
         let these = attempts.iter().filter(|one| is(&one.outcome));
         these.map(|one| one.sequence).collect()
     };
     let expired = of(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired));
     let listed = of(|outcome| matches!(outcome, DeliveryOutcome::Listed));
-    let delivered = of(|outcome| matches!(outcome, DeliveryOutcome::Delivered { .. }));
-    let rejected = of(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. }));
     lock_feeds(tx, &expired).await?;
-    for one in &attempts {
-        record_attempt(tx, destination, one, now).await?;
+    // Pages change deliveries in this order too.
+    let mut sorted: Vec<&Attempt> = attempts.iter().collect();
+    sorted.sort_by_key(|one| one.sequence);
+    for one in sorted {
+        record_attempt(tx, destination, one, versions.get(&one.sequence), now).await?;
     }
     assign_numbers(tx, destination, &listed).await?;
-    if attempts.len() > expired.len() {
-        record_success(tx, destination, [delivered.len(), rejected.len()], now).await?;
+    let mut counted = Counted::read(tx, destination, versions, now).await?;
+    for one in attempts {
+        if let Some(version) = versions.get(&one.sequence) {
+            counted.count(version, &one.outcome);
+        }
     }
-    end_lease(tx, destination, &action, now).await
+    counted.write(tx).await
 }
 
-/// Returns the attempts and the action without versions that a person has erased meanwhile.
-async fn without_erased<T: Tx>(
-    tx: &mut T,
+/// A lane's answers and failures.
+#[derive(Clone)]
+struct LaneCount {
+    feed: i64,
+    due_at: Option<Timestamp>,
+    failures: u32,
+    failing_since: Option<Timestamp>,
+    last_error: Option<String>,
+    paused: Option<LanePauseReason>,
+    answers: u32,
+    equal_rejections: u32,
+    last_rejection: Option<Vec<u8>>,
+}
+
+/// A destination's answers and failures.
+#[derive(Clone)]
+struct DestinationCount {
+    waits_until: Option<Timestamp>,
+    failing_since: Option<Timestamp>,
+    failures: u32,
+    probing: bool,
+    last_error: Option<String>,
+    stuck_at: Option<i64>,
+    /// The feed and the document of the version that failed last.
+    stuck: Option<(i64, String)>,
+    paused: Option<String>,
+}
+
+rows! {
+    LaneCount {
+        feed, due_at, failures, failing_since, last_error, paused, answers, equal_rejections,
+        last_rejection,
+    }
+}
+
+/// What attempts mean for their lanes and their destination.
+struct Counted {
     destination: i64,
-    attempts: Vec<Attempt>,
-    action: LeaseAction,
-) -> Result<(Vec<Attempt>, LeaseAction)> {
-    let failed = match &action {
-        LeaseAction::Wait { sequence, .. } => Some(*sequence),
-        LeaseAction::Keep(_) | LeaseAction::Release => None,
-    };
-    let sequences = attempts.iter().map(|one| one.sequence).chain(failed);
-    let erased = erased_among(tx, sequences.collect()).await?;
-    if erased.is_empty() {
-        return Ok((attempts, action));
+    now: Timestamp,
+    delivered: usize,
+    rejected: usize,
+    answered: bool,
+    changed: bool,
+    of_destination: DestinationCount,
+    lanes: BTreeMap<i64, (LaneCount, bool)>,
+    /// Lanes that are paused now, with the digest of the rejection.
+    paused: Vec<Vec<u8>>,
+}
+
+impl Counted {
+    async fn read<T: Tx>(
+        tx: &mut T,
+        destination: i64,
+        versions: &BTreeMap<i64, Version>,
+        now: Timestamp,
+    ) -> Result<Self> {
+        static DESTINATION: Sql = Sql::new(
+            "SELECT s.waits_until, s.failing_since, s.failures, s.probing, s.last_error, s.stuck_at, s.paused,
+                    d.feed_id, d.document_id
+             FROM destination s LEFT JOIN document d ON d.sequence = s.stuck_at WHERE s.id = $1",
+        );
+        static LANES: Sql = Sql::new(
+            "SELECT feed_id, due_at, failures, failing_since, last_error, paused, answers, equal_rejections, last_rejection
+             FROM lane WHERE destination_id = $1 AND feed_id IN ({elements}($2)) ORDER BY feed_id{lock_rows}",
+        );
+        let feeds: std::collections::BTreeSet<i64> =
+            versions.values().map(|one| one.feed).collect();
+        let feeds: Vec<i64> = feeds.into_iter().collect();
+        let lanes: Vec<LaneCount> = tx.all(&LANES, &[&destination, &feeds]).await?;
+        Ok(Self {
+            destination,
+            now,
+            delivered: 0,
+            rejected: 0,
+            answered: false,
+            changed: false,
+            of_destination: tx.one(&DESTINATION, &[&destination]).await?,
+            lanes: lanes
+                .into_iter()
+                .map(|one| (one.feed, (one, false)))
+                .collect(),
+            paused: Vec::new(),
+        })
     }
-    let is_erased = |sequence: i64| erased.contains(&sequence);
-    let (late, kept): (Vec<_>, Vec<_>) = attempts
-        .into_iter()
-        .partition(|one| is_erased(one.sequence));
-    for attempt in &late {
-        record_late_attempt(tx, destination, attempt).await?;
+
+    fn count(&mut self, version: &Version, outcome: &DeliveryOutcome) {
+        match outcome {
+            DeliveryOutcome::Delivered { .. } => {
+                self.delivered += 1;
+                self.answer(version.feed, None);
+            }
+            DeliveryOutcome::Listed => self.answer(version.feed, None),
+            DeliveryOutcome::Rejected { message, .. } => {
+                self.rejected += 1;
+                self.answer(version.feed, Some(message));
+            }
+            DeliveryOutcome::Filtered | DeliveryOutcome::LinkExpired => {}
+            // It failed while others were accepted, and says nothing of the present.
+            DeliveryOutcome::Unavailable { .. } if version.is_deferred_at(self.now) => {}
+            // A person has skipped it while it was being delivered.
+            DeliveryOutcome::Unavailable { .. } | DeliveryOutcome::Closed { .. }
+                if version.state == Some(DeliveryState::Skipped) => {}
+            DeliveryOutcome::Unavailable { error, retry_after } => {
+                self.fail(version, error, *retry_after);
+            }
+            DeliveryOutcome::Closed { error } => {
+                self.fail(version, error, None);
+                let paused = &mut self.of_destination.paused;
+                paused.get_or_insert_with(|| {
+                    destinations::DestinationPauseReason::Closed
+                        .as_str()
+                        .to_owned()
+                });
+                self.of_destination.waits_until = None;
+            }
+        }
     }
-    let action = match failed {
-        Some(sequence) if is_erased(sequence) => LeaseAction::Release,
-        _ => action,
-    };
-    Ok((kept, action))
+
+    /// Counts an acceptance, or a rejection with this text.
+    fn answer(&mut self, feed: i64, rejection: Option<&String>) {
+        self.answered = true;
+        let of = &mut self.of_destination;
+        of.failures = 0;
+        of.probing = false;
+        of.failing_since = None;
+        of.last_error = None;
+        of.stuck_at = None;
+        of.stuck = None;
+        of.waits_until = None;
+        let Some((lane, changed)) = self.lanes.get_mut(&feed) else {
+            return;
+        };
+        if lane.failures > 0 {
+            lane.failures = 0;
+            lane.failing_since = None;
+            lane.last_error = None;
+            lane.due_at = lane.due_at.map(|_| self.now);
+            *changed = true;
+        }
+        let Some(text) = rejection else {
+            if lane.answers != ANSWERED || lane.equal_rejections > 0 {
+                lane.answers = ANSWERED;
+                lane.equal_rejections = 0;
+                lane.last_rejection = None;
+                *changed = true;
+            }
+            return;
+        };
+        let text = digest(&SHA256, text.as_bytes());
+        let is_equal = lane.last_rejection.as_deref() == Some(text.as_ref());
+        lane.equal_rejections = if is_equal {
+            lane.equal_rejections + 1
+        } else {
+            1
+        };
+        if lane.answers < ANSWERED {
+            lane.answers += 1;
+        }
+        lane.last_rejection = Some(text.as_ref().to_vec());
+        *changed = true;
+        let equal = lane.equal_rejections;
+        let are_first = equal >= MAX_FIRST_REJECTIONS && lane.answers == equal;
+        if lane.paused.is_none() && (equal >= MAX_EQUAL_REJECTIONS || are_first) {
+            lane.paused = Some(LanePauseReason::Rejections);
+            lane.due_at = None;
+            self.paused.push(text.as_ref().to_vec());
+        }
+    }
+
+    fn fail(&mut self, version: &Version, error: &str, retry_after: Option<Duration>) {
+        let now = self.now;
+        let document = (version.feed, version.document_id.clone());
+        self.changed = true;
+        let of = &mut self.of_destination;
+        of.probing |= of.stuck.as_ref().is_some_and(|stuck| *stuck != document);
+        of.stuck = Some(document);
+        of.stuck_at = Some(version.sequence);
+        of.failing_since.get_or_insert(now);
+        of.last_error = Some(error.to_owned());
+        // Attempts that were in flight when a wait began belong to the same episode.
+        let is_new = of.waits_until.is_none_or(|until| until <= now);
+        if is_new {
+            of.failures += 1;
+            let wait = backoff::DELIVERY.delay(of.failures - 1, backoff::jitter());
+            let wait = match (of.probing, retry_after) {
+                (false, None) => None,
+                (true, None) => Some(wait),
+                (_, Some(asked)) => Some(asked.max(wait)),
+            };
+            of.waits_until = wait.map(|wait| now.after(wait));
+        }
+        // The lane has gone on without a version that is tried apart from its order.
+        let lane = self.lanes.get_mut(&version.feed);
+        if let Some((lane, changed)) = lane.filter(|_| !version.is_apart) {
+            let waits = lane.failures > 0 && lane.due_at.is_some_and(|due| due > now);
+            if !waits {
+                lane.failures += 1;
+                lane.failing_since.get_or_insert(now);
+                // While the destination waits, its lanes need no waits of their own.
+                let wait = backoff::DELIVERY.delay(lane.failures - 1, backoff::jitter());
+                lane.due_at = lane.due_at.map(|_| match of.waits_until {
+                    Some(_) => now,
+                    None => now.after(wait),
+                });
+            }
+            lane.last_error = Some(error.to_owned());
+            *changed = true;
+        }
+    }
+
+    async fn write<T: Tx>(self, tx: &mut T) -> Result<()> {
+        static LANE: Sql = Sql::new(
+            "UPDATE lane SET due_at = $3, failures = $4, failing_since = $5, last_error = $6, paused = $7,
+                 answers = $8, equal_rejections = $9, last_rejection = $10
+             WHERE destination_id = $1 AND feed_id = $2",
+        );
+        static DESTINATION: Sql = Sql::new(
+            "UPDATE destination SET delivered = delivered + $2, rejected = rejected + $3,
+                 last_success_at = CASE WHEN $4 THEN $5 ELSE last_success_at END, waits_until = $6,
+                 failing_since = $7, failures = $8, probing = $9, last_error = $10, stuck_at = $11, paused = $12
+             WHERE id = $1",
+        );
+        let destination = self.destination;
+        for (lane, _) in self.lanes.values().filter(|(_, changed)| *changed) {
+            let params = params! {
+                destination, lane.feed, lane.due_at, lane.failures, lane.failing_since,
+                lane.last_error, lane.paused, lane.answers, lane.equal_rejections,
+                lane.last_rejection,
+            };
+            tx.run(&LANE, params).await?;
+        }
+        let mut of = self.of_destination;
+        for rejection in &self.paused {
+            if of.paused.is_none() && is_agreed(tx, destination, rejection).await? {
+                let reason = destinations::DestinationPauseReason::Rejections;
+                of.paused = Some(reason.as_str().to_owned());
+            }
+        }
+        if !(self.answered || self.changed) {
+            return Ok(());
+        }
+        let params = params! {
+            destination, self.delivered, self.rejected, self.answered, self.now, of.waits_until,
+            of.failing_since, of.failures, of.probing, of.last_error, of.stuck_at, of.paused,
+        };
+        tx.run(&DESTINATION, params).await
+    }
+}
+
+impl super::engine::Column for DestinationCount {
+    fn read(columns: &mut super::engine::Columns<'_>) -> Result<Self> {
+        let mut count = Self {
+            waits_until: columns.get()?,
+            failing_since: columns.get()?,
+            failures: columns.get()?,
+            probing: columns.get()?,
+            last_error: columns.get()?,
+            stuck_at: columns.get()?,
+            paused: columns.get()?,
+            stuck: None,
+        };
+        let (feed, document_id): (Option<i64>, Option<String>) = (columns.get()?, columns.get()?);
+        count.stuck = feed.zip(document_id);
+        Ok(count)
+    }
+}
+
+/// Returns true if enough lanes are paused for the same rejection.
+async fn is_agreed<T: Tx>(tx: &mut T, destination: i64, rejection: &[u8]) -> Result<bool> {
+    static SQL: Sql = Sql::new(
+        "SELECT count(*) FROM lane WHERE destination_id = $1 AND (failures > 0 OR paused IS NOT NULL)
+             AND paused IS NOT NULL AND last_rejection = $2",
+    );
+    let lanes: i64 = tx.one(&SQL, &[&destination, &rejection]).await?;
+    Ok(lanes >= PAUSING_LANES)
 }
 
 /// Locks the feeds that are to be pulled for fresh links before their triggers are touched,
@@ -156,9 +555,19 @@ async fn record_attempt<T: Tx>(
     tx: &mut T,
     destination: i64,
     one: &Attempt,
+    version: Option<&Version>,
     now: Timestamp,
 ) -> Result<()> {
-    let update = DeliveryUpdate::of(&one.outcome, now);
+    let mut update = DeliveryUpdate::of(&one.outcome, now);
+    if let Some(version) = version.filter(|_| update.is_failure) {
+        if version.is_deferred_at(now) {
+            update.state = DeliveryState::Deferred.as_str();
+            update.next_try_at = Some(now.after(DEFERRED_RETRY));
+        } else if version.is_apart {
+            let wait = backoff::DELIVERY.delay(version.failures, backoff::jitter());
+            update.next_try_at = Some(now.after(wait));
+        }
+    }
     write_delivery(tx, destination, one.sequence, one.began_at, now, &update).await?;
     match &one.outcome {
         DeliveryOutcome::Rejected { import_error, .. } => {
@@ -170,7 +579,9 @@ async fn record_attempt<T: Tx>(
         DeliveryOutcome::Delivered { note: Some(note) } => keep_files(tx, destination, note).await,
         DeliveryOutcome::Delivered { note: None }
         | DeliveryOutcome::Listed
-        | DeliveryOutcome::Filtered => Ok(()),
+        | DeliveryOutcome::Filtered
+        | DeliveryOutcome::Unavailable { .. }
+        | DeliveryOutcome::Closed { .. } => Ok(()),
     }
 }
 
@@ -184,11 +595,16 @@ async fn write_delivery<T: Tx>(
     update: &DeliveryUpdate<'_>,
 ) -> Result<()> {
     static DELIVERY: Sql = Sql::new(
-        "INSERT INTO delivery AS h (destination_id, sequence, state, began_at, changed_at, next_try_at, note, detail)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        "INSERT INTO delivery AS h (destination_id, sequence, state, began_at, changed_at, next_try_at, note, detail,
+             failures, failing_since)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9 THEN 1 ELSE 0 END, CASE WHEN $9 THEN $5 END)
          ON CONFLICT (destination_id, sequence) DO UPDATE SET
-             state = CASE WHEN h.state = 'skipped' AND excluded.state = 'pending' THEN 'skipped' ELSE excluded.state END,
-             changed_at = excluded.changed_at, next_try_at = excluded.next_try_at,
+             state = CASE WHEN h.state IN ('skipped', 'superseded') AND excluded.state IN ('pending', 'deferred', 'waiting_file')
+                          THEN h.state ELSE excluded.state END,
+             changed_at = excluded.changed_at,
+             next_try_at = CASE WHEN h.state IN ('skipped', 'superseded') THEN NULL ELSE excluded.next_try_at END,
+             failures = CASE WHEN $9 THEN h.failures + 1 ELSE 0 END,
+             failing_since = CASE WHEN $9 THEN coalesce(h.failing_since, excluded.failing_since) END,
              note = coalesce(excluded.note, h.note), detail = excluded.detail",
     );
     // An attempt with the same result as the last one is counted in its row.
@@ -209,8 +625,10 @@ async fn write_delivery<T: Tx>(
     // The worker's clock may be ahead of the database's.
     let began_at = began_at.min(now);
     let (state, note, next_try_at) = (update.state, update.note, update.next_try_at);
-    let (result, detail) = (update.result, update.detail);
-    let params = params! { destination, sequence, state, began_at, now, next_try_at, note, detail };
+    let (result, detail, is_failure) = (update.result, update.detail, update.is_failure);
+    let params = params! {
+        destination, sequence, state, began_at, now, next_try_at, note, detail, is_failure,
+    };
     tx.run(&DELIVERY, params).await?;
     let repeated = tx
         .execute(
@@ -288,22 +706,6 @@ async fn assign_numbers<T: Tx>(tx: &mut T, destination: i64, listed: &Vec<i64>) 
     tx.run(&ASSIGN, &[&destination, listed, &before]).await
 }
 
-/// Counts accepted and rejected versions, and ends a series of failures.
-async fn record_success<T: Tx>(
-    tx: &mut T,
-    destination: i64,
-    [delivered, rejected]: [usize; 2],
-    now: Timestamp,
-) -> Result<()> {
-    static SQL: Sql = Sql::new(
-        "UPDATE destination SET delivered = delivered + $2, rejected = rejected + $3, last_success_at = $4,
-             failures = 0, failing_since = NULL, last_error = NULL, stuck_at = NULL, waits_until = NULL
-         WHERE id = $1",
-    );
-    tx.run(&SQL, &[&destination, &delivered, &rejected, &now])
-        .await
-}
-
 /// Applies an action to a lease; returns true if more attempts may begin under it.
 async fn end_lease<T: Tx>(
     tx: &mut T,
@@ -314,36 +716,10 @@ async fn end_lease<T: Tx>(
     static KEEP: Sql =
         Sql::new("UPDATE destination SET leased_until = $2 WHERE id = $1 RETURNING paused IS NULL");
     static RELEASE: Sql = Sql::new("UPDATE destination SET leased_until = NULL WHERE id = $1");
-    static STATE: Sql =
-        Sql::new("SELECT state FROM delivery WHERE destination_id = $1 AND sequence = $2");
-    static WAIT: Sql = Sql::new(
-        "UPDATE destination SET leased_until = NULL, failures = failures + 1,
-             failing_since = coalesce(failing_since, $2), last_error = $3, stuck_at = $4, waits_until = $5,
-             paused = CASE WHEN $5 IS NULL THEN coalesce(paused, 'closed') ELSE paused END
-         WHERE id = $1",
-    );
     match action {
         LeaseAction::Keep(lease) => tx.one(&KEEP, &[&destination, &now.after(*lease)]).await,
         LeaseAction::Release => {
             tx.run(&RELEASE, &[&destination]).await?;
-            Ok(false)
-        }
-        LeaseAction::Wait {
-            sequence,
-            began_at,
-            error,
-            until,
-        } => {
-            let update = DeliveryUpdate::unavailable(error, until.is_some());
-            write_delivery(tx, destination, *sequence, *began_at, now, &update).await?;
-            let state: DeliveryState = tx.one(&STATE, &[&destination, sequence]).await?;
-            // A person may have skipped the version while it was being delivered.
-            if state == DeliveryState::Skipped {
-                tx.run(&RELEASE, &[&destination]).await?;
-            } else {
-                tx.run(&WAIT, &[&destination, &now, error, sequence, until])
-                    .await?;
-            }
             Ok(false)
         }
     }
@@ -358,7 +734,7 @@ async fn record_outcome<T: Tx>(
 ) -> Result<bool> {
     static FIND: Sql = Sql::new(
         "SELECT state, detail FROM delivery
-         WHERE destination_id = $1 AND sequence = $2 AND state IN ('listed', 'delivered', 'rejected')
+         WHERE destination_id = $1 AND sequence = $2 AND (number IS NOT NULL OR state IN ('delivered', 'rejected'))
            AND NOT EXISTS (SELECT 1 FROM document d WHERE d.sequence = $2 AND d.erased_at IS NOT NULL)",
     );
     static COUNT: Sql = Sql::new(
@@ -384,7 +760,7 @@ async fn record_outcome<T: Tx>(
         began_at: now,
         outcome,
     };
-    record_attempt(tx, destination, &attempt, now).await?;
+    record_attempt(tx, destination, &attempt, None, now).await?;
     tx.run(&COUNT, &[&destination, &delivered, &(1 - delivered)])
         .await?;
     Ok(true)
@@ -397,47 +773,54 @@ struct DeliveryUpdate<'a> {
     note: Option<&'a str>,
     detail: Option<&'a str>,
     next_try_at: Option<Timestamp>,
+    is_failure: bool,
 }
 
 impl<'a> DeliveryUpdate<'a> {
-    fn plain(state: &'static str) -> Self {
+    fn plain(state: DeliveryState) -> Self {
         Self {
-            state,
-            result: state,
+            state: state.as_str(),
+            result: state.as_str(),
             note: None,
             detail: None,
             next_try_at: None,
+            is_failure: false,
         }
     }
 
     /// Returns the columns of an outcome.
     fn of(outcome: &'a DeliveryOutcome, now: Timestamp) -> Self {
+        let failed = |result, error| Self {
+            result,
+            detail: Some(error),
+            is_failure: true,
+            ..Self::plain(DeliveryState::Pending)
+        };
         match outcome {
             DeliveryOutcome::Delivered { note } => Self {
                 note: note.as_deref(),
-                ..Self::plain("delivered")
+                ..Self::plain(DeliveryState::Delivered)
             },
             DeliveryOutcome::Rejected { message, .. } => Self {
                 detail: Some(message),
-                ..Self::plain("rejected")
+                ..Self::plain(DeliveryState::Rejected)
             },
-            DeliveryOutcome::Listed => Self::plain("listed"),
-            DeliveryOutcome::Filtered => Self::plain("filtered"),
+            DeliveryOutcome::Listed => Self {
+                result: "listed",
+                ..Self::plain(DeliveryState::Pending)
+            },
+            DeliveryOutcome::Filtered => Self {
+                detail: Some(OTHER_COMPANY),
+                ..Self::plain(DeliveryState::Skipped)
+            },
+            // Sooner, once a pull has brought a fresh link.
             DeliveryOutcome::LinkExpired => Self {
                 result: "link_expired",
-                next_try_at: Some(now.after(LINK_RETRY_DELAY)),
-                ..Self::plain("pending")
+                next_try_at: Some(now.after(LINK_TIMEOUT)),
+                ..Self::plain(DeliveryState::WaitingFile)
             },
-        }
-    }
-
-    /// Returns the columns of an attempt that found the destination unavailable, or closed
-    /// if it is not retried.
-    fn unavailable(error: &'a str, is_retried: bool) -> Self {
-        Self {
-            result: if is_retried { "unavailable" } else { "closed" },
-            detail: Some(error),
-            ..Self::plain("pending")
+            DeliveryOutcome::Unavailable { error, .. } => failed("unavailable", error),
+            DeliveryOutcome::Closed { error } => failed("closed", error),
         }
     }
 }

@@ -1,11 +1,10 @@
-//! Deliveries: destinations and their positions, the state of each version, and the import
-//! errors sent to the vendor.
+//! Deliveries: destinations and their lanes, the state of each version, and the import errors
+//! sent to the vendor.
 //!
-//! A destination has a *position*: every version at or below it, of feeds that have been
-//! started, is settled for that destination. A version is settled when it was delivered,
-//! rejected, listed, skipped, or superseded by a newer one. A paused destination therefore
-//! costs nothing, however many versions wait for it, and starting a feed later or retrying
-//! a version only moves the position back: settled versions stay settled.
+//! A destination has a *lane* for each feed that it takes, and a lane a *position*: every version
+//! at or below it is finished, waits for a time of its own, or is history. A version is finished
+//! when it was delivered, rejected, listed, skipped, or superseded by a newer one. A paused
+//! destination therefore costs nothing, however many versions wait for it.
 
 use std::time::Duration;
 
@@ -14,12 +13,10 @@ use serde::Serialize;
 
 use super::columns::{named, named_columns};
 use super::debug::redacted;
-use super::destinations::{DestinationFilter, DestinationPauseReason};
+use super::destinations::DestinationPauseReason;
 use super::import_errors::NewImportError;
-use crate::domain::{DestinationName, Feed, Timestamp};
-
-/// Number of versions after a destination's position that one lease reads.
-pub(super) const LEASE_WINDOW: i64 = 2_000;
+use super::lanes::LanePlan;
+use crate::domain::{Company, DestinationName, Feed, Timestamp};
 
 /// Time that deliveries wait for a feed to be pulled again for fresh links. After that its
 /// documents are delivered without their files.
@@ -30,12 +27,8 @@ pub(super) const LINK_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct DeliveryLeaseRequest {
     /// The destination.
     pub destination: DestinationName,
-    /// The documents that it receives.
-    pub filter: DestinationFilter,
-    /// True if feeds are started automatically, from their beginning.
-    pub deliver_history: bool,
-    /// True if it fetches files: versions wait while their links are being renewed.
-    pub files: bool,
+    /// How its lanes are made.
+    pub lanes: LanePlan,
     /// The present moment.
     pub now: Timestamp,
     /// Duration of the lease unless it is renewed.
@@ -51,7 +44,7 @@ pub struct DeliveryLeaseRequest {
 pub enum DeliveryLeased {
     /// These versions are to be delivered.
     Batch(DeliveryLease),
-    /// None of the versions read is to be delivered, and the position advanced: ask again.
+    /// None of the versions read is to be delivered, but there are more to read: ask again.
     Advanced,
     /// Nothing can be delivered now.
     Nothing {
@@ -103,9 +96,18 @@ pub struct DeliveryLease {
     pub destination: DestinationName,
     /// Rises with every lease of the destination; a stale owner's is refused.
     pub fence: i64,
-    /// Failures of the destination since its last success.
-    pub failures: u32,
-    /// The versions to deliver, in ascending sequence; at most one version of a document.
+    /// The versions to deliver, those of a lane in ascending sequence.
+    pub deliveries: Vec<Delivery>,
+}
+
+/// What comes next under a lease.
+#[derive(Clone, Debug)]
+pub struct Continued {
+    /// False once a person has paused the destination.
+    pub may_continue: bool,
+    /// True if there is more to read than was read now: ask again.
+    pub more: bool,
+    /// The versions to deliver, those of a lane in ascending sequence.
     pub deliveries: Vec<Delivery>,
 }
 
@@ -141,6 +143,18 @@ pub enum DeliveryOutcome {
     Filtered,
     /// The link to its file has expired; a pull for a fresh one is triggered.
     LinkExpired,
+    /// The destination can't accept it now; it is retried.
+    Unavailable {
+        /// The reason; nothing secret.
+        error: String,
+        /// The time that the destination asked for.
+        retry_after: Option<Duration>,
+    },
+    /// The destination accepts nothing until a person resumes it.
+    Closed {
+        /// The reason; nothing secret.
+        error: String,
+    },
 }
 
 /// The change of a lease once its attempts are recorded.
@@ -150,17 +164,6 @@ pub enum LeaseAction {
     Keep(Duration),
     /// Releases the lease.
     Release,
-    /// Releases the lease and makes the destination wait, as it was unavailable.
-    Wait {
-        /// The version whose delivery failed.
-        sequence: i64,
-        /// When that attempt began.
-        began_at: Timestamp,
-        /// The reason; nothing secret.
-        error: String,
-        /// When delivery is retried; if none, a person has to resume the destination.
-        until: Option<Timestamp>,
-    },
 }
 
 /// An outcome that arrives later: for a listed version from the program that read it, or
@@ -181,18 +184,23 @@ pub enum LateOutcome {
 named! {
     /// The state of one version at one destination.
     pub enum DeliveryState {
-        /// It was attempted and will be retried, or was reset by a person.
+        /// It was attempted and will be retried, is in the list that a program reads, or was
+        /// reset by a person.
         Pending = "pending",
-        /// It is in the list that a program reads; no outcome has been reported yet.
-        Listed = "listed",
+        /// It failed again and again while others were accepted; it is retried daily.
+        Deferred = "deferred",
+        /// The link to its file has expired; it waits for a fresh one.
+        WaitingFile = "waiting_file",
         /// The destination accepted it.
         Delivered = "delivered",
         /// The destination rejected it.
         Rejected = "rejected",
-        /// A person skipped it.
+        /// A person skipped it, or it belongs to a company that the destination does not receive.
         Skipped = "skipped",
-        /// It belongs to a company that the destination does not receive.
-        Filtered = "filtered",
+        /// A newer version of the document replaced it before it was delivered.
+        Superseded = "superseded",
+        /// It is history, whose delivery a person stopped.
+        Held = "held",
     }
 }
 
@@ -203,18 +211,29 @@ named_columns! { DeliveryState: "delivery state", name => Self::parse(&name); }
 pub struct DestinationRow {
     /// Its name.
     pub name: DestinationName,
-    /// Every version at or below this number, of started feeds, is settled.
-    pub position: i64,
-    /// Versions after the position, of all feeds.
-    pub behind: i64,
-    /// When the oldest undelivered version was stored, among the next 2,000 after the
-    /// position.
+    /// Versions that are to be delivered, up to 10,000; more are not counted.
+    pub waiting: u64,
+    /// When the oldest of them was stored.
     pub waiting_since: Option<Timestamp>,
+    /// Versions that are held as history until a person starts it.
+    pub held: u64,
+    /// Versions that failed while others were accepted, and are retried daily.
+    pub deferred: u64,
+    /// Versions that wait for a fresh link to their file.
+    pub waiting_file: u64,
+    /// Lanes whose last attempt failed.
+    pub failing_lanes: u64,
+    /// Lanes that are paused until a person resumes the destination.
+    pub paused_lanes: u64,
+    /// Lanes whose history a person, or the settings, started.
+    pub started_lanes: u64,
+    /// Lanes that wait for the vendor's clock: no answer of their account has shown it.
+    pub unknown_lanes: u64,
     /// Versions that it accepted, since the store was created.
     pub delivered: u64,
     /// Versions that it rejected, since the store was created.
     pub rejected: u64,
-    /// Versions that are in state `rejected` now.
+    /// Versions that are rejected now; those that a newer one has superseded are left out.
     pub rejected_now: u64,
     /// The reason why it is paused.
     pub paused: Option<DestinationPauseReason>,
@@ -254,8 +273,17 @@ pub struct DeliveryRow {
     pub destination: DestinationName,
     /// The version's sequence number.
     pub sequence: i64,
+    /// The feed that it was pulled from.
+    #[serde(flatten)]
+    pub feed: Feed,
+    /// The vendor's id of the document.
+    pub document_id: String,
     /// Its state.
     pub state: DeliveryState,
+    /// Its place in the list that a program reads.
+    pub number: Option<i64>,
+    /// When it is tried again, apart from the order of its lane.
+    pub next_try_at: Option<Timestamp>,
     /// When it was first attempted.
     pub began_at: Timestamp,
     /// When its state last changed.
@@ -273,6 +301,8 @@ pub struct DeliveryFilter {
     pub destination: Option<DestinationName>,
     /// Only in this state.
     pub state: Option<DeliveryState>,
+    /// Only of this company; ignored with a version.
+    pub company: Option<Company>,
     /// Only of this version.
     pub sequence: Option<i64>,
     /// Only of versions after this sequence number.

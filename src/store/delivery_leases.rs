@@ -1,22 +1,78 @@
-//! Leasing a destination with the next versions for it.
+//! Leasing a destination, and choosing the versions that it gets next.
+//!
+//! One worker at a time holds a destination, so that `max_concurrency` limits all replicas
+//! together. It asks for more versions while others are in flight. Lanes take turns: those that
+//! had none since they became due, the newest and the oldest first, and then those whose last
+//! turn is the longest ago.
 
-use super::attempts::LINK_RETRY_DELAY;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use super::attempts::{DEFERRED_AFTER_FAILURES, DEFERRED_AFTER_TIME, own, record};
 use super::deliveries::{
-    Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, LEASE_WINDOW, LINK_TIMEOUT,
+    Attempt, Continued, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased,
+    LINK_TIMEOUT, LeaseAction,
 };
-use super::destinations::{MATCHING, start_automatically};
 use super::documents;
 use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
+use super::lanes::add_lanes;
 use crate::backoff;
 use crate::domain::Timestamp;
+
+/// Versions of a lane that one look at it reads.
+const SCAN_WINDOW: i64 = 1_000;
+
+/// Maximum number of lanes that get a turn at once.
+const MAX_TURNS: usize = 64;
+
+/// Versions from which a lane chooses one to try beside another that keeps failing.
+const BESIDE: usize = 8;
 
 operations! {
     /// Leases a destination with the next versions for it.
     ///
-    /// Feeds without history are started automatically here. The lease covers the whole
-    /// destination, so that a document is delivered by one worker at a time.
+    /// The lease covers the whole destination, so that a document is delivered by one worker at a
+    /// time.
     pub write lease_deliveries(request: DeliveryLeaseRequest) -> DeliveryLeased;
+
+    /// Records attempts, renews the lease and returns the next versions; none whose sequence
+    /// numbers are in `in_flight`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::StaleLease`](super::StoreError::StaleLease) if another worker has leased the
+    /// destination since; nothing is recorded then.
+    write settle_and_continue(
+        lease: DeliveryLease,
+        attempts: Vec<Attempt>,
+        in_flight: Vec<i64>,
+        request: DeliveryLeaseRequest,
+    ) -> Continued;
+}
+
+impl super::Store {
+    /// Records attempts, renews the lease and returns the next versions; none whose sequence
+    /// numbers are in `in_flight`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::StaleLease`](super::StoreError::StaleLease) if another worker has leased the
+    /// destination since; nothing is recorded then.
+    pub async fn continue_deliveries(
+        &self,
+        lease: DeliveryLease,
+        attempts: Vec<Attempt>,
+        in_flight: Vec<i64>,
+        request: DeliveryLeaseRequest,
+    ) -> Result<Continued> {
+        let wakes = Self::wakes_of(&attempts);
+        let continued = self
+            .settle_and_continue(lease, attempts, in_flight, request)
+            .await?;
+        self.wake_after(wakes);
+        Ok(continued)
+    }
 }
 
 /// The columns of a [`Delivery`] but the earlier note, its last: of a document `d`, its feed,
@@ -31,7 +87,10 @@ rows! {
         feed, document_id, version, epoch, sequence, stored_at, body, link, link_listed_at,
         link_tries, link_timed_out, earlier_note,
     }
-    Candidate { id, position, failures, paused, waits_until, leased_until }
+    Leasable { id, paused, probing, waits_until, leased_until }
+    DueLane { feed, position, begins_at, history_from, arrivals, failures }
+    Candidate { sequence, size, document_id, failures, failing_since }
+    Apart { sequence, size, is_current, lane_runs }
 }
 
 /// Joins what [`COLUMNS`] needs to the rows `c`.
@@ -42,69 +101,59 @@ pub(super) const OF_CHOSEN: Fragment = Fragment::Same(
          LEFT JOIN document_link l ON l.sequence = d.sequence",
 );
 
-/// Unsettled versions of started feeds, after the position $5 of the destination $1 and up to
-/// the sequence number $6. The order of joins is fixed: SQLite would otherwise begin with the
-/// feeds, and sort.
-const UNSETTLED: Fragment = Fragment::Same(
-    "FROM document d
-         {then_join} destination_feed s ON s.destination_id = $1 AND s.feed_id = d.feed_id
-         JOIN feed f ON f.id = d.feed_id
-         JOIN account a ON a.id = f.account_id
-         LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = d.sequence
-         LEFT JOIN document_link l ON l.sequence = d.sequence
-         LEFT JOIN fresh_link_request w ON w.feed_id = d.feed_id
-         WHERE d.sequence > $5 AND d.sequence <= $6 AND NOT d.superseded AND d.body IS NOT NULL
-           AND (s.everything
-                OR (d.sequence > s.after_sequence
-                    AND (NOT d.first_pull OR coalesce(d.version_ms >= s.started_at, false)))
-                OR coalesce(coalesce(d.version_ms, d.stored_at) >= s.since_ms, false))
-           AND (h.sequence IS NULL OR h.state = 'pending')",
-);
-
-static FIRST_UNSETTLED: Sql = Sql::with(
-    "SELECT d.sequence {unsettled} AND {matching} ORDER BY d.sequence LIMIT 1",
-    &[("unsettled", UNSETTLED), ("matching", MATCHING)],
-);
-
-/// Those that are ready at $7: at most $10, and none after $11 bytes of bodies. None waits longer than $12. $8 is true if
-/// files are fetched; feeds whose links were requested by $9 are not waited for any more.
-static READY: Sql = Sql::with(
-    "SELECT {columns},
-            (SELECT n.note FROM document e{by_identity}
-             {then_join} delivery n ON n.sequence = e.sequence AND n.destination_id = $1
-             WHERE e.document_id = d.document_id AND e.feed_id = d.feed_id AND n.note IS NOT NULL
-             ORDER BY n.sequence DESC LIMIT 1)
-     FROM (SELECT ready.*, sum(size) OVER (ORDER BY sequence) - size AS bytes_before FROM (
-               SELECT d.sequence, length(d.body) AS size, coalesce(h.link_tries, 0) AS link_tries,
-                      coalesce(w.requested_at <= $9, false) AS link_timed_out
-               {unsettled} AND {matching}
-                 AND (h.next_try_at IS NULL OR h.next_try_at <= $7 OR h.next_try_at > $12 OR coalesce(l.listed_at >= h.changed_at, false))
-                 AND (NOT $8 OR w.requested_at IS NULL OR w.requested_at <= $9
-                      OR coalesce(l.listed_at >= w.requested_at, false))
-               ORDER BY d.sequence LIMIT $10) AS ready) AS c
-     {of_chosen} WHERE c.bytes_before < $11",
-    &[
-        ("columns", COLUMNS),
-        ("unsettled", UNSETTLED),
-        ("matching", MATCHING),
-        ("of_chosen", OF_CHOSEN),
-    ],
-);
-
-/// The moment when the next of them is tried again.
-static NEXT_TRY_AT: Sql = Sql::with(
-    "SELECT min(h.next_try_at) {unsettled} AND {matching} AND h.next_try_at > $7",
-    &[("unsettled", UNSETTLED), ("matching", MATCHING)],
+/// Versions `d` whose delivery `h` is to be attempted in the order of a lane that begins at
+/// $3 and whose history is started from $4: those of its time, and those that were attempted.
+const IN_ORDER: Fragment = Fragment::Same(
+    "NOT d.superseded AND d.size IS NOT NULL AND CASE
+             WHEN h.sequence IS NOT NULL AND h.state <> 'held'
+                 THEN h.state = 'pending' AND h.next_try_at IS NULL AND h.number IS NULL
+             WHEN d.version_ms IS NULL THEN NOT d.first_pull OR coalesce($4 = '', false)
+             ELSE coalesce(d.version{bytewise} >= $3, false) OR coalesce(d.version{bytewise} >= $4, false) END",
 );
 
 /// The columns of a destination that leasing needs.
-struct Candidate {
+struct Leasable {
     id: i64,
-    position: i64,
-    failures: u32,
     paused: bool,
+    probing: bool,
     waits_until: Option<Timestamp>,
     leased_until: Option<Timestamp>,
+}
+
+/// A lane that is due.
+struct DueLane {
+    feed: i64,
+    position: i64,
+    begins_at: Option<String>,
+    history_from: Option<String>,
+    arrivals: i64,
+    failures: u32,
+}
+
+/// A version that a lane may deliver next.
+struct Candidate {
+    sequence: i64,
+    size: usize,
+    document_id: String,
+    failures: u32,
+    failing_since: Option<Timestamp>,
+}
+
+impl Candidate {
+    /// Returns true if it has failed for so long that its lane tries another document.
+    fn is_stuck(&self, now: Timestamp) -> bool {
+        let since = self.failing_since;
+        self.failures >= DEFERRED_AFTER_FAILURES
+            && since.is_some_and(|since| now.since(since) >= DEFERRED_AFTER_TIME)
+    }
+}
+
+/// A version that is due apart from the order of its lane.
+struct Apart {
+    sequence: i64,
+    size: Option<usize>,
+    is_current: bool,
+    lane_runs: bool,
 }
 
 async fn lease_deliveries<T: Tx>(
@@ -113,7 +162,7 @@ async fn lease_deliveries<T: Tx>(
 ) -> Result<DeliveryLeased> {
     // None also if another replica has locked it.
     static LOCK: Sql = Sql::with(
-        "SELECT id, position, failures, paused IS NOT NULL, waits_until, leased_until FROM destination
+        "SELECT id, paused IS NOT NULL, probing, waits_until, leased_until FROM destination
          WHERE name = $1{skip_leased}",
         &[(
             "skip_leased",
@@ -123,53 +172,395 @@ async fn lease_deliveries<T: Tx>(
     static LEASE: Sql = Sql::new(
         "UPDATE destination SET fence = fence + 1, leased_until = $2 WHERE id = $1 RETURNING fence",
     );
-    static SET_POSITION: Sql = Sql::new("UPDATE destination SET position = $2 WHERE id = $1");
     let now = tx.now_or(request.now);
-    let found: Option<Candidate> = tx.first(&LOCK, &[&request.destination]).await?;
+    let found: Option<Leasable> = tx.first(&LOCK, &[&request.destination]).await?;
     let Some(destination) = found.filter(|destination| !destination.paused) else {
         return Ok(DeliveryLeased::Nothing { until: None });
     };
-    let longest_wait = backoff::DELIVERY.longest_wait(backoff::LONGEST_RETRY_AFTER);
-    let wait = backoff::rest_within(destination.waits_until, longest_wait, now);
     let lease = backoff::rest_within(destination.leased_until, request.lease, now);
+    let wait = rest(destination.waits_until, now);
     if let Some(until) = wait.into_iter().chain(lease).max() {
         return Ok(DeliveryLeased::Nothing { until: Some(until) });
     }
-    let (id, position) = (destination.id, destination.position);
-    // The counter is read first: what it has counted is committed and visible below.
-    let last = documents::sequence(tx).await?.last;
-    let end = last.min(position.saturating_add(LEASE_WINDOW));
-    let filter = &request.filter;
-    let link_timeout = now.before(LINK_TIMEOUT);
-    let latest_try = backoff::latest_end(now, LINK_RETRY_DELAY);
-    let params = params! {
-        id, filter.queue, filter.accounts, filter.companies, position, end, now, request.files,
-        link_timeout, request.limit, request.limit_bytes, latest_try,
-    };
-    let first: Option<i64> = tx.first(&FIRST_UNSETTLED, &params[..6]).await?;
-    let settled_to = first.map_or(end, |first| first - 1);
-    if settled_to > position {
-        tx.run(&SET_POSITION, &[&id, &settled_to]).await?;
-    }
-    let mut deliveries: Vec<Delivery> = Vec::new();
-    if first.is_some() {
-        deliveries = tx.all(&READY, params).await?;
-        deliveries.sort_by_key(|delivery| delivery.sequence);
-    }
-    if deliveries.is_empty() {
-        let more_follow = first.is_none() && end < last;
-        if more_follow || start_automatically(tx, id, filter, request.deliver_history, now).await? {
+    let id = destination.id;
+    let more_lanes = add_lanes(tx, id, &request.lanes, now).await?;
+    let mut chosen = Choice::new(&request, destination.probing, &[], now);
+    chosen.choose(tx, id).await?;
+    if chosen.is_empty() {
+        if more_lanes || chosen.advanced {
             return Ok(DeliveryLeased::Advanced);
         }
-        let until = tx.one(&NEXT_TRY_AT, &params[..7]).await?;
+        let until = next_due(tx, id, now).await?;
         return Ok(DeliveryLeased::Nothing { until });
     }
+    let deliveries = chosen.load(tx, id).await?;
     let fence = tx.one(&LEASE, &[&id, &now.after(request.lease)]).await?;
     Ok(DeliveryLeased::Batch(DeliveryLease {
         destination_id: id,
         destination: request.destination,
         fence,
-        failures: destination.failures,
         deliveries,
     }))
+}
+
+async fn settle_and_continue<T: Tx>(
+    tx: &mut T,
+    lease: DeliveryLease,
+    attempts: Vec<Attempt>,
+    in_flight: Vec<i64>,
+    request: DeliveryLeaseRequest,
+) -> Result<Continued> {
+    static STATE: Sql = Sql::new(
+        "SELECT id, paused IS NOT NULL, probing, waits_until, leased_until FROM destination WHERE id = $1",
+    );
+    let id = lease.destination_id;
+    let now = tx.now_or(request.now);
+    own(tx, &lease).await?;
+    // The rows of feeds are locked before those of lanes.
+    let more_lanes = add_lanes(tx, id, &request.lanes, now).await?;
+    let keep = LeaseAction::Keep(request.lease);
+    record(tx, id, attempts, &keep, now).await?;
+    let destination: Leasable = tx.one(&STATE, &[&id]).await?;
+    let may_start = !destination.paused && rest(destination.waits_until, now).is_none();
+    if !may_start {
+        return Ok(Continued {
+            may_continue: !destination.paused,
+            more: false,
+            deliveries: Vec::new(),
+        });
+    }
+    let mut chosen = Choice::new(&request, destination.probing, &in_flight, now);
+    chosen.choose(tx, id).await?;
+    Ok(Continued {
+        may_continue: true,
+        more: more_lanes || chosen.advanced,
+        deliveries: chosen.load(tx, id).await?,
+    })
+}
+
+/// Returns until when a destination or a lane waits, unless the wait is over.
+fn rest(until: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    backoff::rest_within(until, longest_wait(), now)
+}
+
+fn longest_wait() -> Duration {
+    backoff::DELIVERY.longest_wait(backoff::LONGEST_RETRY_AFTER)
+}
+
+/// Returns the moment when the next lane or version is due.
+async fn next_due<T: Tx>(
+    tx: &mut T,
+    destination: i64,
+    now: Timestamp,
+) -> Result<Option<Timestamp>> {
+    static LANE: Sql = Sql::new(
+        "SELECT min(due_at) FROM lane WHERE destination_id = $1 AND due_at IS NOT NULL AND due_at > $2",
+    );
+    static VERSION: Sql = Sql::new(
+        "SELECT min(next_try_at) FROM delivery WHERE destination_id = $1 AND next_try_at IS NOT NULL AND next_try_at > $2",
+    );
+    let lane: Option<Timestamp> = tx.one(&LANE, &[&destination, &now]).await?;
+    let version: Option<Timestamp> = tx.one(&VERSION, &[&destination, &now]).await?;
+    Ok(lane.into_iter().chain(version).min())
+}
+
+/// The versions that a destination gets next.
+struct Choice<'r> {
+    now: Timestamp,
+    in_flight: &'r [i64],
+    /// The number of versions that are still wanted, and bytes of their bodies.
+    wanted: usize,
+    bytes: usize,
+    sequences: Vec<i64>,
+    chosen: HashSet<i64>,
+    /// True if a lane has read as much as it may at once and may have more to read, or if there
+    /// may be more lanes than had a turn.
+    advanced: bool,
+    /// True if a lane that was due has nothing left.
+    emptied: bool,
+}
+
+impl<'r> Choice<'r> {
+    fn new(
+        request: &DeliveryLeaseRequest,
+        probing: bool,
+        in_flight: &'r [i64],
+        now: Timestamp,
+    ) -> Self {
+        let wanted = match probing {
+            true => 1_usize.saturating_sub(in_flight.len()),
+            false => request.limit,
+        };
+        Self {
+            now,
+            in_flight,
+            wanted,
+            bytes: request.limit_bytes,
+            sequences: Vec::new(),
+            chosen: HashSet::new(),
+            advanced: false,
+            emptied: false,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sequences.is_empty()
+    }
+
+    /// Adds a version, unless there is no room for it or it is in flight; one fits always.
+    fn add(&mut self, sequence: i64, size: usize) {
+        if self.wanted == 0 || self.bytes == 0 || self.in_flight.contains(&sequence) {
+            return;
+        }
+        if self.chosen.insert(sequence) {
+            self.sequences.push(sequence);
+            self.wanted -= 1;
+            self.bytes = self.bytes.saturating_sub(size);
+        }
+    }
+
+    async fn choose<T: Tx>(&mut self, tx: &mut T, destination: i64) -> Result<()> {
+        static TURN: Sql =
+            Sql::new("UPDATE destination SET turn = turn + 1 WHERE id = $1 RETURNING turn");
+        if self.wanted == 0 {
+            return Ok(());
+        }
+        // The counter is read first: what it has counted is committed and visible below.
+        let last = documents::sequence(tx).await?.last;
+        self.add_apart(tx, destination).await?;
+        let turns = self.wanted.min(MAX_TURNS);
+        let turn: i64 = tx.one(&TURN, &[&destination]).await?;
+        let lanes = due_lanes(tx, destination, turns, turn, self.now).await?;
+        let each = self.wanted.div_ceil(lanes.len().max(1));
+        let mut held = 0;
+        for lane in &lanes {
+            if self.wanted == 0 || self.bytes == 0 {
+                break;
+            }
+            held += self
+                .take_turn(tx, destination, lane, each, turn, last)
+                .await?;
+        }
+        self.advanced |= self.emptied && lanes.len() == turns;
+        add_held(tx, destination, held).await
+    }
+
+    /// Adds versions that are due apart from the order of their lanes: half of all at most, so
+    /// that neither waits for the other.
+    async fn add_apart<T: Tx>(&mut self, tx: &mut T, destination: i64) -> Result<()> {
+        static DUE: Sql = Sql::new(
+            "SELECT h.sequence, length(d.body), NOT d.superseded AND d.erased_at IS NULL,
+                    l.feed_id IS NOT NULL AND l.paused IS NULL AND l.removed_at IS NULL
+             FROM delivery h {then_join} document d ON d.sequence = h.sequence
+             LEFT JOIN lane l ON l.destination_id = $1 AND l.feed_id = d.feed_id
+             WHERE h.destination_id = $1 AND h.next_try_at IS NOT NULL AND h.next_try_at <= $2
+             ORDER BY h.next_try_at LIMIT $3",
+        );
+        static SUPERSEDED: Sql = Sql::new(
+            "UPDATE delivery SET state = 'superseded', next_try_at = NULL
+             WHERE destination_id = $1 AND sequence IN ({elements}($2))",
+        );
+        // The lane is paused, or removed.
+        static LATER: Sql = Sql::new(
+            "UPDATE delivery SET next_try_at = $3 WHERE destination_id = $1 AND sequence IN ({elements}($2))",
+        );
+        let limit = self.wanted.div_ceil(2) + self.in_flight.len();
+        let due: Vec<Apart> = tx.all(&DUE, &[&destination, &self.now, &limit]).await?;
+        let (mut superseded, mut later) = (Vec::new(), Vec::new());
+        for one in due {
+            match one.size {
+                Some(size) if one.is_current && one.lane_runs => self.add(one.sequence, size),
+                Some(_) if one.is_current => later.push(one.sequence),
+                _ => superseded.push(one.sequence),
+            }
+        }
+        if !superseded.is_empty() {
+            tx.run(&SUPERSEDED, &[&destination, &superseded]).await?;
+        }
+        if !later.is_empty() {
+            let at = self.now.after(backoff::DELIVERY.longest);
+            tx.run(&LATER, &[&destination, &later, &at]).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds the next versions of a lane, at most `each`, and moves its position; returns the
+    /// number of versions that it passed as history.
+    async fn take_turn<T: Tx>(
+        &mut self,
+        tx: &mut T,
+        destination: i64,
+        lane: &DueLane,
+        each: usize,
+        turn: i64,
+        last: i64,
+    ) -> Result<i64> {
+        static CANDIDATES: Sql = Sql::with(
+            "SELECT d.sequence, d.size, d.document_id, coalesce(h.failures, 0), h.failing_since
+             FROM (SELECT sequence, document_id, version, version_ms, superseded, first_pull, length(body) AS size
+                   FROM document WHERE feed_id = $2 AND sequence > $5 AND sequence <= $6
+                   ORDER BY sequence LIMIT $7) AS d
+             LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = d.sequence
+             WHERE {in_order} ORDER BY d.sequence LIMIT $8",
+            &[("in_order", IN_ORDER)],
+        );
+        static WINDOW: Sql = Sql::new(
+            "SELECT count(*), max(sequence) FROM (
+                 SELECT sequence FROM document WHERE feed_id = $1 AND sequence > $2 AND sequence <= $3
+                 ORDER BY sequence LIMIT $4) AS w",
+        );
+        // A page that was stored meanwhile keeps the lane due.
+        static MOVE: Sql = Sql::new(
+            "UPDATE lane SET position = $3, turn = $4, held = held + $7,
+                 due_at = CASE WHEN $5 AND arrivals = $6 THEN NULL ELSE due_at END
+             WHERE destination_id = $1 AND feed_id = $2",
+        );
+        static HELD: Sql = Sql::new(
+            "SELECT count(*) FROM document d WHERE d.feed_id = $2 AND d.sequence > $3 AND d.sequence <= $4
+                 AND NOT d.superseded AND d.body IS NOT NULL
+                 AND NOT EXISTS (SELECT 1 FROM delivery h WHERE h.destination_id = $1 AND h.sequence = d.sequence
+                     AND h.state <> 'held')",
+        );
+        let (feed, position) = (lane.feed, lane.position);
+        let limit = each.max(BESIDE + 1) + self.in_flight.len();
+        let params = params! {
+            destination, feed, lane.begins_at, lane.history_from, position, last, SCAN_WINDOW, limit,
+        };
+        let found: Vec<Candidate> = tx.all(&CANDIDATES, params).await?;
+        let (mut end, mut is_idle) = (last, false);
+        if found.len() < limit {
+            let (count, newest): (i64, Option<i64>) = tx
+                .one(&WINDOW, &[&feed, &position, &last, &SCAN_WINDOW])
+                .await?;
+            if count == SCAN_WINDOW {
+                end = newest.unwrap_or(last);
+                self.advanced |= found.is_empty();
+            } else {
+                is_idle = found.is_empty();
+                self.emptied |= is_idle;
+            }
+        }
+        if let Some(first) = found.first() {
+            end = end.min(first.sequence - 1);
+        }
+        let end = end.max(position);
+        let held: i64 = match end > position {
+            true => {
+                tx.one(&HELD, &[&destination, &feed, &position, &end])
+                    .await?
+            }
+            false => 0,
+        };
+        let params = params! { destination, feed, end, turn, is_idle, lane.arrivals, held };
+        tx.run(&MOVE, params).await?;
+        self.add_candidates(lane, &found, each);
+        Ok(held)
+    }
+
+    /// Adds versions of a lane in order; of one that fails only the first, or now and then
+    /// another document beside one that keeps failing.
+    fn add_candidates(&mut self, lane: &DueLane, found: &[Candidate], each: usize) {
+        let Some(first) = found.first() else {
+            return;
+        };
+        if lane.failures == 0 {
+            for one in found.iter().take(each + self.in_flight.len()) {
+                self.add(one.sequence, one.size);
+            }
+            return;
+        }
+        let mut next = first;
+        if first.is_stuck(self.now) && lane.failures % 2 == 1 {
+            let others = found.iter().skip(1).take(BESIDE);
+            let others = others.filter(|one| one.document_id != first.document_id);
+            next = others.min_by_key(|one| one.failures).unwrap_or(first);
+        }
+        self.add(next.sequence, next.size);
+    }
+
+    /// Returns the chosen versions.
+    async fn load<T: Tx>(self, tx: &mut T, destination: i64) -> Result<Vec<Delivery>> {
+        static LOAD: Sql = Sql::with(
+            "SELECT {columns},
+                    (SELECT n.note FROM document e{by_identity}
+                     {then_join} delivery n ON n.sequence = e.sequence AND n.destination_id = $1
+                     WHERE e.document_id = d.document_id AND e.feed_id = d.feed_id AND n.note IS NOT NULL
+                     ORDER BY n.sequence DESC LIMIT 1)
+             FROM (SELECT o.sequence, coalesce(h.link_tries, 0) AS link_tries,
+                          coalesce(w.requested_at <= $3, false) AS link_timed_out
+                   FROM document o
+                   LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = o.sequence
+                   LEFT JOIN fresh_link_request w ON w.feed_id = o.feed_id
+                   WHERE o.sequence IN ({elements}($2))) AS c
+             {of_chosen}",
+            &[("columns", COLUMNS), ("of_chosen", OF_CHOSEN)],
+        );
+        if self.sequences.is_empty() {
+            return Ok(Vec::new());
+        }
+        let timeout = self.now.before(LINK_TIMEOUT);
+        let mut loaded: Vec<Delivery> = tx
+            .all(&LOAD, &[&destination, &self.sequences, &timeout])
+            .await?;
+        let places: HashMap<i64, usize> = self
+            .sequences
+            .iter()
+            .enumerate()
+            .map(|(place, sequence)| (*sequence, place))
+            .collect();
+        loaded.sort_by_key(|delivery| places.get(&delivery.sequence).copied());
+        Ok(loaded)
+    }
+}
+
+/// Adds to the number of versions that a destination holds as history.
+pub(super) async fn add_held<T: Tx>(tx: &mut T, destination: i64, held: i64) -> Result<()> {
+    static SQL: Sql = Sql::new("UPDATE destination SET held = held + $2 WHERE id = $1");
+    match held {
+        0 => Ok(()),
+        _ => tx.run(&SQL, &[&destination, &held]).await,
+    }
+}
+
+/// Returns the lanes that take the next turns, in their order.
+///
+/// Neither many new lanes nor many old ones keep the others waiting: they alternate.
+async fn due_lanes<T: Tx>(
+    tx: &mut T,
+    destination: i64,
+    turns: usize,
+    turn: i64,
+    now: Timestamp,
+) -> Result<Vec<DueLane>> {
+    const LANES: Fragment = Fragment::Same(
+        "SELECT feed_id, position, begins_at, history_from, arrivals, failures FROM lane{by_turn}
+         WHERE destination_id = $1 AND due_at IS NOT NULL AND (due_at <= $2 OR due_at > $3)",
+    );
+    const BY_TURN: Fragment = Fragment::Differs(" INDEXED BY lane_turn", "");
+    static NEWEST: Sql = Sql::with(
+        "{lanes} AND turn = 0 ORDER BY due_at DESC LIMIT $4",
+        &[("lanes", LANES), ("by_turn", BY_TURN)],
+    );
+    static OLDEST: Sql = Sql::with(
+        "{lanes} AND turn = 0 ORDER BY due_at LIMIT $4",
+        &[("lanes", LANES), ("by_turn", BY_TURN)],
+    );
+    static OTHERS: Sql = Sql::with(
+        "{lanes} AND turn > 0 ORDER BY turn, due_at LIMIT $4",
+        &[("lanes", LANES), ("by_turn", BY_TURN)],
+    );
+    let latest = backoff::latest_end(now, longest_wait());
+    let mut sources = Vec::new();
+    for sql in [&NEWEST, &OTHERS, &OLDEST] {
+        let found: Vec<DueLane> = tx.all(sql, &[&destination, &now, &latest, &turns]).await?;
+        sources.push(found.into_iter());
+    }
+    let first = usize::try_from(turn.rem_euclid(3)).unwrap_or(0);
+    let (mut lanes, mut seen) = (Vec::new(), HashSet::new());
+    for place in 0..turns * 3 {
+        let lane = sources[(first + place) % 3].next();
+        lanes.extend(lane.filter(|lane| seen.insert(lane.feed)));
+    }
+    lanes.truncate(turns);
+    Ok(lanes)
 }

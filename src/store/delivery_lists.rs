@@ -1,12 +1,15 @@
 //! Lists of destinations and of their deliveries.
 
 use super::deliveries::{
-    AttemptRow, DeliveryFilter, DeliveryRow, DeliveryState, DestinationRow, LEASE_WINDOW, ListEntry,
+    AttemptRow, DeliveryFilter, DeliveryRow, DeliveryState, DestinationRow, ListEntry,
 };
 use super::delivery_leases::{COLUMNS, OF_CHOSEN};
 use super::engine::{Column, Columns, Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use crate::domain::DestinationName;
+
+/// Maximum number of waiting versions that are counted.
+const MAX_WAITING: i64 = 10_000;
 
 operations! {
     /// Lists all destinations that were ever registered.
@@ -22,33 +25,74 @@ operations! {
 }
 
 rows! {
-    DestinationRow {
-        name, position, behind, waiting_since, delivered, rejected, rejected_now, paused,
-        waits_until, failing_since, failures, last_error, stuck_at, last_success_at,
-    }
     AttemptRow { began_at, ended_at, result, detail, times }
     ListEntry { number, state, delivery }
 }
 
 async fn destinations<T: Tx>(tx: &mut T) -> Result<Vec<DestinationRow>> {
-    // SQLite would otherwise begin with the feeds, and sort.
     static SQL: Sql = Sql::new(
-        "SELECT s.name, s.position, {greatest}(q.last - s.position, 0),
-                (SELECT d.stored_at FROM document d
-                 {then_join} destination_feed b ON b.destination_id = s.id AND b.feed_id = d.feed_id
-                 WHERE d.sequence > s.position AND d.sequence <= s.position + $1 AND NOT d.superseded
-                   AND (b.everything OR (d.sequence > b.after_sequence
-                            AND (NOT d.first_pull OR coalesce(d.version_ms >= b.started_at, false)))
-                        OR coalesce(coalesce(d.version_ms, d.stored_at) >= b.since_ms, false))
-                   AND NOT EXISTS (SELECT 1 FROM delivery h WHERE h.destination_id = s.id AND h.sequence = d.sequence
-                       AND h.state <> 'pending')
-                 ORDER BY d.sequence LIMIT 1),
+        "SELECT s.id, s.name, s.held,
+                (SELECT count(*) FROM delivery h WHERE h.destination_id = s.id AND h.state = 'deferred' AND h.state <> 'delivered'),
+                (SELECT count(*) FROM delivery h WHERE h.destination_id = s.id AND h.state = 'waiting_file' AND h.state <> 'delivered'),
+                (SELECT count(*) FROM lane l WHERE l.destination_id = s.id AND (l.failures > 0 OR l.paused IS NOT NULL)
+                     AND l.paused IS NULL),
+                (SELECT count(*) FROM lane l WHERE l.destination_id = s.id AND (l.failures > 0 OR l.paused IS NOT NULL)
+                     AND l.paused IS NOT NULL),
+                (SELECT count(*) FROM lane l WHERE l.destination_id = s.id AND l.begins_at IS NULL AND l.removed_at IS NULL
+                     AND l.history_from IS NULL),
+                (SELECT count(*) FROM lane l WHERE l.destination_id = s.id AND l.history_from IS NOT NULL),
                 s.delivered, s.rejected,
-                (SELECT count(*) FROM delivery h WHERE h.destination_id = s.id AND h.state = 'rejected'),
+                (SELECT count(*) FROM delivery h {then_join} document d ON d.sequence = h.sequence
+                 WHERE h.destination_id = s.id AND h.state = 'rejected' AND h.state <> 'delivered' AND NOT d.superseded),
                 s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at
-         FROM destination s, sequence q ORDER BY s.name{bytewise}",
+         FROM destination s ORDER BY s.name{bytewise}",
     );
-    tx.all(&SQL, &[&LEASE_WINDOW]).await
+    // Those that a lane is to deliver are the next after its position, for the most part.
+    static WAITING: Sql = Sql::new(
+        "SELECT count(*), min(w.stored_at) FROM (
+             SELECT d.sequence, d.stored_at, d.superseded, d.version, d.version_ms, d.first_pull, d.body IS NULL AS bare,
+                    l.begins_at, l.history_from
+             FROM lane l {then_join} document d ON d.feed_id = l.feed_id AND d.sequence > l.position
+             WHERE l.destination_id = $1 AND l.due_at IS NOT NULL LIMIT $2) AS w
+         LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = w.sequence
+         WHERE NOT w.superseded AND NOT w.bare AND CASE
+             WHEN h.sequence IS NOT NULL AND h.state <> 'held' THEN h.state = 'pending' AND h.number IS NULL AND h.next_try_at IS NULL
+             WHEN w.version_ms IS NULL THEN NOT w.first_pull OR coalesce(w.history_from = '', false)
+             ELSE coalesce(w.version{bytewise} >= w.begins_at, false) OR coalesce(w.version{bytewise} >= w.history_from, false) END",
+    );
+    let mut rows: Vec<(i64, DestinationRow)> = tx.all(&SQL, &[]).await?;
+    for (id, row) in &mut rows {
+        (row.waiting, row.waiting_since) = tx.one(&WAITING, &[id, &MAX_WAITING]).await?;
+    }
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+impl Column for DestinationRow {
+    /// Reads a destination without the versions that wait.
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
+        Ok(Self {
+            waiting: 0,
+            waiting_since: None,
+            name: columns.get()?,
+            held: columns.get()?,
+            deferred: columns.get()?,
+            waiting_file: columns.get()?,
+            failing_lanes: columns.get()?,
+            paused_lanes: columns.get()?,
+            unknown_lanes: columns.get()?,
+            started_lanes: columns.get()?,
+            delivered: columns.get()?,
+            rejected: columns.get()?,
+            rejected_now: columns.get()?,
+            paused: columns.get()?,
+            waits_until: columns.get()?,
+            failing_since: columns.get()?,
+            failures: columns.get()?,
+            last_error: columns.get()?,
+            stuck_at: columns.get()?,
+            last_success_at: columns.get()?,
+        })
+    }
 }
 
 impl Column for DeliveryRow {
@@ -57,7 +101,11 @@ impl Column for DeliveryRow {
         Ok(Self {
             destination: columns.get()?,
             sequence: columns.get()?,
+            feed: columns.get()?,
+            document_id: columns.get()?,
             state: columns.get()?,
+            number: columns.get()?,
+            next_try_at: columns.get()?,
             began_at: columns.get()?,
             changed_at: columns.get()?,
             detail: columns.get()?,
@@ -67,39 +115,59 @@ impl Column for DeliveryRow {
 }
 
 async fn deliveries<T: Tx>(tx: &mut T, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>> {
-    /// Selects destinations' ids and deliveries, after the sequence number $1 and by the name
-    /// of the destination $2.
+    /// Selects deliveries `h` with their destinations, documents and feeds. A version that a newer
+    /// one has replaced before it was delivered is superseded.
     const DELIVERIES: Fragment = Fragment::Same(
-        "SELECT s.id, s.name, h.sequence, h.state, h.began_at, h.changed_at, coalesce(h.detail, h.note)
-         FROM delivery h JOIN destination s ON s.id = h.destination_id
-         WHERE h.sequence > $1 AND ($2 IS NULL OR s.name = $2)",
+        "SELECT s.id, s.name, h.sequence, a.name, f.queue, f.company, d.document_id,
+                CASE WHEN d.superseded AND h.state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected')
+                     THEN 'superseded' ELSE h.state END,
+                h.number, h.next_try_at, h.began_at, h.changed_at, coalesce(h.detail, h.note)
+         FROM delivery h {then_join} destination s ON s.id = h.destination_id
+         {then_join} document d ON d.sequence = h.sequence
+         {then_join} feed f ON f.id = d.feed_id {then_join} account a ON a.id = f.account_id",
     );
-    /// The order of deliveries, and their number $3.
-    const ORDER: Fragment = Fragment::Same("ORDER BY h.sequence, s.name{bytewise} LIMIT $3");
-    // Each kind of query has an index of its own, which a bound state could not use.
+    static DESTINATIONS: Sql = Sql::new(
+        "SELECT id FROM destination WHERE $1 IS NULL OR name = $1 ORDER BY name{bytewise}",
+    );
     static OF_VERSION: Sql = Sql::with(
-        "{deliveries} AND ($4 IS NULL OR h.state = $4) AND h.sequence = $5 {order}",
-        &[("deliveries", DELIVERIES), ("order", ORDER)],
+        "{deliveries} WHERE h.destination_id = $1 AND h.sequence = $2 AND ($3 IS NULL OR h.state = $3)",
+        &[("deliveries", DELIVERIES)],
     );
-    static REJECTED: Sql = Sql::with(
-        "{deliveries} AND h.state = 'rejected' {order}",
-        &[("deliveries", DELIVERIES), ("order", ORDER)],
+    // Those that a newer version has replaced are no longer in their own state.
+    static IN_STATE: Sql = Sql::with(
+        "{deliveries} WHERE h.destination_id = $1 AND h.state = $4 AND h.state <> 'delivered' AND h.sequence > $2
+             AND (h.state NOT IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected') OR NOT d.superseded)
+             AND ($5 IS NULL OR f.company = $5)
+         ORDER BY h.sequence LIMIT $3",
+        &[("deliveries", DELIVERIES)],
     );
     static OF_ALL: Sql = Sql::with(
-        "{deliveries} AND ($4 IS NULL OR h.state = $4) {order}",
-        &[("deliveries", DELIVERIES), ("order", ORDER)],
+        "{deliveries} WHERE h.destination_id = $1 AND h.sequence > $2 AND ($4 IS NULL OR h.state = $4)
+             AND ($5 IS NULL OR f.company = $5)
+         ORDER BY h.sequence LIMIT $3",
+        &[("deliveries", DELIVERIES)],
     );
     static ATTEMPTS: Sql = Sql::new(
         "SELECT began_at, ended_at, result, detail, times FROM delivery_attempt
          WHERE destination_id = $1 AND sequence = $2 ORDER BY number",
     );
-    let (state, sequence) = (filter.state, filter.sequence);
-    let params = params! { filter.after, filter.destination, filter.limit, state, sequence };
-    let found: Vec<(i64, DeliveryRow)> = match (sequence, state) {
-        (Some(_), _) => tx.all(&OF_VERSION, params).await?,
-        (None, Some(DeliveryState::Rejected)) => tx.all(&REJECTED, &params[..3]).await?,
-        (None, _) => tx.all(&OF_ALL, &params[..4]).await?,
-    };
+    let (state, after, limit) = (filter.state, filter.after, filter.limit);
+    let mut found: Vec<(i64, DeliveryRow)> = Vec::new();
+    let destinations: Vec<i64> = tx.all(&DESTINATIONS, &[&filter.destination]).await?;
+    for id in destinations {
+        let params = params! { id, after, limit, state, filter.company };
+        let rows: Vec<(i64, DeliveryRow)> = match (filter.sequence, state) {
+            (Some(sequence), _) => tx.all(&OF_VERSION, &[&id, &sequence, &state]).await?,
+            (None, Some(one)) if one != DeliveryState::Delivered => {
+                tx.all(&IN_STATE, params).await?
+            }
+            (None, _) => tx.all(&OF_ALL, params).await?,
+        };
+        found.extend(rows);
+    }
+    // Those of one version stay in the order of their destinations.
+    found.sort_by_key(|(_, row)| row.sequence);
+    found.truncate(limit);
     let mut deliveries = Vec::with_capacity(found.len());
     for (destination, mut delivery) in found {
         delivery.attempts = tx

@@ -1,11 +1,14 @@
-//! Destinations: registering and changing them, and starting their feeds.
+//! Destinations: registering and changing them, and starting the history of their lanes.
 
 use serde::Serialize;
 
+use super::attempts::LanePauseReason;
 use super::columns::{named, named_columns};
-use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
+use super::deliveries::DeliveryState;
+use super::delivery_leases::add_held;
+use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
-use crate::domain::{Account, Company, DestinationName, Feed, Queue, Timestamp};
+use crate::domain::{Account, Company, DestinationName, Feed, Moment, Queue, Timestamp};
 
 /// Selects the documents that a destination receives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -30,15 +33,47 @@ impl DestinationFilter {
     }
 }
 
-/// The point from which a person starts the feeds of a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The point from which a person starts the history of lanes.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartFrom {
-    /// Everything that is stored, and all later versions.
+    /// Everything that is stored.
     All,
-    /// Versions stored from now on.
-    Now,
-    /// Versions from this moment on, by the vendor's time, and all later versions.
-    Since(Timestamp),
+    /// Versions from this moment on, by the vendor's time. If a lane begins before it, it begins
+    /// there from now on.
+    Since(Moment),
+}
+
+impl StartFrom {
+    /// Returns the text that orders like versions, empty for the beginning.
+    fn as_str(&self) -> &str {
+        match self {
+            Self::All => "",
+            Self::Since(moment) => moment.as_str(),
+        }
+    }
+}
+
+/// The lanes of a destination that a person changes: all, unless account or company are set.
+#[derive(Clone, Debug, Default)]
+pub struct LaneSelection {
+    /// Only this account's.
+    pub account: Option<Account>,
+    /// Only this company's.
+    pub company: Option<Company>,
+}
+
+/// The deliveries of a destination that a person changes.
+#[derive(Clone, Debug)]
+pub enum DeliverySelection {
+    /// The one with this sequence number.
+    One(i64),
+    /// All in one state.
+    InState {
+        /// The state.
+        state: DeliveryState,
+        /// Only this company's.
+        company: Option<Company>,
+    },
 }
 
 /// A person's change of a destination.
@@ -46,30 +81,25 @@ pub enum StartFrom {
 pub enum DestinationChange {
     /// Stops deliveries until [`DestinationChange::Resume`].
     Pause,
-    /// Resumes deliveries at once, paused or waiting.
+    /// Resumes deliveries at once, paused or waiting, and those of paused lanes.
     Resume,
-    /// Starts feeds. Feeds that were started later than this are moved to the earlier
-    /// start; settled versions are not delivered again.
+    /// Starts the history of lanes, or moves their start to an earlier point; finished versions
+    /// are not delivered again.
     Start {
-        /// The documents that the destination receives.
-        filter: DestinationFilter,
-        /// Only this account's feeds.
-        account: Option<Account>,
-        /// Only this company's feed.
-        company: Option<Company>,
+        /// The lanes.
+        lanes: LaneSelection,
         /// The starting point.
         from: StartFrom,
     },
-    /// Delivers rejected versions again, unless a newer version exists.
-    Retry {
-        /// Only this version, whatever its state; all rejected ones if none.
-        sequence: Option<i64>,
+    /// Holds the history of lanes again that is not delivered yet.
+    Stop {
+        /// The lanes.
+        lanes: LaneSelection,
     },
-    /// Skips a version that is not settled.
-    Skip {
-        /// The version's sequence number.
-        sequence: i64,
-    },
+    /// Delivers versions again, unless a newer version exists.
+    Retry(DeliverySelection),
+    /// Skips versions that are not finished.
+    Skip(DeliverySelection),
 }
 
 named! {
@@ -79,21 +109,50 @@ named! {
         ByHand = "by_hand",
         /// It answered that it accepts nothing any more.
         Closed = "closed",
+        /// It gave the same rejection again and again, for several companies.
+        Rejections = "rejections",
     }
 }
 
 named_columns! { DestinationPauseReason: "pause reason", name => Self::parse(&name); }
 
-/// A feed that is held at a destination until a person starts it.
+/// One feed at one destination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct HeldFeed {
+pub struct LaneRow {
     /// The feed.
     #[serde(flatten)]
     pub feed: Feed,
-    /// Versions that are held.
+    /// Versions before this moment, in the vendor's time, are history; null until an answer of
+    /// the account has shown the vendor's clock.
+    pub begins_at: Option<String>,
+    /// History is delivered from this moment on: empty is from the beginning, null not at all.
+    pub history_from: Option<String>,
+    /// Versions that are held as history.
+    pub held: u64,
+    /// When it is looked at next; null if nothing waits.
+    pub due_at: Option<Timestamp>,
+    /// Failures since its last success.
+    pub failures: u32,
+    /// When the first of them was.
+    pub failing_since: Option<Timestamp>,
+    /// The last failure.
+    pub last_error: Option<String>,
+    /// The reason why it is paused.
+    pub paused: Option<LanePauseReason>,
+}
+
+/// What a start would deliver of one feed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct StartPreview {
+    /// The feed.
+    #[serde(flatten)]
+    pub feed: Feed,
+    /// Documents that would be delivered.
     pub documents: u64,
-    /// True if its first pull is complete.
-    pub complete: bool,
+    /// Their oldest version.
+    pub oldest: Option<String>,
+    /// Their newest version.
+    pub newest: Option<String>,
 }
 
 /// Feeds `f` of accounts `a` that match a filter: of the queue $2, the accounts $3 and the
@@ -103,23 +162,17 @@ pub(super) const MATCHING: Fragment = Fragment::Same(
          AND ({length}($4) = 0 OR f.queue = 'digitized' OR f.company IN ({elements}($4)))",
 );
 
-/// Feeds that were not started at the destination $1.
-const HELD: Fragment = Fragment::Same(
-    "NOT EXISTS (SELECT 1 FROM destination_feed s WHERE s.destination_id = $1 AND s.feed_id = f.id)",
-);
-
 operations! {
     /// Adds destinations that are not known yet, and stores their filters.
     ///
-    /// Versions that are stored already are history to a new destination. If the filter of
-    /// a known one changes, feeds that no longer match have to be started again should they
-    /// return, and versions stored so far of newly matching feeds are history.
+    /// If the filter of a known one changes, lanes that no longer match are removed; should they
+    /// return, they begin anew, as do newly matching ones.
     pub write register_destinations(
         destinations: Vec<(DestinationName, DestinationFilter)>,
         now: Timestamp,
     ) -> ();
 
-    /// Changes a destination and returns the number of affected feeds or versions; `None`
+    /// Changes a destination and returns the number of affected lanes or versions; `None`
     /// if the destination does not exist.
     pub write change_destination(
         destination: DestinationName,
@@ -127,11 +180,21 @@ operations! {
         now: Timestamp,
     ) -> Option<usize>, then wake_deliveries;
 
-    /// Lists feeds that match `filter` and are held at `destination` until they are started.
-    pub read held_feeds(destination: DestinationName, filter: DestinationFilter) -> Vec<HeldFeed>;
+    /// Lists at most `limit` lanes of a destination, in the order of their feeds' rows, after the
+    /// feed's row `after`; each with that row.
+    pub read lanes(destination: DestinationName, after: i64, limit: usize) -> Vec<(i64, LaneRow)>;
+
+    /// Returns what a start would deliver, feed by feed. Reads the history of all selected lanes.
+    pub read preview_start(destination: DestinationName, lanes: LaneSelection, from: StartFrom)
+        -> Vec<StartPreview>;
 }
 
-rows! { HeldFeed { feed, documents, complete } }
+rows! {
+    LaneRow {
+        feed, begins_at, history_from, held, due_at, failures, failing_since, last_error, paused,
+    }
+    StartPreview { feed, documents, oldest, newest }
+}
 
 async fn register_destinations<T: Tx>(
     tx: &mut T,
@@ -139,16 +202,18 @@ async fn register_destinations<T: Tx>(
     now: Timestamp,
 ) -> Result<()> {
     static ADD: Sql = Sql::new(
-        "INSERT INTO destination (name, created_at, filter, since_sequence, position)
-         SELECT $1, $2, $3, last, last FROM sequence WHERE true ON CONFLICT (name) DO NOTHING",
+        "INSERT INTO destination (name, known_at, filter) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING",
     );
+    // All feeds are looked at once more, since its settings may say otherwise now.
+    static LOOK_AGAIN: Sql =
+        Sql::new("UPDATE destination SET lanes_to = 0 WHERE name = $1 AND lanes_to > 0");
     static CHANGE: Sql = Sql::new(
-        "UPDATE destination SET filter = $2, since_sequence = (SELECT last FROM sequence)
+        "UPDATE destination SET filter = $2, known_at = $3, lanes_to = 0
          WHERE name = $1 AND filter <> $2 RETURNING id",
     );
-    // The starts of feeds that no longer match.
-    static REMOVE_STARTS: Sql = Sql::with(
-        "DELETE FROM destination_feed WHERE destination_id = $1 AND feed_id NOT IN (
+    static REMOVE: Sql = Sql::with(
+        "UPDATE lane SET removed_at = $5, due_at = NULL, history_from = NULL
+         WHERE destination_id = $1 AND removed_at IS NULL AND feed_id NOT IN (
              SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id WHERE {matching})",
         &[("matching", MATCHING)],
     );
@@ -158,9 +223,11 @@ async fn register_destinations<T: Tx>(
     for (name, filter) in &destinations {
         let text = serde_json::json!(filter).to_string();
         tx.run(&ADD, &[name, &now, &text]).await?;
-        let changed: Option<i64> = tx.first(&CHANGE, &[name, &text]).await?;
+        tx.run(&LOOK_AGAIN, &[name]).await?;
+        let changed: Option<i64> = tx.first(&CHANGE, &[name, &text, &now]).await?;
         if let Some(id) = changed {
-            tx.run(&REMOVE_STARTS, &of_filter(&id, filter)).await?;
+            let params = [&of_filter(&id, filter)[..], &[&now as &dyn Param]].concat();
+            tx.run(&REMOVE, &params).await?;
         }
     }
     Ok(())
@@ -179,10 +246,6 @@ async fn change_destination<T: Tx>(
 ) -> Result<Option<usize>> {
     static PAUSE: Sql =
         Sql::new("UPDATE destination SET paused = $2 WHERE id = $1 AND paused IS DISTINCT FROM $2");
-    static RESUME: Sql = Sql::new(
-        "UPDATE destination SET paused = NULL, waits_until = NULL
-         WHERE id = $1 AND (paused IS NOT NULL OR waits_until IS NOT NULL)",
-    );
     let now = tx.now_or(now);
     let Some(id) = lock(tx, &destination).await? else {
         return Ok(None);
@@ -192,19 +255,11 @@ async fn change_destination<T: Tx>(
             tx.execute(&PAUSE, &[&id, &DestinationPauseReason::ByHand])
                 .await?
         }
-        DestinationChange::Resume => tx.execute(&RESUME, &[&id]).await?,
-        DestinationChange::Start {
-            filter,
-            account,
-            company,
-            from,
-        } => {
-            let feeds = matching_feeds(tx, &filter, &account, &company).await?;
-            start(tx, id, &feeds, from, now).await?;
-            feeds.len()
-        }
-        DestinationChange::Retry { sequence } => retry(tx, id, sequence, now).await?,
-        DestinationChange::Skip { sequence } => skip(tx, id, sequence, now).await?,
+        DestinationChange::Resume => resume(tx, id, now).await?,
+        DestinationChange::Start { lanes, from } => start(tx, id, &lanes, &from, now).await?,
+        DestinationChange::Stop { lanes } => stop(tx, id, &lanes).await?,
+        DestinationChange::Retry(selection) => retry(tx, id, &selection, now).await?,
+        DestinationChange::Skip(selection) => skip(tx, id, &selection, now).await?,
     };
     Ok(Some(changed))
 }
@@ -218,157 +273,204 @@ pub(super) async fn lock<T: Tx>(tx: &mut T, destination: &DestinationName) -> Re
     tx.first(&SQL, &[destination]).await
 }
 
-async fn matching_feeds<T: Tx>(
-    tx: &mut T,
-    filter: &DestinationFilter,
-    account: &Option<Account>,
-    company: &Option<Company>,
-) -> Result<Vec<i64>> {
-    static SQL: Sql = Sql::with(
-        "SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
-         WHERE {matching} AND ($1 IS NULL OR a.name = $1) AND ($5 IS NULL OR f.company = $5)",
-        &[("matching", MATCHING)],
+/// Resumes a destination and its paused lanes, and retries failing ones now.
+async fn resume<T: Tx>(tx: &mut T, destination: i64, now: Timestamp) -> Result<usize> {
+    static DESTINATION: Sql = Sql::new(
+        "UPDATE destination SET paused = NULL, waits_until = NULL
+         WHERE id = $1 AND (paused IS NOT NULL OR waits_until IS NOT NULL)",
     );
-    let params = [&of_filter(account, filter)[..], &[company as &dyn Param]].concat();
-    tx.all(&SQL, &params).await
+    static LANES: Sql = Sql::new(
+        "UPDATE lane SET paused = NULL, due_at = $2, equal_rejections = 0, last_rejection = NULL
+         WHERE destination_id = $1 AND (failures > 0 OR paused IS NOT NULL) AND removed_at IS NULL",
+    );
+    let resumed = tx.execute(&DESTINATION, &[&destination]).await?;
+    let lanes = tx.execute(&LANES, &[&destination, &now]).await?;
+    Ok(usize::from(resumed + lanes > 0))
 }
 
-/// Starts feeds without history: their first pull brought nothing, and nothing was stored
-/// when the destination was registered. Starts all feeds if `history` is true. Returns true
-/// if there was any.
-pub(super) async fn start_automatically<T: Tx>(
-    tx: &mut T,
-    destination: i64,
-    filter: &DestinationFilter,
-    history: bool,
-    now: Timestamp,
-) -> Result<bool> {
-    static SQL: Sql = Sql::with(
-        "SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
-         WHERE {matching} AND {held}
-           AND ($5 OR (f.first_complete_at IS NOT NULL AND NOT EXISTS (
-               SELECT 1 FROM document d WHERE d.feed_id = f.id
-                 AND (d.first_pull OR d.sequence <= (SELECT since_sequence FROM destination WHERE id = $1)))))",
-        &[("matching", MATCHING), ("held", HELD)],
-    );
-    let params = [
-        &of_filter(&destination, filter)[..],
-        &[&history as &dyn Param],
-    ]
-    .concat();
-    let feeds: Vec<i64> = tx.all(&SQL, &params).await?;
-    start(tx, destination, &feeds, StartFrom::All, now).await?;
-    Ok(!feeds.is_empty())
-}
+/// Lanes `l` of the destination $1 that a person selects: of the account $2, of the company $3.
+const SELECTED: Fragment = Fragment::Same(
+    "l.destination_id = $1 AND l.removed_at IS NULL AND EXISTS (
+         SELECT 1 FROM feed o {then_join} account p ON p.id = o.account_id
+         WHERE o.id = l.feed_id AND ($2 IS NULL OR p.name = $2) AND ($3 IS NULL OR o.company = $3))",
+);
 
-/// Starts feeds, or moves their start to an earlier point; settled versions stay settled.
-#[expect(
-    clippy::ptr_arg,
-    reason = "only a type with a size is a value of a statement"
-)]
+/// Starts the history of lanes, or lets lanes begin later; they are read from their beginning.
 async fn start<T: Tx>(
     tx: &mut T,
     destination: i64,
-    feeds: &Vec<i64>,
-    from: StartFrom,
+    lanes: &LaneSelection,
+    from: &StartFrom,
     now: Timestamp,
-) -> Result<()> {
-    static START: Sql = Sql::new(
-        "INSERT INTO destination_feed AS s (destination_id, feed_id, started_at, everything, after_sequence, since_ms)
-         SELECT $1, f.id, $3, $4, q.last, $5 FROM sequence q, feed f WHERE f.id IN ({elements}($2))
-         ON CONFLICT (destination_id, feed_id) DO UPDATE SET everything = s.everything OR excluded.everything,
-             since_ms = {least}(coalesce(s.since_ms, excluded.since_ms), coalesce(excluded.since_ms, s.since_ms))",
+) -> Result<usize> {
+    static HELD: Sql = Sql::with(
+        "SELECT coalesce(CAST(sum(l.held) AS {integer}), 0) FROM lane l WHERE {selected}",
+        &[
+            ("selected", SELECTED),
+            ("integer", Fragment::Differs("INTEGER", "BIGINT")),
+        ],
     );
-    // Versions that the position has passed are read again.
-    static MOVE_BACK: Sql = Sql::new(
-        "UPDATE destination SET position = {least}(position, coalesce((
-             SELECT min(first.sequence) - 1 FROM (
-                 SELECT (SELECT d.sequence FROM document d WHERE d.feed_id = f.id ORDER BY d.sequence LIMIT 1) AS sequence
-                 FROM feed f WHERE f.id IN ({elements}($2))) AS first), position))
-         WHERE id = $1",
+    static START: Sql = Sql::with(
+        "UPDATE lane AS l SET
+             history_from = CASE WHEN l.begins_at{bytewise} < $4 THEN NULL
+                                 WHEN l.history_from{bytewise} < $4 THEN l.history_from ELSE $4 END,
+             begins_at = CASE WHEN l.begins_at{bytewise} < $4 THEN $4 ELSE l.begins_at END,
+             position = 0, held = 0, turn = 0, arrivals = l.arrivals + 1,
+             due_at = CASE WHEN l.paused IS NULL THEN $5 END
+         WHERE {selected}",
+        &[("selected", SELECTED)],
     );
-    if feeds.is_empty() {
-        return Ok(());
-    }
-    let since = match from {
-        StartFrom::Since(moment) => Some(moment),
-        StartFrom::All | StartFrom::Now => None,
-    };
-    let everything = from == StartFrom::All;
-    tx.run(&START, &[&destination, feeds, &now, &everything, &since])
-        .await?;
-    match from {
-        StartFrom::Now => Ok(()),
-        _ => tx.run(&MOVE_BACK, &[&destination, feeds]).await,
-    }
+    let (account, company, from) = (&lanes.account, &lanes.company, from.as_str());
+    let params = params! { destination, account, company, from, now };
+    let held: i64 = tx.one(&HELD, &params[..3]).await?;
+    let started = tx.execute(&START, params).await?;
+    add_held(tx, destination, -held).await?;
+    Ok(started)
 }
 
-/// Makes versions pending again, unless a newer one exists, and moves the position back.
+/// Holds what is not delivered yet of the history of lanes.
+async fn stop<T: Tx>(tx: &mut T, destination: i64, lanes: &LaneSelection) -> Result<usize> {
+    // Versions that were attempted are history again as well.
+    static HOLD: Sql = Sql::with(
+        "UPDATE delivery SET state = 'held', next_try_at = NULL
+         WHERE destination_id = $1 AND state IN ('pending', 'deferred', 'waiting_file') AND state <> 'delivered'
+           AND number IS NULL AND sequence IN (
+               SELECT d.sequence FROM delivery h {then_join} document d ON d.sequence = h.sequence
+               {then_join} lane l ON l.destination_id = $1 AND l.feed_id = d.feed_id
+               WHERE h.destination_id = $1 AND h.state IN ('pending', 'deferred', 'waiting_file') AND h.state <> 'delivered'
+                 AND {selected} AND l.history_from IS NOT NULL
+                 AND CASE WHEN d.version_ms IS NULL THEN d.first_pull
+                     ELSE l.begins_at IS NULL OR d.version{bytewise} < l.begins_at END)",
+        &[("selected", SELECTED)],
+    );
+    static STOP: Sql = Sql::with(
+        "UPDATE lane AS l SET history_from = NULL, failures = 0, failing_since = NULL, last_error = NULL,
+             position = CASE WHEN l.begins_at IS NULL THEN 0 ELSE l.position END,
+             due_at = CASE WHEN l.begins_at IS NULL THEN NULL ELSE l.due_at END
+         WHERE {selected} AND l.history_from IS NOT NULL",
+        &[("selected", SELECTED)],
+    );
+    let params = params! { destination, lanes.account, lanes.company };
+    tx.run(&HOLD, params).await?;
+    tx.execute(&STOP, params).await
+}
+
+/// Makes versions pending again, due now, unless a newer one exists.
 async fn retry<T: Tx>(
     tx: &mut T,
     destination: i64,
-    sequence: Option<i64>,
+    selection: &DeliverySelection,
     now: Timestamp,
 ) -> Result<usize> {
     const RETRY: Fragment = Fragment::Same(
-        "UPDATE delivery SET state = 'pending', next_try_at = NULL, link_tries = 0, number = NULL, changed_at = $2
+        "UPDATE delivery SET state = 'pending', next_try_at = $2, link_tries = 0, number = NULL, changed_at = $2,
+             failures = 0, failing_since = NULL
          WHERE destination_id = $1 AND EXISTS (
-             SELECT 1 FROM document d WHERE d.sequence = delivery.sequence AND NOT d.superseded AND d.body IS NOT NULL)",
+             SELECT 1 FROM document d JOIN feed f ON f.id = d.feed_id
+             WHERE d.sequence = delivery.sequence AND NOT d.superseded AND d.body IS NOT NULL",
     );
-    static ONE: Sql = Sql::with(
-        "{retry} AND sequence = $3 RETURNING sequence",
+    static ONE: Sql = Sql::with("{retry}) AND sequence = $3", &[("retry", RETRY)]);
+    static IN_STATE: Sql = Sql::with(
+        "{retry} AND ($4 IS NULL OR f.company = $4)) AND state = $3 AND state <> 'delivered'",
         &[("retry", RETRY)],
     );
-    // In words that the index of rejected versions has.
-    static REJECTED: Sql = Sql::with(
-        "{retry} AND state = 'rejected' RETURNING sequence",
-        &[("retry", RETRY)],
-    );
-    static MOVE_BACK: Sql =
-        Sql::new("UPDATE destination SET position = {least}(position, $2 - 1) WHERE id = $1");
-    let retried: Vec<i64> = match sequence {
-        Some(sequence) => tx.all(&ONE, &[&destination, &now, &sequence]).await?,
-        None => tx.all(&REJECTED, &[&destination, &now]).await?,
-    };
-    if let Some(first) = retried.iter().min() {
-        tx.run(&MOVE_BACK, &[&destination, first]).await?;
+    match selection {
+        DeliverySelection::One(sequence) => tx.execute(&ONE, &[&destination, &now, sequence]).await,
+        DeliverySelection::InState { state, company } => {
+            tx.execute(&IN_STATE, &[&destination, &now, state, company])
+                .await
+        }
     }
-    Ok(retried.len())
 }
 
-async fn skip<T: Tx>(tx: &mut T, destination: i64, sequence: i64, now: Timestamp) -> Result<usize> {
-    static SKIP: Sql = Sql::new(
+/// Skips versions, and lets the lanes go on that they delayed.
+async fn skip<T: Tx>(
+    tx: &mut T,
+    destination: i64,
+    selection: &DeliverySelection,
+    now: Timestamp,
+) -> Result<usize> {
+    static ONE: Sql = Sql::new(
         "INSERT INTO delivery AS h (destination_id, sequence, state, began_at, changed_at)
          SELECT $1, sequence, 'skipped', $3, $3 FROM document WHERE sequence = $2
          ON CONFLICT (destination_id, sequence) DO UPDATE SET state = 'skipped', changed_at = excluded.changed_at,
              next_try_at = NULL
-         WHERE h.state = 'pending'",
+         WHERE h.state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected') RETURNING sequence",
     );
-    static CONTINUE: Sql = Sql::new(
-        "UPDATE destination SET waits_until = NULL, stuck_at = NULL WHERE id = $1 AND stuck_at = $2",
+    static IN_STATE: Sql = Sql::new(
+        "UPDATE delivery SET state = 'skipped', changed_at = $2, next_try_at = NULL
+         WHERE destination_id = $1 AND state = $3 AND state <> 'delivered'
+           AND state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected')
+           AND ($4 IS NULL OR EXISTS (SELECT 1 FROM document d JOIN feed f ON f.id = d.feed_id
+               WHERE d.sequence = delivery.sequence AND f.company = $4)) RETURNING sequence",
     );
-    let skipped = tx.execute(&SKIP, &[&destination, &sequence, &now]).await?;
-    if skipped > 0 {
-        tx.run(&CONTINUE, &[&destination, &sequence]).await?;
+    static DESTINATION: Sql = Sql::new(
+        "UPDATE destination SET waits_until = NULL, stuck_at = NULL WHERE id = $1 AND stuck_at IN ({elements}($2))",
+    );
+    static LANES: Sql = Sql::new(
+        "UPDATE lane SET failures = 0, failing_since = NULL, last_error = NULL,
+             due_at = CASE WHEN due_at IS NULL THEN NULL ELSE $3 END
+         WHERE destination_id = $1 AND (failures > 0 OR paused IS NOT NULL) AND feed_id IN (
+             SELECT feed_id FROM document WHERE sequence IN ({elements}($2)))",
+    );
+    let skipped: Vec<i64> = match selection {
+        DeliverySelection::One(sequence) => tx.all(&ONE, &[&destination, sequence, &now]).await?,
+        DeliverySelection::InState { state, company } => {
+            tx.all(&IN_STATE, &[&destination, &now, state, company])
+                .await?
+        }
+    };
+    if !skipped.is_empty() {
+        tx.run(&LANES, &[&destination, &skipped, &now]).await?;
+        tx.run(&DESTINATION, &[&destination, &skipped]).await?;
     }
-    Ok(skipped)
+    Ok(skipped.len())
 }
 
-async fn held_feeds<T: Tx>(
+async fn lanes<T: Tx>(
     tx: &mut T,
     destination: DestinationName,
-    filter: DestinationFilter,
-) -> Result<Vec<HeldFeed>> {
+    after: i64,
+    limit: usize,
+) -> Result<Vec<(i64, LaneRow)>> {
+    static SQL: Sql = Sql::new(
+        "SELECT l.feed_id, a.name, f.queue, f.company, l.begins_at, l.history_from, l.held, l.due_at, l.failures,
+                l.failing_since, l.last_error, l.paused
+         FROM lane l {then_join} feed f ON f.id = l.feed_id {then_join} account a ON a.id = f.account_id
+         WHERE l.destination_id = (SELECT id FROM destination WHERE name = $1) AND l.feed_id > $2
+           AND l.removed_at IS NULL
+         ORDER BY l.feed_id LIMIT $3",
+    );
+    tx.all(&SQL, &[&destination, &after, &limit]).await
+}
+
+async fn preview_start<T: Tx>(
+    tx: &mut T,
+    destination: DestinationName,
+    lanes: LaneSelection,
+    from: StartFrom,
+) -> Result<Vec<StartPreview>> {
     static FIND: Sql = Sql::new("SELECT id FROM destination WHERE name = $1");
     static SQL: Sql = Sql::with(
-        "SELECT a.name, f.queue, f.company, f.documents, f.first_complete_at IS NOT NULL
-         FROM feed f JOIN account a ON a.id = f.account_id WHERE {matching} AND {held}
-         ORDER BY a.name{bytewise}, f.company{bytewise}",
-        &[("matching", MATCHING), ("held", HELD)],
+        "SELECT a.name, f.queue, f.company, count(*), min(d.version{bytewise}), max(d.version{bytewise})
+         FROM lane l {then_join} document d ON d.feed_id = l.feed_id
+         JOIN feed f ON f.id = l.feed_id JOIN account a ON a.id = f.account_id
+         LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = d.sequence
+         WHERE {selected} AND NOT d.superseded AND d.body IS NOT NULL AND (h.sequence IS NULL OR h.state = 'held')
+           AND CASE WHEN d.version_ms IS NULL THEN d.first_pull AND $4 = ''
+               ELSE d.version{bytewise} >= $4 AND (l.begins_at IS NULL OR d.version{bytewise} < l.begins_at)
+                   AND (l.history_from IS NULL OR d.version{bytewise} < l.history_from) END
+         GROUP BY a.name, f.queue, f.company
+         ORDER BY a.name{bytewise}, f.queue{bytewise}, f.company{bytewise}",
+        &[("selected", SELECTED)],
     );
     let id: Option<i64> = tx.first(&FIND, &[&destination]).await?;
+    let from = from.as_str();
     match id {
-        Some(id) => tx.all(&SQL, &of_filter(&id, &filter)).await,
+        Some(id) => {
+            let params = params! { id, lanes.account, lanes.company, from };
+            tx.all(&SQL, params).await
+        }
         None => Ok(Vec::new()),
     }
 }

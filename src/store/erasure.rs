@@ -251,8 +251,8 @@ async fn erase_deliveries<T: Tx>(tx: &mut T, sequences: &Vec<i64>, now: Timestam
     );
     static DELIVERIES: Sql = Sql::new(
         "UPDATE delivery SET note = NULL, detail = NULL, next_try_at = NULL,
-             changed_at = CASE WHEN state IN ('pending', 'listed', 'rejected') THEN $2 ELSE changed_at END,
-             state = CASE WHEN state IN ('pending', 'listed', 'rejected') THEN 'skipped' ELSE state END
+             changed_at = CASE WHEN state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected') THEN $2 ELSE changed_at END,
+             state = CASE WHEN state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected') THEN 'skipped' ELSE state END
          WHERE sequence IN ({elements}($1))",
     );
     static ATTEMPTS: Sql = Sql::new(
@@ -262,6 +262,11 @@ async fn erase_deliveries<T: Tx>(tx: &mut T, sequences: &Vec<i64>, now: Timestam
     static CONTINUE: Sql = Sql::new(
         "UPDATE destination SET waits_until = NULL, stuck_at = NULL, last_error = NULL
          WHERE stuck_at IN ({elements}($1))",
+    );
+    static LANES: Sql = Sql::new(
+        "UPDATE lane SET failures = 0, failing_since = NULL, last_error = NULL,
+             due_at = CASE WHEN due_at IS NULL THEN NULL ELSE $2 END
+         WHERE failures > 0 AND feed_id IN (SELECT feed_id FROM document WHERE sequence IN ({elements}($1)))",
     );
     static IMPORT_ERRORS: Sql = Sql::new(
         "DELETE FROM import_error WHERE id IN (
@@ -274,6 +279,7 @@ async fn erase_deliveries<T: Tx>(tx: &mut T, sequences: &Vec<i64>, now: Timestam
     }
     tx.run(&DELIVERIES, &[sequences, &now]).await?;
     tx.run(&ATTEMPTS, &[sequences]).await?;
+    tx.run(&LANES, &[sequences, &now]).await?;
     tx.run(&CONTINUE, &[sequences]).await?;
     tx.run(&IMPORT_ERRORS, &[sequences]).await?;
     tx.run(&LINKS, &[sequences]).await
@@ -300,14 +306,6 @@ async fn erase_uploads<T: Tx>(tx: &mut T, found: &[Found]) -> Result<()> {
     );
     let ids: Vec<&str> = found.iter().map(|one| one.document_id.as_str()).collect();
     tx.run(&SQL, &[&ids]).await
-}
-
-/// Returns which of these versions are erased.
-pub(super) async fn erased_among<T: Tx>(tx: &mut T, sequences: Vec<i64>) -> Result<Vec<i64>> {
-    static SQL: Sql = Sql::new(
-        "SELECT sequence FROM document WHERE sequence IN ({elements}($1)) AND erased_at IS NOT NULL",
-    );
-    tx.all(&SQL, &[&sequences]).await
 }
 
 /// Records an attempt that outlasted the erasure of its version: only the files that it left.

@@ -82,6 +82,13 @@ async fn start_feed_at<T: Tx>(
              fence = fence + 1
          WHERE id = $1",
     );
+    static BEGIN_LATER: Sql = Sql::new(
+        "WITH chosen AS (
+             SELECT destination_id FROM lane WHERE feed_id = $1 AND begins_at{bytewise} < $2
+             ORDER BY destination_id{lock_rows})
+         UPDATE lane AS l SET begins_at = $2 FROM chosen
+         WHERE l.destination_id = chosen.destination_id AND l.feed_id = $1",
+    );
     // An earlier stretch that a person requested goes on.
     static RESTART: Sql = Sql::new(
         "UPDATE feed_pull SET target = NULL, position = NULL, previous_next = NULL, progress = NULL
@@ -100,6 +107,7 @@ async fn start_feed_at<T: Tx>(
     // What the other program has is history.
     let begins_at = Moment::read(cursor.as_str()).map(|moment| moment.as_str().to_owned());
     tx.run(&SET, &[&id, &cursor, &begins_at]).await?;
+    tx.run(&BEGIN_LATER, &[&id, &begins_at]).await?;
     tx.run(&RESTART, &[&id, &TriggerKind::Backfill]).await?;
     tx.run(&FORGET, &[&id]).await?;
     tx.run(&SAVE, &[&id, &cursor]).await?;

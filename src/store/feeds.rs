@@ -165,6 +165,8 @@ pub struct PageToCommit {
     pub uploads: Vec<UploadReturn>,
     /// Links to the documents' files, stored if fresh links were requested for the feed.
     pub links: Vec<FreshLink>,
+    /// How many milliseconds the vendor's clock is ahead of ours, by the answer's `Date`.
+    pub clock_offset: Option<i64>,
 }
 
 impl PageToCommit {

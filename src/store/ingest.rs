@@ -8,7 +8,7 @@ use super::allowed_topics::check_approvals;
 use super::columns::{event_code, message_key};
 use super::engine::{Fragment, NewNotification, Sql, Tx};
 use super::error::Result;
-use super::row_ids::{account_id, feed_ids};
+use super::row_ids::{NewFeed, account_id, feed_ids};
 use super::subscription_messages::{HeardTopics, record_confirmation};
 use super::trigger_kind::TriggerKind;
 use super::{AcceptedMessage, Insertion, StoreError, Triggers, UNCLEAR_INTERVAL};
@@ -214,8 +214,15 @@ async fn raise_triggers<T: Tx>(
     // A replica whose clock is ahead can't delay it.
     let due_at = tx.now_or(received_at);
     let feeds = || triggering().filter_map(|incoming| incoming.triggers.feed());
-    let unknown = feeds().filter(|feed| !known.feeds.contains_key(feed));
-    row_ids.feeds = feed_ids(tx, unknown.cloned(), due_at).await?;
+    let unknown = triggering().filter_map(|incoming| {
+        let feed = incoming.triggers.feed()?;
+        (!known.feeds.contains_key(feed)).then(|| NewFeed {
+            feed: feed.clone(),
+            announced_at: Some(incoming.message.timestamp()),
+        })
+    });
+    let unknown: Vec<NewFeed> = unknown.collect();
+    row_ids.feeds = feed_ids(tx, unknown, due_at).await?;
     let mut triggers: BTreeMap<i64, i64> = BTreeMap::new();
     for feed in feeds() {
         let id = known.feeds.get(feed).or_else(|| row_ids.feeds.get(feed));

@@ -19,18 +19,24 @@ pub(super) async fn store_links<T: Tx>(
     static SQL: Sql = Sql::new(
         "INSERT INTO document_link (sequence, url, listed_at)
          SELECT sequence, $4, $5 FROM document WHERE document_id = $1 AND version = $2 AND feed_id = $3
-         ON CONFLICT (sequence) DO UPDATE SET url = excluded.url, listed_at = excluded.listed_at",
+         ON CONFLICT (sequence) DO UPDATE SET url = excluded.url, listed_at = excluded.listed_at RETURNING sequence",
     );
     if links.is_empty() || !links_requested(tx, feed).await? {
         return Ok(());
     }
+    // Their documents need not wait any longer.
+    static DUE: Sql = Sql::new(
+        "UPDATE delivery SET next_try_at = $2 WHERE state = 'waiting_file' AND sequence IN ({elements}($1))",
+    );
+    let mut fresh: Vec<i64> = Vec::new();
     for link in links {
         let url = link.url.expose_secret();
         let version = version_key(&link.version);
         let params: [&dyn Param; 5] = [&link.document_id, &version, &feed, &url, &now];
-        tx.run(&SQL, &params).await?;
+        fresh.extend(tx.all::<i64>(&SQL, &params).await?);
     }
-    Ok(())
+    fresh.sort_unstable();
+    tx.run(&DUE, &[&fresh, &now]).await
 }
 
 /// Requests a fresh link to the file of a version that `destination` is to receive: first by
@@ -71,7 +77,16 @@ pub(super) async fn complete_link_request<T: Tx>(
         "DELETE FROM fresh_link_request WHERE feed_id = $1 AND requested_at <=
              (SELECT started_at FROM feed_pull WHERE feed_id = $1 AND kind = $2)",
     );
-    tx.run(&COMPLETE, &[&feed, &kind]).await?;
+    // What it brought no link for is attempted once more, and reads the feed from its beginning.
+    static DUE: Sql = Sql::new(
+        "UPDATE delivery SET next_try_at = $2 WHERE state = 'waiting_file' AND sequence IN (
+             SELECT h.sequence FROM destination s
+             {then_join} delivery h ON h.destination_id = s.id AND h.state = 'waiting_file' AND h.state <> 'delivered'
+             {then_join} document d ON d.sequence = h.sequence AND d.feed_id = $1)",
+    );
+    if tx.execute(&COMPLETE, &[&feed, &kind]).await? > 0 {
+        tx.run(&DUE, &[&feed, &now]).await?;
+    }
     if links_requested(tx, feed).await? {
         raise(tx, feed, TriggerKind::Reconciliation, now).await?;
     }

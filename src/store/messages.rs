@@ -90,8 +90,9 @@ pub enum Insertion {
 /// The transaction must be rolled back.
 pub(super) async fn rehearse_messages<T: Tx>(tx: &mut T, bodies: &[&[u8]]) -> Result<()> {
     static ACCOUNT: Sql = Sql::new("INSERT INTO account (name) VALUES ($1) RETURNING id");
-    static FEED: Sql =
-        Sql::new("INSERT INTO feed (account_id, queue, company) VALUES ($1, '', '') RETURNING id");
+    static FEED: Sql = Sql::new(
+        "INSERT INTO feed (account_id, queue, company, known_at) VALUES ($1, '', '', 0) RETURNING id",
+    );
     static NOTIFICATION: Sql = Sql::new(
         "INSERT INTO notification (account_id, event, message_id, kind, received_at, body) VALUES ($1, 0, $2, '', 0, $3)",
     );

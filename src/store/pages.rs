@@ -18,11 +18,12 @@ use super::feeds::{
     PageLease, PageOutcome, PageToCommit, PullPlan, PullStart, UnreadableEntry,
 };
 use super::gaps::{self, IncompleteReason, Recorded};
+use super::lanes::{mark_due, shifted};
 use super::leases::{last_overlap_read, lock_as_owner, save_position, saved_cursors};
 use super::links::store_links;
 use super::pausing::pause_feed;
 use super::pulls::{advance, is_unannounced, plan_cursor_save};
-use super::row_ids::feed_ids;
+use super::row_ids::{NewFeed, feed_ids};
 use super::trigger_kind::TriggerKind;
 use super::uploads::link_documents;
 use crate::backoff;
@@ -30,6 +31,10 @@ use crate::domain::{Cursor, DocumentVersion, Feed, Moment, Queue, Timestamp};
 
 /// Maximum number of unreadable entries kept per feed.
 const MAX_UNREADABLE_ENTRIES: i64 = 1000;
+
+/// Smallest change of the vendor's clock against ours that is recorded, in milliseconds: its
+/// answers tell whole seconds.
+const CLOCK_TOLERANCE_MS: i64 = 2_000;
 
 operations! {
     /// Stores a page with its cursor, raises the triggers that follow, and releases the
@@ -90,9 +95,14 @@ async fn commit_page<T: Tx>(
     record_page(tx, &lease, &page, plan.now, counts).await?;
     record_success(tx, account, plan.now).await?;
     record_page_size(tx, &lease, account, page.entries()).await?;
+    record_clock(tx, account, page.clock_offset).await?;
     let companies = page.companies.iter();
-    let of_companies =
-        companies.map(|company| Feed::exported(lease.feed.account.clone(), company.clone()));
+    // What they had before the page is history, but for what no notification has announced yet.
+    let announced_at = page.clock_offset.map(|offset| shifted(plan.now, offset));
+    let of_companies = companies.map(|company| NewFeed {
+        feed: Feed::exported(lease.feed.account.clone(), company.clone()),
+        announced_at,
+    });
     feed_ids(tx, of_companies, plan.now).await?;
     let new_gaps = record_gaps(tx, &lease, &page, plan.now).await?;
     move_cursor(tx, &lease, &page, &plan).await?;
@@ -220,6 +230,21 @@ async fn record_success<T: Tx>(tx: &mut T, account: i64, now: Timestamp) -> Resu
     tx.run(&SQL, &[&account, &now, &present]).await
 }
 
+/// Records how far the vendor's clock is ahead of ours, if that was not known or has changed.
+async fn record_clock<T: Tx>(tx: &mut T, account: i64, offset: Option<i64>) -> Result<()> {
+    static SQL: Sql = Sql::new(
+        "UPDATE account SET clock_offset = $2
+         WHERE id = $1 AND (clock_offset IS NULL OR abs(clock_offset - $2) > $3)",
+    );
+    match offset {
+        Some(offset) => {
+            tx.run(&SQL, &[&account, &offset, &CLOCK_TOLERANCE_MS])
+                .await
+        }
+        None => Ok(()),
+    }
+}
+
 /// Raises the size of the largest page of the account's queue. The account's feeds are pulled at the same time, so the larger one stays.
 async fn record_page_size<T: Tx>(
     tx: &mut T,
@@ -345,6 +370,11 @@ async fn insert<T: Tx>(
     );
     static SUPERSEDE: Sql =
         Sql::new("UPDATE document SET superseded = true WHERE sequence IN ({elements}($1))");
+    // A newer version takes the place of one that was not delivered.
+    static NOT_DELIVERED: Sql = Sql::new(
+        "UPDATE delivery SET state = 'superseded', next_try_at = NULL WHERE sequence IN ({elements}($1))
+             AND state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected')",
+    );
     static BEGINS_AT: Sql = Sql::new("SELECT begins_at FROM feed WHERE id = $1");
     if new.is_empty() {
         return Ok(());
@@ -354,7 +384,9 @@ async fn insert<T: Tx>(
     let (stored, superseded) = superseded(new, current);
     if !stored.is_empty() {
         tx.run(&SUPERSEDE, &[&stored]).await?;
+        tx.run(&NOT_DELIVERED, &[&stored]).await?;
     }
+    mark_due(tx, lease.feed_id, now).await?;
     // Where a person let the feed start, all before is history, whichever pull finds it.
     let begins_at: Option<String> = tx.one(&BEGINS_AT, &[&lease.feed_id]).await?;
     let is_history = |one: &&Version<'_>| match &begins_at {

@@ -98,11 +98,13 @@ async fn remove_document_bodies<T: Tx>(tx: &mut T, retention: &Retention) -> Res
          JOIN feed f ON f.id = d.feed_id
          WHERE h.state = 'delivered' AND NOT h.body_removed AND h.changed_at < $1
            AND NOT EXISTS (SELECT 1 FROM delivery o WHERE o.sequence = h.sequence
-               AND (o.state IN ('pending', 'listed', 'rejected') OR o.changed_at >= $1))
+               AND (o.state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected') OR o.changed_at >= $1))
            AND NOT EXISTS (SELECT 1 FROM destination s WHERE s.name IN ({elements}($2))
                AND {filter} ->> 'queue' = f.queue
-               AND (s.position < h.sequence OR NOT EXISTS (
-                   SELECT 1 FROM destination_feed b WHERE b.destination_id = s.id AND b.feed_id = f.id)))
+               AND (s.lanes_to < f.id OR EXISTS (
+                   SELECT 1 FROM lane l WHERE l.destination_id = s.id AND l.feed_id = f.id AND l.removed_at IS NULL
+                     AND (l.position < h.sequence OR NOT d.superseded AND NOT EXISTS (
+                         SELECT 1 FROM delivery p WHERE p.destination_id = s.id AND p.sequence = h.sequence)))))
          ORDER BY h.changed_at LIMIT $3{skip_locked_documents}",
         &[
             (

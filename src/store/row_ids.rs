@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::engine::{Fragment, Sql, Tx};
+use super::engine::{FEEDS_LOCK, Fragment, Param, Sql, Tx};
 use super::error::Result;
 use super::trigger_kind::TriggerKind;
 use crate::domain::{Account, Feed, Timestamp};
@@ -20,6 +20,24 @@ pub(super) async fn account_id<T: Tx>(tx: &mut T, account: &Account) -> Result<i
     tx.one(&FIND, &[account]).await
 }
 
+/// A feed that may be new.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NewFeed {
+    pub(super) feed: Feed,
+    /// When the vendor made it known, by its own time; `None` if a person named it.
+    pub(super) announced_at: Option<Timestamp>,
+}
+
+impl From<Feed> for NewFeed {
+    /// Returns a feed that a person named.
+    fn from(feed: Feed) -> Self {
+        Self {
+            feed,
+            announced_at: None,
+        }
+    }
+}
+
 /// The feeds of three lists: accounts $1, queues $2, companies $3.
 const WANTED: Fragment = Fragment::Differs(
     "(SELECT value AS account, $2 ->> key AS queue, $3 ->> key AS company FROM json_each($1)) AS v",
@@ -29,36 +47,50 @@ const WANTED: Fragment = Fragment::Differs(
 /// Returns the feeds' ids; new feeds are added, due for reconciliation at `due_at`.
 pub(super) async fn feed_ids<T: Tx>(
     tx: &mut T,
-    feeds: impl IntoIterator<Item = Feed> + Send,
+    feeds: impl IntoIterator<Item = impl Into<NewFeed>> + Send,
     due_at: Timestamp,
 ) -> Result<HashMap<Feed, i64>> {
     static ADD: Sql = Sql::with(
-        "INSERT INTO feed (account_id, queue, company)
-         SELECT a.id, v.queue, v.company FROM {wanted} JOIN account a ON a.name = v.account
+        "INSERT INTO feed (account_id, queue, company, known_at, announced_at)
+         SELECT a.id, v.queue, v.company, $5, v.announced_at FROM {announced} JOIN account a ON a.name = v.account
          WHERE true ORDER BY a.name, v.queue, v.company
          ON CONFLICT (account_id, queue, company) DO NOTHING RETURNING id",
-        &[("wanted", WANTED)],
+        &[(
+            "announced",
+            Fragment::Differs(
+                "(SELECT value AS account, $2 ->> key AS queue, $3 ->> key AS company, $4 ->> key AS announced_at
+                  FROM json_each($1)) AS v",
+                "unnest($1, $2, $3, $4) AS v (account, queue, company, announced_at)",
+            ),
+        )],
     );
     static RAISE: Sql = Sql::new(
         "INSERT INTO feed_trigger (feed_id, kind, raised, due_at, account_id, queue, next_at)
          SELECT id, $2, 1, $3, account_id, queue, $3 FROM feed WHERE id IN ({elements}($1))",
     );
-    let mut feeds: Vec<Feed> = feeds.into_iter().collect();
-    // The same order everywhere prevents deadlocks.
-    feeds.sort();
-    feeds.dedup();
+    // The same order everywhere prevents deadlocks. Of several announcements the first counts.
+    let mut new: Vec<NewFeed> = feeds.into_iter().map(Into::into).collect();
+    new.sort();
+    new.dedup_by(|later, one| later.feed == one.feed);
+    let feeds: Vec<Feed> = new.iter().map(|one| one.feed.clone()).collect();
     let mut found = find_feeds(tx, &feeds).await?;
-    feeds.retain(|feed| !found.contains_key(feed));
-    if feeds.is_empty() {
+    new.retain(|one| !found.contains_key(&one.feed));
+    if new.is_empty() {
         return Ok(found);
     }
+    // Their ids become visible in ascending order, so that none is passed over by those who read
+    // what is new.
+    tx.lock(FEEDS_LOCK).await?;
+    let feeds: Vec<Feed> = new.iter().map(|one| one.feed.clone()).collect();
     let mut accounts: Vec<&Account> = feeds.iter().map(|feed| &feed.account).collect();
     accounts.dedup();
     for account in accounts {
         account_id(tx, account).await?;
     }
     let [accounts, queues, companies] = lists(&feeds);
-    let added: Vec<i64> = tx.all(&ADD, &[&accounts, &queues, &companies]).await?;
+    let announced: Vec<Option<Timestamp>> = new.iter().map(|one| one.announced_at).collect();
+    let params: [&dyn Param; 5] = [&accounts, &queues, &companies, &announced, &due_at];
+    let added: Vec<i64> = tx.all(&ADD, &params).await?;
     tx.run(&RAISE, &[&added, &TriggerKind::Reconciliation, &due_at])
         .await?;
     found.extend(find_feeds(tx, &feeds).await?);

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::DATE;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{any, get, post};
-use sns_messages::time::Clock;
+use sns_messages::time::{Clock, Timestamp};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -229,6 +232,30 @@ fn origin_of(listen: SocketAddr) -> String {
     }
 }
 
+/// Dates every answer by the emulator's clock.
+async fn date(State(vendor): State<Arc<Vendor>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if let Some(date) = http_date(vendor.now()) {
+        response.headers_mut().insert(DATE, date);
+    }
+    response
+}
+
+/// Writes a moment as a `Date` header has it (RFC 9110 §5.6.7).
+fn http_date(moment: Timestamp) -> Option<HeaderValue> {
+    let at = time::OffsetDateTime::from_unix_timestamp(moment.as_millis().div_euclid(1000)).ok()?;
+    let (weekday, month) = (at.weekday().to_string(), at.month().to_string());
+    let (hour, minute, second) = at.to_hms();
+    let text = format!(
+        "{}, {:02} {} {:04} {hour:02}:{minute:02}:{second:02} GMT",
+        weekday.get(..3)?,
+        at.day(),
+        month.get(..3)?,
+        at.year(),
+    );
+    HeaderValue::from_str(&text).ok()
+}
+
 fn router(vendor: Arc<Vendor>) -> Router {
     let bucket = format!("/{}/{{id}}", links::BUCKET);
     Router::new()
@@ -241,5 +268,6 @@ fn router(vendor: Arc<Vendor>) -> Router {
         // Files have a limit of their own.
         .layer(DefaultBodyLimit::max(16 * 1024 * 1024))
         .layer(from_fn_with_state(Arc::clone(&vendor), guard::pass))
+        .layer(from_fn_with_state(Arc::clone(&vendor), date))
         .with_state(vendor)
 }

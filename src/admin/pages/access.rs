@@ -207,6 +207,7 @@ fn action(path: &str, form: &Form) -> Option<Action> {
             Some("pause") => "destinations pause",
             Some("resume") => "destinations resume",
             Some("retry") => "deliveries retry",
+            Some("stop") => "destinations stop",
             _ => "destinations start",
         },
         "/login" | "/open" | "/logout" => return None,

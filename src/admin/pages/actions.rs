@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::access::Form;
 use super::context::{PageContext, PageError};
 use super::labels::Notice;
+use crate::admin::destinations::{Start, start_lanes};
 use crate::admin::feeds::{FeedSelection, PullRequest, set_paused, trigger_pull};
 use crate::admin::import_errors;
 use crate::admin::messages::retry_quarantined;
@@ -16,9 +17,11 @@ use crate::admin::problem::AdminError;
 use crate::admin::subscriptions::{self, Decision};
 use crate::admin::uploads;
 use crate::app::App;
-use crate::delivery::worker::filter;
-use crate::domain::{DestinationName, Queue, Timestamp};
-use crate::store::{DestinationChange, ImportErrorDecision, PauseChange, StartFrom};
+use crate::domain::{DestinationName, Queue};
+use crate::store::{
+    DeliverySelection, DeliveryState, DestinationChange, ImportErrorDecision, LaneSelection,
+    PauseChange,
+};
 
 /// Time for one retry of the whole quarantine; the remaining messages need another one.
 const RETRY_ALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -220,24 +223,28 @@ pub(super) async fn destination(
 async fn change_destination(app: &App, form: &Form) -> Result<String, PageError> {
     let name = DestinationName::parse(form.required("destination")?)
         .map_err(|_| AdminError::UnknownRow)?;
-    let config = app
-        .config
-        .destinations
-        .get(&name)
-        .ok_or(AdminError::UnknownRow)?;
-    let start = |from| DestinationChange::Start {
-        filter: filter(config),
-        account: None,
-        company: None,
-        from,
-    };
+    if !app.config.destinations.contains_key(&name) {
+        return Err(AdminError::UnknownRow.into());
+    }
     let change = match form.required("action")? {
         "pause" => DestinationChange::Pause,
         "resume" => DestinationChange::Resume,
-        "retry" => DestinationChange::Retry { sequence: None },
-        "deliver_history" => start(StartFrom::All),
-        "start_now" => start(StartFrom::Now),
-        "start_since" => start(StartFrom::Since(start_of_day(form.required("since")?)?)),
+        "retry" => DestinationChange::Retry(DeliverySelection::InState {
+            state: DeliveryState::Rejected,
+            company: None,
+        }),
+        "stop" => DestinationChange::Stop {
+            lanes: LaneSelection::default(),
+        },
+        "start" => {
+            let start = Start {
+                from: form.required("from")?.to_owned(),
+                account: None,
+                company: form.text("company").map(str::to_owned),
+            };
+            start_lanes(app, name.as_str(), &start).await?;
+            return Ok(with_notice("/destinations", Notice::DestinationChanged));
+        }
         other => {
             return Err(AdminError::BadRequest(format!(
                 "`{other}` is not an action of a destination"
@@ -249,10 +256,4 @@ async fn change_destination(app: &App, form: &Form) -> Result<String, PageError>
     let changed = app.store.change_destination(name, change, now).await?;
     changed.ok_or(AdminError::UnknownRow)?;
     Ok(with_notice("/destinations", Notice::DestinationChanged))
-}
-
-/// Parses a day and returns its first moment, in UTC.
-fn start_of_day(day: &str) -> Result<Timestamp, AdminError> {
-    Timestamp::parse(&format!("{day}T00:00:00Z"))
-        .ok_or_else(|| AdminError::BadRequest(format!("`{day}` is not a date")))
 }

@@ -237,17 +237,17 @@ impl AttentionList {
                 html! { (row.name) ": " (state) (since) "." },
             );
         }
-        if !destination.held.is_empty() {
+        if row.paused.is_none() && row.paused_lanes > 0 {
             let feeds = language.count(
-                destination.held.len() as u64,
+                row.paused_lanes,
                 [
-                    "feed is held until you choose where delivery starts",
-                    "feeds are held until you choose where delivery starts",
+                    "feed is paused: it is rejected again and again",
+                    "feeds are paused: they are rejected again and again",
                 ],
                 [
-                    "srautas sulaikytas, kol nurodysite, nuo kada perduoti",
-                    "srautai sulaikyti, kol nurodysite, nuo kada perduoti",
-                    "srautų sulaikyta, kol nurodysite, nuo kada perduoti",
+                    "srautas sustabdytas: gavėjas jo vis nepriima",
+                    "srautai sustabdyti: gavėjas jų vis nepriima",
+                    "srautų sustabdyta: gavėjas jų vis nepriima",
                 ],
             );
             self.add("/destinations", html! { (row.name) ": " (feeds) "." });

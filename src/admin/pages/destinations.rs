@@ -1,34 +1,68 @@
-//! Destinations: progress of the delivery, held feeds, and the buttons to start, pause, resume
-//! and retry.
+//! Destinations: progress of the delivery, what is held, and the buttons to start, stop, pause,
+//! resume and retry.
 
+use axum::extract::Query;
 use axum::response::Response;
 use maud::{Markup, html};
 
 use super::context::{PageContext, PageResult};
 use super::labels::{self, Severity};
 use super::language::grouped;
-use super::layout::{PageBody, badge, button, form_token_input};
-use crate::admin::destinations::all_destinations;
+use super::layout::{PageBody, badge, button};
+use crate::admin::destinations::{Start, StartPlan, all_destinations, plan_start};
 use crate::config::{DestinationConfig, DestinationKind};
 use crate::domain::Timestamp;
-use crate::store::{DestinationRow, HeldFeed, RunState};
+use crate::store::{DestinationRow, RunState};
 
-/// Maximum number of held feeds listed.
+/// Maximum number of feeds listed of a start.
 const MAX_LISTED: usize = 20;
 
-pub(super) async fn page(context: PageContext) -> Response {
-    let result = list(&context).await;
+/// Fields of the form that asks what a start would deliver.
+#[derive(Clone, Default, serde::Deserialize)]
+pub(super) struct StartQuery {
+    /// The destination; empty if none is asked about.
+    #[serde(default)]
+    start: String,
+    /// A day; empty for the beginning.
+    #[serde(default)]
+    since: String,
+    /// A company's code; empty for all.
+    #[serde(default)]
+    company: String,
+}
+
+impl StartQuery {
+    fn start(&self) -> Start {
+        let since = self.since.trim();
+        Start {
+            from: match since {
+                "" => "all".to_owned(),
+                day => format!("{day}T00:00:00Z"),
+            },
+            account: None,
+            company: Some(self.company.trim().to_owned()).filter(|code| !code.is_empty()),
+        }
+    }
+}
+
+pub(super) async fn page(context: PageContext, Query(query): Query<StartQuery>) -> Response {
+    let result = list(&context, &query).await;
     context.respond(result)
 }
 
-async fn list(context: &PageContext) -> PageResult {
+async fn list(context: &PageContext, query: &StartQuery) -> PageResult {
     let (app, language) = (&context.admin.app, context.viewer.language);
     let now = app.clock.now();
     let mut sections = Vec::new();
     for one in all_destinations(app).await? {
         // A destination that the settings no longer name receives nothing and has no actions.
         if let Some(config) = app.config.destinations.get(&one.row.name) {
-            sections.push(destination(context, &one.row, config, &one.held, now));
+            let start = query.start();
+            let plan = match one.row.name.as_str() == query.start {
+                true => Some((plan_start(app, &query.start, &start).await?, start)),
+                false => None,
+            };
+            sections.push(destination(context, &one.row, config, plan.as_ref(), now));
         }
     }
     Ok(PageBody {
@@ -59,11 +93,10 @@ fn destination(
     context: &PageContext,
     row: &DestinationRow,
     config: &DestinationConfig,
-    held: &[HeldFeed],
+    plan: Option<&(StartPlan, Start)>,
     now: Timestamp,
 ) -> Markup {
     let language = context.viewer.language;
-    let behind = u64::try_from(row.behind).unwrap_or_default();
     html! {
         section.destination aria-label=(row.name) {
             h2 { (row.name) }
@@ -74,11 +107,27 @@ fn destination(
             dl.numbers {
                 (number(language.pick("Delivered", "Perduota"), row.delivered))
                 (number(language.pick("Rejected", "Nepriimta"), row.rejected_now))
-                (number(language.pick("Behind", "Laukia perdavimo"), behind))
+                (number(language.pick("Waiting", "Laukia perdavimo"), row.waiting))
+                (number(language.pick("Deferred", "Atidėta"), row.deferred))
+                (number(language.pick("Waiting for a file", "Laukia failo"), row.waiting_file))
+                (number(language.pick("Held as history", "Sulaikyta istorija"), row.held))
                 div { dt { (language.pick("Last success", "Paskutinis sėkmingas perdavimas")) } dd { (language.optional_moment(row.last_success_at, now)) } }
             }
-            (held_feeds(context, row, held))
-            @if context.viewer.may_operate() { (actions(context, row, held)) }
+            @if row.failing_lanes + row.paused_lanes > 0 {
+                p { (language.pick("Feeds that fail: ", "Srautų, kurių nepavyksta perduoti: ")) (grouped(row.failing_lanes))
+                    (language.pick("; paused: ", "; sustabdytų: ")) (grouped(row.paused_lanes)) "." }
+            }
+            @if row.unknown_lanes > 0 {
+                p { (language.pick(
+                    "Feeds that wait until an answer of Įvesk.lt shows its clock: ",
+                    "Srautų, kurie laukia, kol Įvesk.lt atsakymas parodys jos laikrodį: ",
+                )) (grouped(row.unknown_lanes)) "." }
+            }
+            p { a href={ "/deliveries?destination=" (row.name) "&state=rejected" } { (language.pick("Deliveries", "Perdavimai")) } }
+            @if context.viewer.may_operate() {
+                (actions(context, row))
+                (history(context, row, plan))
+            }
         }
     }
 }
@@ -109,31 +158,65 @@ fn state(context: &PageContext, row: &DestinationRow, now: Timestamp) -> Markup 
     }
 }
 
-/// Renders the feeds that are held until a person starts them.
-fn held_feeds(context: &PageContext, row: &DestinationRow, held: &[HeldFeed]) -> Markup {
-    let language = context.viewer.language;
-    let label = format!(
-        "{} {}",
-        language.pick("Held feeds of", "Sulaikyti srautai:"),
-        row.name
-    );
-    html! {
-        @if !held.is_empty() {
-            p { (language.pick(
-                "The history of these feeds is held until you choose where delivery starts. Otherwise invoices that were booked long ago would be booked again:",
-                "Šių srautų istorija sulaikyta, kol nurodysite, nuo kada perduoti. Kitaip seniai apskaityti dokumentai būtų apskaityti dar kartą:",
-            )) }
-            ul aria-label=(label) {
-                @for one in held.iter().take(MAX_LISTED) {
-                    li { (one.feed) " – " (language.count(one.documents, ["version", "versions"], ["versija", "versijos", "versijų"])) }
+/// Renders the form that asks what a start would deliver, or the answer with its button.
+fn history(
+    context: &PageContext,
+    row: &DestinationRow,
+    plan: Option<&(StartPlan, Start)>,
+) -> Markup {
+    let (viewer, language) = (&context.viewer, context.viewer.language);
+    let name = row.name.as_str();
+    if let Some((plan, start)) = plan {
+        let documents = language.count(
+            plan.documents,
+            ["document", "documents"],
+            ["dokumentą", "dokumentus", "dokumentų"],
+        );
+        let label = format!("{} {documents}", language.pick("Deliver", "Perduoti"));
+        let company = start.company.as_deref().unwrap_or_default();
+        let fields = [
+            ("destination", name),
+            ("action", "start"),
+            ("from", &start.from),
+            ("company", company),
+        ];
+        return html! {
+            p { (language.pick("This start would deliver:", "Pradėjus būtų perduota:")) }
+            ul {
+                @for one in plan.feeds.iter().take(MAX_LISTED) {
+                    li {
+                        (one.feed) " – " (language.count(one.documents, ["document", "documents"], ["dokumentas", "dokumentai", "dokumentų"]))
+                        ", " (one.oldest.as_deref().unwrap_or_default()) " – " (one.newest.as_deref().unwrap_or_default())
+                    }
                 }
-                @if held.len() > MAX_LISTED { li { "…" } }
+                @if plan.feeds.len() > MAX_LISTED { li { "…" } }
+                @if plan.feeds.is_empty() { li { (language.pick("nothing", "nieko")) } }
             }
+            div.buttons { (button(viewer, "/do/destination", &fields, &label, Some(name))) }
+        };
+    }
+    let (since, company) = (format!("since-{name}"), format!("company-{name}"));
+    html! {
+        p { (language.pick(
+            "Documents from before this destination was known are history, and are held: invoices that were booked long ago would be booked again.",
+            "Dokumentai, buvę iki šio gavėjo, yra istorija ir sulaikyti: kitaip seniai apskaityti dokumentai būtų apskaityti dar kartą.",
+        )) }
+        form.search method="get" action="/destinations" {
+            input type="hidden" name="start" value=(name);
+            div {
+                label for=(since) { (language.pick("Deliver history since (empty: all)", "Perduoti istoriją nuo (tuščia: visą)")) }
+                input id=(since) name="since" type="date";
+            }
+            div {
+                label for=(company) { (language.pick("Company (empty: all)", "Įmonė (tuščia: visos)")) }
+                input id=(company) name="company" maxlength="64";
+            }
+            button type="submit" { (language.pick("Count", "Suskaičiuoti")) }
         }
     }
 }
 
-fn actions(context: &PageContext, row: &DestinationRow, held: &[HeldFeed]) -> Markup {
+fn actions(context: &PageContext, row: &DestinationRow) -> Markup {
     let (viewer, language) = (&context.viewer, context.viewer.language);
     let name = row.name.as_str();
     let one = |action: &'static str, label| {
@@ -145,31 +228,18 @@ fn actions(context: &PageContext, row: &DestinationRow, held: &[HeldFeed]) -> Ma
             Some(name),
         )
     };
-    let since = format!("since-{name}");
+    let may_resume = row.paused.is_some()
+        || row.failing_since.is_some()
+        || row.failing_lanes + row.paused_lanes > 0;
     html! {
         div.buttons {
-            @if row.paused.is_some() || row.failing_since.is_some() {
-                (one("resume", language.pick("Resume", "Tęsti")))
-            }
+            @if may_resume { (one("resume", language.pick("Resume", "Tęsti"))) }
             @if row.paused.is_none() { (one("pause", language.pick("Pause", "Sustabdyti"))) }
             @if row.rejected_now > 0 {
                 (one("retry", language.pick("Retry rejected", "Perduoti nepriimtus iš naujo")))
             }
-            @if !held.is_empty() {
-                (one("deliver_history", language.pick("Deliver everything", "Perduoti viską")))
-                (one("start_now", language.pick("Deliver only new versions", "Perduoti tik naujas versijas")))
-            }
-        }
-        @if !held.is_empty() {
-            form.search method="post" action="/do/destination" {
-                (form_token_input(viewer))
-                input type="hidden" name="destination" value=(name);
-                input type="hidden" name="action" value="start_since";
-                div {
-                    label for=(since) { (language.pick("Deliver versions since", "Perduoti versijas nuo")) }
-                    input id=(since) name="since" type="date" required;
-                }
-                button type="submit" { (language.pick("Start", "Pradėti")) }
+            @if row.started_lanes > 0 {
+                (one("stop", language.pick("Stop delivering history", "Nebeperduoti istorijos")))
             }
         }
     }

@@ -3,8 +3,8 @@
 use super::language::Language;
 use crate::domain::{Event, Queue};
 use crate::store::{
-    AlarmKind, DestinationPauseReason, FeedPauseReason, ImportErrorState, IncompleteReason,
-    SubscriptionState,
+    AlarmKind, DeliveryState, DestinationPauseReason, FeedPauseReason, ImportErrorState,
+    IncompleteReason, SubscriptionState,
 };
 use crate::trace::Step;
 
@@ -379,6 +379,20 @@ pub(super) fn import_error(
     }
 }
 
+/// Returns the name of a delivery's state.
+pub(super) fn delivery_state(language: Language, state: DeliveryState) -> &'static str {
+    match state {
+        DeliveryState::Pending => language.pick("pending", "laukia"),
+        DeliveryState::Deferred => language.pick("deferred", "atidėta"),
+        DeliveryState::WaitingFile => language.pick("waiting for a file", "laukia failo"),
+        DeliveryState::Delivered => language.pick("delivered", "perduota"),
+        DeliveryState::Rejected => language.pick("rejected", "nepriimta"),
+        DeliveryState::Skipped => language.pick("skipped", "praleista"),
+        DeliveryState::Superseded => language.pick("superseded", "pakeista naujesnės versijos"),
+        DeliveryState::Held => language.pick("held", "sulaikyta"),
+    }
+}
+
 /// Returns the reason for which a destination is paused.
 pub(super) fn destination_pause_reason(
     language: Language,
@@ -391,6 +405,10 @@ pub(super) fn destination_pause_reason(
         DestinationPauseReason::Closed => language.pick(
             "paused: the destination accepts nothing more",
             "sustabdyta: gavėjas nieko nebepriima",
+        ),
+        DestinationPauseReason::Rejections => language.pick(
+            "paused: the destination gives the same rejection again and again",
+            "sustabdyta: gavėjas vis nepriima dėl tos pačios priežasties",
         ),
     }
 }
@@ -437,6 +455,5 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
         AlarmKind::ImportErrors => {
             language.pick("import errors are not sent", "importo klaidos nesiunčiamos")
         }
-        AlarmKind::Held => language.pick("documents are held", "dokumentai sulaikyti"),
     }
 }

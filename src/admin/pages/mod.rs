@@ -21,6 +21,7 @@ mod audit;
 mod certificates;
 mod chart;
 mod context;
+mod deliveries;
 mod destinations;
 mod documents;
 mod feeds;
@@ -45,6 +46,7 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route("/documents/export", get(documents::export))
         .route("/documents/{sequence}", get(documents::one))
         .route("/destinations", get(destinations::page))
+        .route("/deliveries", get(deliveries::page))
         .route("/subscriptions", get(subscriptions::page))
         .route("/import-errors", get(import_errors::page))
         .route("/uploads", get(uploads::page))

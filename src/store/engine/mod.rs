@@ -30,6 +30,9 @@ pub(super) const TOKENS_LOCK: i64 = 0x4976_576A;
 /// [`Tx::lock`] held while sessions begin or end; an arbitrary number, "IvWk".
 pub(super) const SESSIONS_LOCK: i64 = 0x4976_576B;
 
+/// [`Tx::lock`] held while feeds are added; an arbitrary number, "IvWl".
+pub(super) const FEEDS_LOCK: i64 = 0x4976_576C;
+
 /// Reads one row of a result, and decides whether another is read.
 pub(super) type ReadRow<'a> = &'a mut (dyn FnMut(&dyn Row) -> Result<ControlFlow<()>> + Send);
 

@@ -15,10 +15,12 @@ CREATE TABLE sequence (
 
 -- One API key at the vendor, with its backoff, which replicas share. Accounts and feeds are
 -- never deleted, as their numbers are cached and referred to: they have a `removed_at`. A wait
--- that began (`waits_since`) in the future is over: the clock was ahead.
+-- that began (`waits_since`) in the future is over: the clock was ahead. `clock_offset` is how
+-- many milliseconds the vendor's clock is ahead of ours, NULL until an answer has shown it.
 CREATE TABLE account (
     id {id},
     name TEXT NOT NULL UNIQUE,
+    clock_offset {integer},
     removed_at {integer},
     paused TEXT,
     waits_since {integer},
@@ -38,8 +40,9 @@ CREATE TABLE account_queue (
 
 -- One (account, queue, company) with one cursor. `fence` rises with every lease, so that
 -- a stale owner can't write; `last_leased_at` keeps turns fair between companies.
--- `begins_at` is the moment in the vendor's time from which its versions are no history,
--- NULL until it is known. `pulled_at` is when a pull last ended, complete or not. A person
+-- `known_at` is when it became known, `announced_at` in the vendor's time when something of the
+-- vendor's made it known, and `begins_at` the moment of the cursor at which a person let it
+-- start. `pulled_at` is when a pull last ended, complete or not. A person
 -- who knows that the vendor obeys the company in requests has `company_vouched`. An `unfit` one is
 -- removed as long as it does not fit the settings.
 CREATE TABLE feed (
@@ -47,6 +50,8 @@ CREATE TABLE feed (
     account_id {integer} NOT NULL REFERENCES account (id),
     queue TEXT NOT NULL,
     company TEXT NOT NULL,
+    known_at {integer} NOT NULL,
+    announced_at {integer},
     begins_at TEXT,
     removed_at {integer},
     unfit {boolean} NOT NULL DEFAULT FALSE,
@@ -313,80 +318,78 @@ CREATE TABLE upload_document (
 
 CREATE INDEX upload_of_document ON upload_document (document_id);
 
--- Destinations of documents. Every version at or below `position`, of feeds that were
--- started, is settled. Versions stored when the destination was registered, or when its
--- `filter` last changed (`since_sequence`), are history and not delivered automatically.
--- One worker at a time holds the lease; `fence` rises with each, so that a stale owner
--- can't write. `last_number` is the newest place in the list that a program reads.
+-- Destinations of documents. `known_at` is when it became known, or its `filter` last changed.
+-- Feeds up to the id `lanes_to` have their lanes, made when `accounts_known` accounts had shown
+-- the vendor's clock. One worker at a time holds the lease; `fence` rises with each, so that a
+-- stale owner can't write, and `turn` whenever it chooses what comes next. Two documents failed
+-- alike if it is `probing`: it gets one at a time. `stuck_at` is the version that failed last.
+-- `held` is the sum of its lanes'. `last_number` is the newest place in the list that a program
+-- reads.
 CREATE TABLE destination (
     id {id},
     name TEXT NOT NULL UNIQUE,
-    created_at {integer} NOT NULL,
+    known_at {integer} NOT NULL,
     filter TEXT NOT NULL,
-    since_sequence {integer} NOT NULL,
-    position {integer} NOT NULL,
+    lanes_to {integer} NOT NULL DEFAULT 0,
+    accounts_known {integer} NOT NULL DEFAULT 0,
     last_number {integer} NOT NULL DEFAULT 0,
     fence {integer} NOT NULL DEFAULT 0,
+    turn {integer} NOT NULL DEFAULT 0,
     leased_until {integer},
     paused TEXT,
     waits_until {integer},
     failing_since {integer},
     failures {integer} NOT NULL DEFAULT 0,
+    probing {boolean} NOT NULL DEFAULT FALSE,
     last_error TEXT,
     stuck_at {integer},
     last_success_at {integer},
     delivered {integer} NOT NULL DEFAULT 0,
-    rejected {integer} NOT NULL DEFAULT 0
+    rejected {integer} NOT NULL DEFAULT 0,
+    held {integer} NOT NULL DEFAULT 0
 ){strict};
 
--- Feeds that were started at a destination; others are held. Delivered are all versions
--- (`everything`), or those after `after_sequence` that are not from the first pull, and
--- those from `since_ms` on.
-CREATE TABLE destination_feed (
-    destination_id {integer} NOT NULL REFERENCES destination (id),
-    feed_id {integer} NOT NULL REFERENCES feed (id),
-    started_at {integer} NOT NULL,
-    everything {boolean} NOT NULL,
-    after_sequence {integer} NOT NULL,
-    since_ms {integer},
-    PRIMARY KEY (destination_id, feed_id)
-){by_key};
-
 -- One feed at one destination, in its own order. Versions before the moment `begins_at` (NULL:
--- not known) are history. Of these, a person started the ones from `history_from` up to
--- `history_until`, also moments; `history_position` is how far that has come. Every version at
--- or below `position` is finished. `due_at` is NULL if nothing waits, so that an idle, paused
--- or held lane costs nothing. `equal_rejections` counts rejections with the digest
--- `last_rejection` in a row.
+-- not known yet) are history, of which a person started those from `history_from` on (empty: all;
+-- NULL: none). Every version at or below `position` is finished, is tried again at a time of its
+-- own, or is history; `held` counts the latter. `due_at` is NULL if nothing waits, so that an
+-- idle, paused or held lane costs nothing. `turn` is the destination's when the lane last had
+-- one, and 0 if it has had none since it became due. Pages with new versions raise `arrivals`.
+-- `equal_rejections` counts rejections with the digest `last_rejection` in a row, `answers` all
+-- answers until one was another.
 CREATE TABLE lane (
     destination_id {integer} NOT NULL REFERENCES destination (id),
     feed_id {integer} NOT NULL REFERENCES feed (id),
     begins_at TEXT,
-    position {integer} NOT NULL DEFAULT 0,
     history_from TEXT,
-    history_until TEXT,
-    history_position {integer},
+    position {integer} NOT NULL DEFAULT 0,
+    held {integer} NOT NULL DEFAULT 0,
     due_at {integer},
-    last_leased_at {integer},
-    leased_until {integer},
-    fence {integer} NOT NULL DEFAULT 0,
-    waits_until {integer},
+    turn {integer} NOT NULL DEFAULT 0,
+    arrivals {integer} NOT NULL DEFAULT 0,
     failures {integer} NOT NULL DEFAULT 0,
     failing_since {integer},
     last_error TEXT,
     paused TEXT,
     removed_at {integer},
+    answers {integer} NOT NULL DEFAULT 0,
     equal_rejections {integer} NOT NULL DEFAULT 0,
     last_rejection {bytes},
     PRIMARY KEY (destination_id, feed_id)
 ){by_key};
 
 CREATE INDEX lane_due ON lane (destination_id, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX lane_turn ON lane (destination_id, turn, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX lane_trouble ON lane (destination_id) WHERE failures > 0 OR paused IS NOT NULL;
+CREATE INDEX lane_unknown ON lane (destination_id) WHERE begins_at IS NULL AND removed_at IS NULL;
+CREATE INDEX lane_started ON lane (destination_id) WHERE history_from IS NOT NULL;
 CREATE INDEX lane_feed ON lane (feed_id);
 
 -- The delivery of a version to a destination; no row before the first attempt. `note` is
--- the destination's own, `detail` its answer. `body_removed` means that retention has
--- removed the document's body. `number` is the place in the list that a program reads.
+-- the destination's own, `detail` its answer. A version with a `next_try_at` is tried then, apart
+-- from the order of its lane. `failures` in a row began at `failing_since`. `body_removed` means
+-- that retention has removed the document's body. `number` is the place in the list that a
+-- program reads.
 -- `import_error_id` is the import error of its last rejection.
 CREATE TABLE delivery (
     destination_id {integer} NOT NULL REFERENCES destination (id),
@@ -397,6 +400,8 @@ CREATE TABLE delivery (
     began_at {integer} NOT NULL,
     changed_at {integer} NOT NULL,
     next_try_at {integer},
+    failures {integer} NOT NULL DEFAULT 0,
+    failing_since {integer},
     link_tries {integer} NOT NULL DEFAULT 0,
     note TEXT,
     detail TEXT,
@@ -409,7 +414,9 @@ CREATE INDEX delivery_version ON delivery (sequence);
 CREATE UNIQUE INDEX delivery_number ON delivery (destination_id, number) WHERE number IS NOT NULL;
 -- Deliveries that retention has not processed, in the order of acceptance.
 CREATE INDEX delivery_delivered ON delivery (changed_at) WHERE state = 'delivered' AND NOT body_removed;
-CREATE INDEX delivery_rejected ON delivery (destination_id, sequence) WHERE state = 'rejected';
+-- Deliveries that people look for, by state.
+CREATE INDEX delivery_state ON delivery (destination_id, state, sequence) WHERE state <> 'delivered';
+CREATE INDEX delivery_due ON delivery (destination_id, next_try_at) WHERE next_try_at IS NOT NULL;
 
 -- Places of lists that programs read, as many as were added at once: from `first_number` up to
 -- the next row. `check_text` is random, so that the same numbers, given again after an older

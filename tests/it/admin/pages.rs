@@ -17,7 +17,8 @@ use crate::support::browser::{Browser, Viewport, axe, chromium};
 use crate::support::fake_sns::{FOREIGN_TOPIC, Message, SIGNER};
 use crate::support::process::within;
 
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
+    "/deliveries",
     "/",
     "/feeds",
     "/documents",
@@ -247,10 +248,6 @@ async fn each_page_shows_and_escapes_rows_in_both_languages() {
     has(&overview, "topic_not_allowed");
     has(&overview, "default/on_exported: ended");
     has(&overview, "default: documents arrive without notifications");
-    has(
-        &overview,
-        "ledger: 2 feeds are held until you choose where delivery starts",
-    );
     has(&get(&app, "/alarms").await, "run <code>doctor</code>");
     let feeds = get(&app, "/feeds").await;
     has(&feeds, "302320404");
@@ -261,7 +258,7 @@ async fn each_page_shows_and_escapes_rows_in_both_languages() {
     has(&document, "7f3a-7");
     has(&document, "UAB „Šiaurės žvaigždė“");
     has(&get(&app, "/uploads").await, "sąskaita-2.pdf");
-    has(&get(&app, "/destinations").await, "default/exported/1 –");
+    has(&get(&app, "/destinations").await, "Held as history");
     has(&get(&app, "/certificates").await, "2026-12-23");
     let subscriptions = get(&app, "/subscriptions?lang=lt").await;
     has(&subscriptions, "nutraukta");
@@ -594,23 +591,26 @@ async fn a_button_works_from_our_own_forms_only() {
     )
     .await;
     assert!(text(page).await.contains("Subscription confirmed."));
-    for (action, since) in [
+    let plan = get(&app, "/destinations?start=ledger").await;
+    assert!(plan.contains("Deliver 60 documents"), "{plan}");
+    for (action, from) in [
         ("pause", ""),
         ("resume", ""),
-        ("start_since", "2026-11-01"),
+        ("start", "all"),
+        ("stop", ""),
         ("retry", ""),
     ] {
         let fields = [
             ("form_token", form_token),
             ("destination", "ledger"),
             ("action", action),
-            ("since", since),
+            ("from", from),
         ];
         let page = submit(&app, "/do/destination", &cookie, &fields).await;
         assert!(text(page).await.contains("Done."), "{action}");
     }
-    let held = get(&app, "/destinations").await;
-    assert!(!held.contains("default/exported/1 –"), "they are started");
+    let deliveries = get(&app, "/deliveries?destination=ledger&state=rejected").await;
+    assert!(deliveries.contains("No deliveries."), "{deliveries}");
     let wrong = [
         ("form_token", form_token),
         ("destination", "nobody"),

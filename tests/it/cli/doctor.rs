@@ -75,11 +75,11 @@ async fn held_documents_are_reported_with_a_fix() {
     assert_eq!(report.results("destination"), ["pass"]);
     assert_eq!(report.results("held"), ["note"], "{}", report.words("held"));
     let words = report.words("held");
-    assert!(words.contains("2 documents of 1 feed held"), "{words}");
+    assert!(words.contains("2 documents held as history"), "{words}");
     assert!(words.contains("destinations start books"), "{words}");
 
     let (code, _, errors) = installation
-        .run(&["destinations", "start", "books", "--all"])
+        .run(&["destinations", "start", "books", "--all", "--yes"])
         .await;
     assert_eq!(code, Some(0), "{errors}");
     let report = Report::of(&installation, &["--quick"]).await;

@@ -106,9 +106,9 @@ async fn a_repeated_delivery_has_the_same_key() {
 }
 
 #[tokio::test]
-async fn only_a_4xx_with_a_message_is_a_rejection() {
+async fn only_words_about_the_document_are_a_rejection() {
     let rejection = r#"{"message":"Nėra tokio kliento 305123456"}"#;
-    for status in [400, 402, 406, 409, 413, 415, 418, 422, 451] {
+    for status in [400, 409, 422] {
         let message = rejected(response_to(Answer::status(status, rejection)).await);
         assert_eq!(message, "Nėra tokio kliento 305123456", "{status}");
         let (error, _) = unavailable(response_to(Answer::status(status, "no such client")).await);
@@ -121,6 +121,17 @@ async fn only_a_4xx_with_a_message_is_a_rejection() {
     assert_eq!(rejected(response_to(problem).await), "No such client");
     let plain = Answer::status(422, r#"{"title":"Bad","detail":"No such client"}"#);
     unavailable(response_to(plain).await);
+    // What a framework says of a request that it can't read.
+    let framework = Answer::status(
+        400,
+        r#"{"title":"One or more validation errors occurred."}"#,
+    )
+    .with("content-type", "application/problem+json; charset=utf-8");
+    unavailable(response_to(framework).await);
+    for status in [402, 406, 411, 413, 415, 417, 418, 431, 451] {
+        let (error, _) = unavailable(response_to(Answer::status(status, rejection)).await);
+        assert!(error.contains(&status.to_string()), "{error}");
+    }
     let long = json!({ "message": "ž".repeat(10_000) }).to_string();
     let message = rejected(response_to(Answer::status(422, long)).await);
     assert_eq!(message.len(), 4096);

@@ -146,6 +146,7 @@ async fn in_state(store: &Store, destination: &str, state: DeliveryState) -> BTr
         let filter = DeliveryFilter {
             destination: Some(destination_name(destination)),
             state: Some(state),
+            company: None,
             sequence: None,
             after,
             limit: 500,
@@ -283,12 +284,12 @@ impl<'a> Operator<'a> {
         }
     }
 
-    /// Waits until `versions` of the exported queue are stored and no destination is behind.
+    /// Waits until `versions` of the exported queue are stored and nothing waits for a destination.
     async fn until_delivered(&self, versions: usize, destinations: &[&str]) {
         within("the last delivery", async {
             loop {
                 self.resume(destinations).await;
-                if self.stored().await >= versions as u64 && self.behind().await == 0 {
+                if self.stored().await >= versions as u64 && self.waiting().await == 0 {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -306,11 +307,11 @@ impl<'a> Operator<'a> {
             .sum()
     }
 
-    async fn behind(&self) -> u64 {
+    async fn waiting(&self) -> u64 {
         let destinations = self.installations[0].admin_json("/v1/destinations").await;
         let destinations = destinations["rows"].as_array().expect("a list").iter();
         destinations
-            .filter_map(|destination| destination["behind"].as_u64())
+            .filter_map(|destination| destination["waiting"].as_u64())
             .sum()
     }
 }

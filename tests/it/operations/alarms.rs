@@ -538,9 +538,11 @@ async fn a_failing_destination_alarms_until_it_accepts_a_document() {
         loop {
             let request = DeliveryLeaseRequest {
                 destination: name.clone(),
-                filter: DestinationFilter::all_of(Queue::Exported),
-                deliver_history: true,
-                files: false,
+                lanes: LanePlan {
+                    filter: DestinationFilter::all_of(Queue::Exported),
+                    deliver_history: true,
+                    lookback: hours(24),
+                },
                 now: now(),
                 lease: minutes(1),
                 limit: 10,
@@ -553,15 +555,18 @@ async fn a_failing_destination_alarms_until_it_accepts_a_document() {
             }
         }
     };
-    let fails = LeaseAction::Wait {
+    let failed = Attempt {
         sequence: 1,
         began_at: now(),
-        error: "answered 500".to_owned(),
-        until: Some(now()),
+        outcome: DeliveryOutcome::Unavailable {
+            error: "answered 500".to_owned(),
+            retry_after: None,
+        },
     };
-    let settled = scene
-        .store
-        .settle_deliveries(lease().await, vec![], fails, now());
+    let settled =
+        scene
+            .store
+            .settle_deliveries(lease().await, vec![failed], LeaseAction::Release, now());
     settled.await.expect("stored");
     scene.clock.advance(minutes(29));
     assert_eq!(scene.check().await, (vec![], vec![]));
@@ -580,47 +585,6 @@ async fn a_failing_destination_alarms_until_it_accepts_a_document() {
             .settle_deliveries(lease().await, vec![delivered], LeaseAction::Release, now());
     settled.await.expect("stored");
     scene.assert_ended(AlarmKind::Destination).await;
-}
-
-#[tokio::test]
-async fn held_documents_alarm_until_their_feed_is_started() {
-    let name = DestinationName::parse("books").expect("a name");
-    let scene = Scene::with(|config, _| {
-        let name = DestinationName::parse("books").expect("a name");
-        config
-            .destinations
-            .insert(name, DestinationConfig::of(DestinationKind::List));
-    })
-    .await;
-    let now = || scene.clock.now();
-    let registered = scene.store.register_destinations(
-        vec![(name.clone(), DestinationFilter::all_of(Queue::Exported))],
-        now(),
-    );
-    registered.await.expect("registered");
-    scene.notify(exported(COMPANY)).await;
-    assert_eq!(
-        scene.check().await,
-        (vec![], vec![]),
-        "nothing is stored yet"
-    );
-    scene.pull(&[("a", now()), ("b", now())], &[]).await;
-    let alarm = scene.assert_raised(AlarmKind::Held).await;
-    assert_eq!(alarm.subject, "books");
-    assert!(
-        alarm.text.contains("2 documents of 1 feed held"),
-        "{}",
-        alarm.text
-    );
-    let start = DestinationChange::Start {
-        filter: DestinationFilter::all_of(Queue::Exported),
-        account: None,
-        company: None,
-        from: StartFrom::Now,
-    };
-    let started = scene.store.change_destination(name, start, now()).await;
-    assert_eq!(started.expect("started"), Some(1));
-    scene.assert_ended(AlarmKind::Held).await;
 }
 
 #[tokio::test]

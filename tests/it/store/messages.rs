@@ -55,6 +55,16 @@ impl Messages {
         }
     }
 
+    /// Returns messages that are verified at a moment.
+    pub(super) fn at(moment: Timestamp) -> Self {
+        Self(verifier_at(Clock::manual(moment)))
+    }
+
+    /// Returns a notification that was signed at a moment.
+    pub(super) async fn signed_at(&self, moment: Timestamp) -> AcceptedMessage {
+        self.message(7, MessageType::Notification, moment).await
+    }
+
     pub(super) async fn notification(&self, number: u32) -> AcceptedMessage {
         self.message(number, MessageType::Notification, START).await
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ivesk_webhook::domain::{DestinationName, Queue};
 use ivesk_webhook::store::{
     Attempt, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome, DestinationChange,
-    DestinationFilter, Hooks as _, LeaseAction, StartFrom,
+    DestinationFilter, Hooks as _, LanePlan, LaneSelection, LeaseAction, StartFrom,
 };
 
 use super::test_store::{TestStore, company, last_page};
@@ -53,7 +53,7 @@ async fn queries_for_a_pages_documents_never_scan_their_feed() {
 }
 
 #[tokio::test]
-async fn leasing_reads_along_the_sequence_and_through_indexes() {
+async fn leasing_reads_along_the_lane_and_through_indexes() {
     let test = TestStore::new(Database::sqlite()).await;
     let page = last_page(&[("a", "1")], Some("1"));
     test.pull(&company("1"), page).await;
@@ -62,19 +62,22 @@ async fn leasing_reads_along_the_sequence_and_through_indexes() {
     let (store, now) = (&test.store, test.clock.now());
     let registered = store.register_destinations(vec![(name.clone(), filter.clone())], now);
     registered.await.expect("registered");
+    let plan = LanePlan {
+        filter,
+        deliver_history: false,
+        lookback: Duration::from_secs(3600),
+    };
+    let made = store.make_lanes(name.clone(), plan.clone(), now).await;
+    assert_eq!(made.ok(), Some(true));
     let start = DestinationChange::Start {
-        filter: filter.clone(),
-        account: None,
-        company: None,
+        lanes: LaneSelection::default(),
         from: StartFrom::All,
     };
     let started = store.change_destination(name.clone(), start, now).await;
     assert_eq!(started.ok(), Some(Some(1)));
     let request = DeliveryLeaseRequest {
         destination: name,
-        filter,
-        deliver_history: false,
-        files: true,
+        lanes: plan,
         now,
         lease: Duration::from_secs(60),
         limit: 10,
@@ -94,17 +97,18 @@ async fn leasing_reads_along_the_sequence_and_through_indexes() {
     let leased = store.lease_deliveries(request).await;
     assert!(matches!(leased, Ok(DeliveryLeased::Nothing { .. })));
 
-    // The first unsettled version, those that are ready, and the next one's time.
-    let unsettled = "CROSS JOIN destination_feed s ON s.destination_id = ?1";
-    assert_eq!(test.database.plans(unsettled).len(), 3);
     test.assert_plan(
-        unsettled,
+        "coalesce(h.failures, 0), h.failing_since",
         &[
-            "SEARCH d USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+            "SEARCH document USING INDEX document_feed (feed_id=? AND sequence>? AND sequence<?)",
             "SEARCH h USING PRIMARY KEY (destination_id=? AND sequence=?)",
         ],
     );
-    let ready = "AS bytes_before FROM (";
+    test.assert_plan(
+        "AND turn = 0 ORDER BY due_at",
+        &["SEARCH lane USING INDEX lane_turn (destination_id=? AND turn=?"],
+    );
+    let ready = "coalesce(w.requested_at <= ?3, false) AS link_timed_out";
     test.assert_plan(
         ready,
         &[

@@ -41,6 +41,7 @@ fn debug_shows_the_length_of_a_body_but_not_the_body() {
                 documents: vec![body().into()],
                 next: None,
                 repaired: Vec::new(),
+                clock_offset: None,
             }
         ),
         format!(

@@ -207,6 +207,7 @@ pub(super) fn last_page(versions: &[(&str, &str)], cursor: Option<&str>) -> Page
         documents: documents(versions),
         cursor: cursor.map(Cursor::new),
         end: PageEnd::EndOfQueue,
+        clock_offset: Some(0),
         ..PageToCommit::default()
     }
 }

@@ -268,6 +268,7 @@ impl TestApp {
                 })
                 .collect(),
             end: PageEnd::EndOfQueue,
+            clock_offset: Some(0),
             ..PageToCommit::default()
         };
         let plan = PullPlan {

@@ -54,14 +54,13 @@ pub(crate) async fn worker(
         name,
         destination.clone(),
         opened.expect("the destination opens"),
-        bench.config.import_errors.clone(),
+        &bench.config,
         Arc::clone(bench.store()),
         bench.clock.clone(),
-        bench.config.pull.lease,
     )
 }
 
-/// Runs steps until one does more than skip versions or start feeds; returns its outcome.
+/// Runs steps until one does more than read history; returns its outcome.
 pub(crate) async fn step(worker: &DestinationWorker) -> StepOutcome {
     step_until(worker, &CancellationToken::new()).await
 }

@@ -151,9 +151,9 @@ async fn an_attempt_that_outlasts_the_erasure_leaves_its_files_to_remove(databas
     let failed = lease.deliveries[1].clone();
     scene.erase(&[1, 2]).await;
 
-    let action = wait(&failed, scene.clock.now(), "planted", None);
-    let settled = scene.settle(lease, attempts, action).await;
-    assert!(!settled.expect("it is the owner"));
+    let failed = scene.failed(&failed, "planted", None);
+    let attempts = [attempts, vec![failed]].concat();
+    scene.end(lease, attempts).await;
 
     assert_eq!(scene.files().await, ["1/a.json"]);
     let destination = scene.destination().await;
@@ -335,7 +335,7 @@ async fn others_write_between_the_steps_of_a_large_erasure(database: Database) {
     let (began, mut writes, mut longest) = (Instant::now(), 0, Duration::ZERO);
     let erased = loop {
         let asked = Instant::now();
-        let change = DestinationChange::Skip { sequence: i64::MAX };
+        let change = DestinationChange::Skip(DeliverySelection::One(i64::MAX));
         tokio::select! {
             erased = &mut erasing => break erased,
             _ = scene.change(change) => {

@@ -1,5 +1,6 @@
 //! Import errors: one for each text, leased, sent and retried.
 
+use ivesk_webhook::domain::Account;
 use ivesk_webhook::store::{
     IMPORT_ERROR_WAIT, ImportErrorDecision, ImportErrorEnd, ImportErrorLease, ImportErrorLeased,
     ImportErrorSelection,
@@ -27,12 +28,7 @@ async fn a_rejection_is_one_import_error_for_each_text(database: Database) {
     for message in ["no such VAT code", "no such VAT code", "no such account"] {
         let lease = scene.lease().await.expect("a lease");
         scene.end_with(lease, rejected(message)).await;
-        assert_eq!(
-            scene
-                .change(DestinationChange::Retry { sequence: None })
-                .await,
-            1
-        );
+        assert_eq!(scene.change(retry_rejected()).await, 1);
     }
     let errors = scene.import_errors().await;
     let texts: Vec<String> = errors.into_iter().map(|row| row.message).collect();

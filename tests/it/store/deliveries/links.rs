@@ -24,24 +24,21 @@ async fn an_expired_link_triggers_a_pull_and_the_version_returns(database: Datab
         )
         .await;
     scene.start(StartFrom::All).await;
-    let files = |request: &mut DeliveryLeaseRequest| request.files = true;
-    let lease = scene.lease_with(files).await.expect("a lease");
+    let lease = scene.lease().await.expect("a lease");
     assert!(lease.deliveries[1].link.is_none());
     scene.end_with(lease, DeliveryOutcome::LinkExpired).await;
-    // Until the next pull the feed waits for a destination that fetches files, and only for that.
-    assert!(scene.lease_with(files).await.is_none());
-    assert_eq!(scene.due().await, [format!("b@{two}")]);
+    // Until the next pull that document waits, and no other.
+    assert_eq!(scene.deliver_all().await, [format!("b@{two}")]);
+    let row = scene.destination().await;
+    assert_eq!((row.waiting_file, row.waiting), (1, 0));
 
     let fresh = [("a", &*one, "https://x/fresh")];
     scene.clock.advance(Duration::from_secs(1));
     scene
         .pull_as(&feed, TriggerKind::Reconciliation, &documents, &fresh)
         .await;
-    let lease = scene.lease_with(files).await.expect("a lease");
-    assert_eq!(
-        names(&lease.deliveries),
-        [format!("a@{one}"), format!("b@{two}")]
-    );
+    let lease = scene.lease().await.expect("a lease");
+    assert_eq!(names(&lease.deliveries), [format!("a@{one}")]);
     let link = lease.deliveries[0]
         .link
         .as_ref()
@@ -56,7 +53,7 @@ async fn an_expired_link_triggers_a_pull_and_the_version_returns(database: Datab
     scene
         .pull_as(&feed, TriggerKind::Backfill, &documents, &fresh)
         .await;
-    let lease = scene.lease_with(files).await.expect("a lease");
+    let lease = scene.lease().await.expect("a lease");
     let link = lease.deliveries[0]
         .link
         .as_ref()
@@ -70,8 +67,7 @@ async fn a_link_request_during_a_pull_is_served_by_the_next_one(database: Databa
     let one = at(1);
     scene.pull(&feed, &[("a", &one)]).await;
     scene.start(StartFrom::All).await;
-    let files = |request: &mut DeliveryLeaseRequest| request.files = true;
-    let lease = scene.lease_with(files).await.expect("a lease");
+    let lease = scene.lease().await.expect("a lease");
     // A reconciliation runs that has already passed the document.
     let now = scene.clock.now();
     let request = LeaseRequest {
@@ -103,35 +99,31 @@ async fn a_link_request_during_a_pull_is_served_by_the_next_one(database: Databa
         .commit_page(running, page(&[], &[]), plan)
         .await
         .expect("the page is stored");
-    assert!(scene.lease_with(files).await.is_none());
+    assert!(scene.lease().await.is_none());
     scene.clock.advance(Duration::from_secs(1));
     let fresh = [("a", &*one, "https://x/fresh")];
     scene
         .pull_as(&feed, TriggerKind::Reconciliation, &[("a", &one)], &fresh)
         .await;
-    let lease = scene
-        .lease_with(files)
-        .await
-        .expect("the version is due again");
+    let lease = scene.lease().await.expect("the version is due again");
     assert!(lease.deliveries[0].link.is_some());
 }
 
 async fn an_unreadable_feed_delivers_without_files_after_a_day(database: Database) {
     let scene = Scene::started(database, &[("a", &at(1)), ("b", &at(1))]).await;
-    let files = |request: &mut DeliveryLeaseRequest| request.files = true;
-    let lease = scene.lease_with(files).await.expect("a lease");
-    scene.end_with(lease, DeliveryOutcome::LinkExpired).await;
+    for _ in 0..2 {
+        let lease = scene.lease().await.expect("a lease");
+        scene.end_with(lease, DeliveryOutcome::LinkExpired).await;
+    }
     scene.clock.advance(2 * HOUR);
-    let mut request = scene.request();
-    request.files = true;
-    let leased = scene.store.lease_deliveries(request).await.expect("works");
-    let DeliveryLeased::Nothing { until } = leased else {
-        panic!("{leased:?}");
+    let leased = scene.store.lease_deliveries(scene.request()).await;
+    let DeliveryLeased::Nothing { until } = leased.expect("works") else {
+        panic!("both wait");
     };
     let in_time = until.is_none_or(|until| until > scene.clock.now());
     assert!(in_time, "the next lease would find nothing either");
     scene.clock.advance(23 * HOUR);
-    let lease = scene.lease_with(files).await.expect("a day was enough");
+    let lease = scene.lease().await.expect("a day was enough");
     let ids: Vec<&str> = lease
         .deliveries
         .iter()

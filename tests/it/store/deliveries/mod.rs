@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use ivesk_webhook::delivery::Delivery;
-use ivesk_webhook::domain::{
-    Account, Clock, Company, DestinationName, Feed, Queue, Timestamp, version_key,
-};
+use ivesk_webhook::domain::{Clock, Company, DestinationName, Feed, Moment, Queue, Timestamp};
 use ivesk_webhook::store::{
     Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
-    DeliveryState, DestinationChange, DestinationFilter, DestinationPauseReason, DestinationRow,
-    DocumentFilter, FreshLink, ImportErrorFilter, ImportErrorOutcome, ImportErrorRow,
-    ImportErrorState, LateOutcome, LeaseAction, LeaseRequest, NewImportError, PageToCommit,
-    PullPlan, Retention, SharedStore, StartFrom, StoreError, Trigger, TriggerKind,
+    DeliverySelection, DeliveryState, DestinationChange, DestinationFilter, DestinationPauseReason,
+    DestinationRow, DocumentFilter, FreshLink, ImportErrorFilter, ImportErrorOutcome,
+    ImportErrorRow, ImportErrorState, LanePlan, LaneRow, LaneSelection, LateOutcome, LeaseAction,
+    LeaseRequest, NewImportError, PageToCommit, PullPlan, Retention, SharedStore, StartFrom,
+    StoreError, Trigger, TriggerKind,
 };
 use secrecy::ExposeSecret;
 
@@ -19,6 +18,7 @@ use super::test_store::{HOUR, START, account, company, last_page, retention};
 use crate::support::databases::{Database, Options, on_both_stores};
 
 mod erasing;
+mod histories;
 mod import_errors;
 mod leases;
 mod links;
@@ -33,6 +33,8 @@ struct Scene {
     store: SharedStore,
     clock: Clock,
     filter: DestinationFilter,
+    /// How far the vendor's clock is ahead of ours, as its answers say.
+    offset: Option<i64>,
     // Last, so that the store is gone before its database.
     database: Database,
 }
@@ -59,6 +61,7 @@ impl Scene {
             store: store.expect("a fresh store opens"),
             clock,
             filter: DestinationFilter::all_of(Queue::Exported),
+            offset: Some(0),
             database,
         }
     }
@@ -118,10 +121,12 @@ impl Scene {
             let lease = self.store.lease_page(request).await.expect("leasing works");
             let lease = lease.expect("the feed is due");
             let matches = lease.feed == *feed && lease.kind == kind;
-            let page = if matches {
-                page(documents, links)
-            } else {
-                page(&[], &[])
+            let page = PageToCommit {
+                clock_offset: self.offset,
+                ..match matches {
+                    true => page(documents, links),
+                    false => page(&[], &[]),
+                }
             };
             let plan = PullPlan {
                 now,
@@ -139,12 +144,18 @@ impl Scene {
         }
     }
 
+    fn plan(&self) -> LanePlan {
+        LanePlan {
+            filter: self.filter.clone(),
+            deliver_history: false,
+            lookback: 24 * HOUR,
+        }
+    }
+
     fn request(&self) -> DeliveryLeaseRequest {
         DeliveryLeaseRequest {
             destination: name(),
-            filter: self.filter.clone(),
-            deliver_history: false,
-            files: false,
+            lanes: self.plan(),
             now: self.clock.now(),
             lease: LEASE,
             limit: 100,
@@ -207,9 +218,21 @@ impl Scene {
 
     /// Records that the destination was unavailable for the first delivery.
     async fn fail(&self, lease: DeliveryLease, error: &str, until: Option<Timestamp>) {
-        let action = wait(&lease.deliveries[0], self.clock.now(), error, until);
-        let failed = self.settle(lease, Vec::new(), action).await;
-        failed.expect("the owner may write");
+        let failed = self.failed(&lease.deliveries[0], error, until);
+        self.end(lease, vec![failed]).await;
+    }
+
+    /// Returns an attempt that asks to be repeated at a moment; without one it is closed.
+    fn failed(&self, delivery: &Delivery, error: &str, until: Option<Timestamp>) -> Attempt {
+        let error = error.to_owned();
+        let outcome = match until {
+            Some(until) => DeliveryOutcome::Unavailable {
+                error,
+                retry_after: Some(until.since(self.clock.now())),
+            },
+            None => DeliveryOutcome::Closed { error },
+        };
+        self.attempt(delivery, outcome)
     }
 
     fn attempt(&self, delivery: &Delivery, outcome: DeliveryOutcome) -> Attempt {
@@ -253,29 +276,29 @@ impl Scene {
             .expect("the destination is known")
     }
 
+    async fn make_lanes(&self) {
+        let (plan, now) = (self.plan(), self.clock.now());
+        let make = || self.store.make_lanes(name(), plan.clone(), now);
+        while make().await.expect("lanes can be made") {}
+    }
+
     async fn start(&self, from: StartFrom) -> usize {
-        self.change(DestinationChange::Start {
-            filter: self.filter.clone(),
-            account: None,
-            company: None,
-            from,
-        })
-        .await
+        self.make_lanes().await;
+        let lanes = LaneSelection::default();
+        self.change(DestinationChange::Start { lanes, from }).await
+    }
+
+    async fn lane(&self, feed: &Feed) -> LaneRow {
+        let lanes = self.store.lanes(name(), 0, 1_000).await;
+        let mut lanes = lanes.expect("readable").into_iter();
+        let found = lanes.find(|(_, lane)| lane.feed == *feed);
+        found.expect("the feed has a lane").1
     }
 
     async fn destination(&self) -> DestinationRow {
         let destinations = self.store.destinations().await.expect("readable");
         let found = destinations.into_iter().find(|row| row.name == name());
         found.expect("the destination is known")
-    }
-
-    /// Returns the held feeds, their documents, and whether their first pull is complete.
-    async fn held(&self) -> Vec<(String, u64, bool)> {
-        let held = self.store.held_feeds(name(), self.filter.clone()).await;
-        held.expect("readable")
-            .into_iter()
-            .map(|held| (held.feed.to_string(), held.documents, held.complete))
-            .collect()
     }
 }
 
@@ -293,6 +316,21 @@ fn names(deliveries: &[Delivery]) -> Vec<String> {
 /// Returns noon of a day in January.
 fn at(day: u32) -> String {
     format!("2026-01-{day:02}T12:00:00")
+}
+
+/// Returns noon of a day in October, after the tests' clocks start.
+fn new(day: u32) -> String {
+    format!("2026-10-{day:02}T12:00:00")
+}
+
+fn retry_rejected() -> DestinationChange {
+    let (state, company) = (DeliveryState::Rejected, None);
+    DestinationChange::Retry(DeliverySelection::InState { state, company })
+}
+
+/// Returns the point at a version's moment.
+fn since(version: &str) -> StartFrom {
+    StartFrom::Since(Moment::read(version).expect("a moment"))
 }
 
 fn page(documents: &[(&str, &str)], links: &[(&str, &str, &str)]) -> PageToCommit {
@@ -316,14 +354,5 @@ fn rejected(message: &str) -> DeliveryOutcome {
             company: Company::parse("1").ok(),
             message: format!("The document was not imported: {message}"),
         },
-    }
-}
-
-fn wait(delivery: &Delivery, at: Timestamp, error: &str, until: Option<Timestamp>) -> LeaseAction {
-    LeaseAction::Wait {
-        sequence: delivery.sequence,
-        began_at: at,
-        error: error.to_owned(),
-        until,
     }
 }

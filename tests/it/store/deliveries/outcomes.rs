@@ -48,7 +48,7 @@ async fn equal_attempts_are_counted_in_one_row(database: Database) {
 
     // The number of kept attempts has a bound, and the first is always kept.
     scene
-        .change(DestinationChange::Retry { sequence: Some(1) })
+        .change(DestinationChange::Retry(DeliverySelection::One(1)))
         .await;
     for round in 0..60 {
         let lease = scene.lease().await.expect("a lease");
@@ -56,6 +56,7 @@ async fn equal_attempts_are_counted_in_one_row(database: Database) {
         scene
             .fail(lease, &format!("error {round}"), Some(now))
             .await;
+        scene.clock.advance(HOUR);
     }
     let rows = scene.store.deliveries(DeliveryFilter {
         sequence: Some(1),
@@ -79,12 +80,7 @@ async fn a_rejected_version_is_retried_only_by_a_person(database: Database) {
     scene.end(lease, attempts).await;
     assert!(scene.due().await.is_empty());
     assert_eq!(scene.destination().await.rejected_now, 1);
-    assert_eq!(
-        scene
-            .change(DestinationChange::Retry { sequence: None })
-            .await,
-        1
-    );
+    assert_eq!(scene.change(retry_rejected()).await, 1);
     assert_eq!(scene.deliver_all().await, [format!("a@{}", at(1))]);
     assert_eq!(scene.destination().await.rejected_now, 0);
 }
@@ -95,17 +91,23 @@ async fn a_skipped_version_unblocks_the_next_one(database: Database) {
     let until = scene.clock.now().after(HOUR);
     scene.fail(lease, "HTTP 500", Some(until)).await;
     assert_eq!(
-        scene.change(DestinationChange::Skip { sequence: 1 }).await,
+        scene
+            .change(DestinationChange::Skip(DeliverySelection::One(1)))
+            .await,
         1
     );
     assert_eq!(scene.deliver_all().await, [format!("b@{}", at(2))]);
     // A delivered version can't be skipped.
     assert_eq!(
-        scene.change(DestinationChange::Skip { sequence: 2 }).await,
+        scene
+            .change(DestinationChange::Skip(DeliverySelection::One(2)))
+            .await,
         0
     );
     assert_eq!(
-        scene.change(DestinationChange::Skip { sequence: 99 }).await,
+        scene
+            .change(DestinationChange::Skip(DeliverySelection::One(99)))
+            .await,
         0
     );
 }
@@ -118,21 +120,17 @@ async fn a_version_skipped_in_flight_stays_skipped(database: Database) {
         let sequence = lease.deliveries[0].sequence;
         // The version has no row yet: it gets one with its first attempt.
         let now = scene.clock.now();
-        let wait = wait(&lease.deliveries[0], now, "HTTP 500", Some(now));
-        let keep = LeaseAction::Keep(LEASE);
-        let attempts = match expired {
-            true => vec![scene.attempt(&lease.deliveries[0], DeliveryOutcome::LinkExpired)],
-            false => Vec::new(),
+        let attempt = match expired {
+            true => scene.attempt(&lease.deliveries[0], DeliveryOutcome::LinkExpired),
+            false => scene.failed(&lease.deliveries[0], "HTTP 500", Some(now)),
         };
-        assert_eq!(scene.change(DestinationChange::Skip { sequence }).await, 1);
-        let action = if expired { keep } else { wait };
-        scene
-            .settle(lease.clone(), attempts, action)
-            .await
-            .expect("the owner may write");
-        if expired {
-            scene.end(lease, Vec::new()).await;
-        }
+        assert_eq!(
+            scene
+                .change(DestinationChange::Skip(DeliverySelection::One(sequence)))
+                .await,
+            1
+        );
+        scene.end(lease, vec![attempt]).await;
         let destination = scene.destination().await;
         assert_eq!(
             (destination.stuck_at, destination.waits_until),
@@ -147,7 +145,7 @@ async fn a_list_has_no_gaps_and_no_version_twice(database: Database) {
     let (one, two) = (company("1"), company("2"));
     scene.pull(&one, &[("a", &at(1))]).await;
     scene.pull(&two, &[]).await;
-    scene.pull(&two, &[("b", &at(2)), ("c", &at(3))]).await;
+    scene.pull(&two, &[("b", &new(2)), ("c", &new(3))]).await;
     let list_all = async || {
         while let Some(lease) = scene.lease().await {
             let attempts = lease
@@ -168,13 +166,13 @@ async fn a_list_has_no_gaps_and_no_version_twice(database: Database) {
     };
     list_all().await;
     assert_eq!(listed(0).await, [(1, "b".to_owned()), (2, "c".to_owned())]);
-    // The documents of a feed that starts later follow, whatever their sequence numbers.
+    // History that is started later follows, whatever their sequence numbers.
     scene.start(StartFrom::All).await;
     list_all().await;
     assert_eq!(listed(2).await, [(3, "a".to_owned())]);
     // So does a version that is retried.
     scene
-        .change(DestinationChange::Retry { sequence: Some(2) })
+        .change(DestinationChange::Retry(DeliverySelection::One(2)))
         .await;
     list_all().await;
     assert_eq!(listed(3).await, [(4, "b".to_owned())]);
@@ -216,14 +214,14 @@ async fn a_destinations_note_is_passed_to_the_next_version(database: Database) {
     let scene = Scene::new(database).await;
     let feed = company("1");
     scene.pull(&feed, &[]).await;
-    scene.pull(&feed, &[("a", &at(1))]).await;
+    scene.pull(&feed, &[("a", &new(1))]).await;
     let lease = scene.lease().await.expect("a lease");
     assert_eq!(lease.deliveries[0].earlier_note, None);
     let note = Some("1/a.json".to_owned());
     scene
         .end_with(lease, DeliveryOutcome::Delivered { note })
         .await;
-    scene.pull(&feed, &[("a", &at(2)), ("b", &at(2))]).await;
+    scene.pull(&feed, &[("a", &new(2)), ("b", &new(2))]).await;
     let lease = scene.lease().await.expect("a lease");
     let notes: Vec<Option<&str>> = lease
         .deliveries
@@ -277,13 +275,13 @@ async fn retention_removes_bodies_once_all_destinations_are_done(database: Datab
     // A version without its body can't be retried; a rejected one can.
     assert_eq!(
         scene
-            .change(DestinationChange::Retry { sequence: Some(1) })
+            .change(DestinationChange::Retry(DeliverySelection::One(1)))
             .await,
         0
     );
     assert_eq!(
         scene
-            .change(DestinationChange::Retry { sequence: Some(2) })
+            .change(DestinationChange::Retry(DeliverySelection::One(2)))
             .await,
         1
     );
