@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::columns::{named, named_columns};
 use super::deliveries::{
-    Attempt, DeliveryLease, DeliveryOutcome, DeliveryState, LINK_TIMEOUT, LateOutcome, LeaseAction,
+    Attempt, DeliveryLease, DeliveryOutcome, DeliveryState, DestinationPauseReason, LINK_TIMEOUT,
+    LanePauseReason, LateOutcome, LeaseAction,
 };
 use super::destinations;
 use super::engine::{Sql, Tx, operations, params, rows};
@@ -46,16 +46,6 @@ const OTHER_COMPANY: &str = "the document belongs to none of the destination's c
 /// The error of an import error that names no company and therefore can't be sent.
 const NO_COMPANY: &str = "the document does not say which of your companies it belongs to, and Įvesk.lt requires \
      that; inform the accountant yourself";
-
-named! {
-    /// The reason why a lane is paused until a person resumes it.
-    pub enum LanePauseReason {
-        /// The destination gave the same rejection again and again.
-        Rejections = "rejections",
-    }
-}
-
-named_columns! { LanePauseReason: "pause reason", name => Self::parse(&name); }
 
 operations! {
     write settle(lease: DeliveryLease, attempts: Vec<Attempt>, action: LeaseAction, now: Timestamp)
@@ -365,11 +355,7 @@ impl Counted {
             DeliveryOutcome::Closed { error } => {
                 self.fail(version, error, None);
                 let paused = &mut self.of_destination.paused;
-                paused.get_or_insert_with(|| {
-                    destinations::DestinationPauseReason::Closed
-                        .as_str()
-                        .to_owned()
-                });
+                paused.get_or_insert_with(|| DestinationPauseReason::Closed.as_str().to_owned());
                 self.of_destination.waits_until = None;
             }
         }
@@ -491,7 +477,7 @@ impl Counted {
         let mut of = self.of_destination;
         for rejection in &self.paused {
             if of.paused.is_none() && is_agreed(tx, destination, rejection).await? {
-                let reason = destinations::DestinationPauseReason::Rejections;
+                let reason = DestinationPauseReason::Rejections;
                 of.paused = Some(reason.as_str().to_owned());
             }
         }

@@ -13,14 +13,70 @@ use serde::Serialize;
 
 use super::columns::{named, named_columns};
 use super::debug::redacted;
-use super::destinations::DestinationPauseReason;
 use super::import_errors::NewImportError;
-use super::lanes::LanePlan;
-use crate::domain::{Company, DestinationName, Feed, Timestamp};
+use crate::domain::{Account, Company, DestinationName, Feed, Queue, Timestamp};
 
 /// Time that deliveries wait for a feed to be pulled again for fresh links. After that its
 /// documents are delivered without their files.
 pub(super) const LINK_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Selects the documents that a destination receives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DestinationFilter {
+    /// Documents of this queue.
+    pub queue: Queue,
+    /// Documents of these accounts; of all accounts if empty.
+    pub accounts: Vec<Account>,
+    /// Documents of these companies; of all companies if empty. The store ignores this
+    /// for the digitized queue, which mixes companies.
+    pub companies: Vec<Company>,
+}
+
+impl DestinationFilter {
+    /// Selects every document of a queue.
+    pub fn all_of(queue: Queue) -> Self {
+        Self {
+            queue,
+            accounts: Vec::new(),
+            companies: Vec::new(),
+        }
+    }
+}
+
+/// How a destination's lanes are made.
+#[derive(Clone, Debug)]
+pub struct LanePlan {
+    /// The documents that the destination receives.
+    pub filter: DestinationFilter,
+    /// True if the history of every lane is started.
+    pub deliver_history: bool,
+    /// How long before the notification that made a feed known its lane begins.
+    pub lookback: Duration,
+}
+
+named! {
+    /// The reason why a destination is paused until a person resumes it.
+    pub enum DestinationPauseReason {
+        /// A person paused it.
+        ByHand = "by_hand",
+        /// It answered that it accepts nothing any more.
+        Closed = "closed",
+        /// It gave the same rejection again and again, for several companies.
+        Rejections = "rejections",
+    }
+}
+
+named_columns! { DestinationPauseReason: "pause reason", name => Self::parse(&name); }
+
+named! {
+    /// The reason why a lane is paused until a person resumes it.
+    pub enum LanePauseReason {
+        /// The destination gave the same rejection again and again.
+        Rejections = "rejections",
+    }
+}
+
+named_columns! { LanePauseReason: "pause reason", name => Self::parse(&name); }
 
 /// A worker's request for versions to deliver.
 #[derive(Clone, Debug)]

@@ -13,6 +13,7 @@ use super::deliveries::{
     Attempt, Continued, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased,
     LINK_TIMEOUT, LeaseAction,
 };
+use super::destinations::add_held;
 use super::documents;
 use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
@@ -510,15 +511,6 @@ impl<'r> Choice<'r> {
             .collect();
         loaded.sort_by_key(|delivery| places.get(&delivery.sequence).copied());
         Ok(loaded)
-    }
-}
-
-/// Adds to the number of versions that a destination holds as history.
-pub(super) async fn add_held<T: Tx>(tx: &mut T, destination: i64, held: i64) -> Result<()> {
-    static SQL: Sql = Sql::new("UPDATE destination SET held = held + $2 WHERE id = $1");
-    match held {
-        0 => Ok(()),
-        _ => tx.run(&SQL, &[&destination, &held]).await,
     }
 }
 

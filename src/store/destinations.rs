@@ -2,36 +2,12 @@
 
 use serde::Serialize;
 
-use super::attempts::LanePauseReason;
-use super::columns::{named, named_columns};
-use super::deliveries::DeliveryState;
-use super::delivery_leases::add_held;
+use super::deliveries::{
+    DeliveryState, DestinationFilter, DestinationPauseReason, LanePauseReason,
+};
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
-use crate::domain::{Account, Company, DestinationName, Feed, Moment, Queue, Timestamp};
-
-/// Selects the documents that a destination receives.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DestinationFilter {
-    /// Documents of this queue.
-    pub queue: Queue,
-    /// Documents of these accounts; of all accounts if empty.
-    pub accounts: Vec<Account>,
-    /// Documents of these companies; of all companies if empty. The store ignores this
-    /// for the digitized queue, which mixes companies.
-    pub companies: Vec<Company>,
-}
-
-impl DestinationFilter {
-    /// Selects every document of a queue.
-    pub fn all_of(queue: Queue) -> Self {
-        Self {
-            queue,
-            accounts: Vec::new(),
-            companies: Vec::new(),
-        }
-    }
-}
+use crate::domain::{Account, Company, DestinationName, Feed, Moment, Timestamp};
 
 /// The point from which a person starts the history of lanes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,20 +77,6 @@ pub enum DestinationChange {
     /// Skips versions that are not finished.
     Skip(DeliverySelection),
 }
-
-named! {
-    /// The reason why a destination is paused until a person resumes it.
-    pub enum DestinationPauseReason {
-        /// A person paused it.
-        ByHand = "by_hand",
-        /// It answered that it accepts nothing any more.
-        Closed = "closed",
-        /// It gave the same rejection again and again, for several companies.
-        Rejections = "rejections",
-    }
-}
-
-named_columns! { DestinationPauseReason: "pause reason", name => Self::parse(&name); }
 
 /// One feed at one destination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -271,6 +233,15 @@ async fn change_destination<T: Tx>(
 pub(super) async fn lock<T: Tx>(tx: &mut T, destination: &DestinationName) -> Result<Option<i64>> {
     static SQL: Sql = Sql::new("SELECT id FROM destination WHERE name = $1{lock_rows}");
     tx.first(&SQL, &[destination]).await
+}
+
+/// Adds to the number of versions that a destination holds as history.
+pub(super) async fn add_held<T: Tx>(tx: &mut T, destination: i64, held: i64) -> Result<()> {
+    static SQL: Sql = Sql::new("UPDATE destination SET held = held + $2 WHERE id = $1");
+    match held {
+        0 => Ok(()),
+        _ => tx.run(&SQL, &[&destination, &held]).await,
+    }
 }
 
 /// Resumes a destination and its paused lanes, and retries failing ones now.

@@ -2,24 +2,14 @@
 
 use std::time::Duration;
 
-use super::destinations::{DestinationFilter, MATCHING, lock};
+use super::deliveries::LanePlan;
+use super::destinations::{MATCHING, lock};
 use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use crate::domain::{DestinationName, Moment, Timestamp};
 
 /// Maximum number of feeds that get their lanes in one transaction.
 const MAX_LANES: i64 = 500;
-
-/// How a destination's lanes are made.
-#[derive(Clone, Debug)]
-pub struct LanePlan {
-    /// The documents that the destination receives.
-    pub filter: DestinationFilter,
-    /// True if the history of every lane is started.
-    pub deliver_history: bool,
-    /// How long before the notification that made a feed known its lane begins.
-    pub lookback: Duration,
-}
 
 operations! {
     /// Makes lanes for feeds that became known; returns true if there may be more.

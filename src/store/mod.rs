@@ -68,7 +68,6 @@ mod uploads;
 pub use activity::*;
 pub use alarms::*;
 pub use allowed_topics::AllowedTopic;
-pub use attempts::LanePauseReason;
 pub use audit::*;
 pub use backup::*;
 pub use certificates::*;
@@ -86,7 +85,6 @@ pub(crate) use gaps::{RecordPlan, StoredGap, earlier, earliest_provable, is_prov
 pub use hooks::*;
 pub use import_error_decisions::*;
 pub use import_errors::*;
-pub use lanes::LanePlan;
 pub use messages::*;
 pub use options::*;
 pub use pausing::PauseChange;
