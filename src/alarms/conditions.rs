@@ -8,8 +8,8 @@ use crate::domain::{DestinationName, Timestamp, counted};
 use crate::metrics::{Refusals, StoreSnapshot, UnexpectedCount};
 use crate::pull::blocked_queues;
 use crate::store::{
-    AlarmKind, DestinationPauseReason, DestinationRow, FeedPauseReason, FeedRow, Finding,
-    IncompleteReason, PAGE_SIZE_NOTICE, UnannouncedDocuments,
+    AlarmKind, DestinationPauseReason, DestinationRow, FeedRow, Finding, IncompleteReason,
+    PAGE_SIZE_NOTICE, UnannouncedDocuments,
 };
 use crate::subscriptions::problems::{self, Problem};
 

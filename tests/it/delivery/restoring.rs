@@ -138,7 +138,7 @@ async fn automatic_backups_are_written_kept_and_missed() {
     assert_eq!(check().await, (false, false));
     clock.advance(hours(2));
     assert_eq!(check().await, (true, false));
-    let line = serde_json::to_string(&inside::store(&config).await).expect("JSON");
+    let line = serde_json::to_string(&inside::store(&config, false).await).expect("JSON");
     assert!(line.contains("\"backup\""), "{line}");
     back_up(app).await.expect("written");
     assert_eq!(check().await, (false, true));

@@ -58,9 +58,9 @@ impl Scene {
     /// Raises an alarm of each subject, and ends all others.
     async fn observe(&self, subjects: &[&str]) {
         let found = subjects.iter().map(|subject| Finding {
-            kind: AlarmKind::Held,
+            kind: AlarmKind::Destination,
             subject: (*subject).to_owned(),
-            text: format!("dokumentai laukia: {subject}. Fix: run `destinations start`"),
+            text: format!("gavėjas nieko nepriima: {subject}. Fix: run `destinations resume`"),
         });
         let updated = self.store.update_alarms(AlarmObservation {
             now: self.clock.now(),

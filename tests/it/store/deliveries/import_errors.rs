@@ -128,9 +128,7 @@ async fn a_rejection_that_ends_within_a_minute_is_not_told(database: Database) {
     assert!(scene.lease_error().await.is_none(), "it waits");
     // One is accepted when it is retried, the next has a newer version, the last stays rejected.
     let first = scene.import_errors().await[0].sequence;
-    let retry = DestinationChange::Retry {
-        sequence: Some(first),
-    };
+    let retry = DestinationChange::Retry(DeliverySelection::One(first));
     assert_eq!(scene.change(retry).await, 1);
     scene.deliver_all().await;
     scene.pull(&company("1"), &[("b", &at(2))]).await;
@@ -154,8 +152,7 @@ async fn a_rejection_that_ends_within_a_minute_is_not_told(database: Database) {
 
 async fn a_withdrawn_import_error_waits_anew_if_rejected_anew(database: Database) {
     let scene = Scene::with_rejected(database, &[("a", &at(1))]).await;
-    let retry = DestinationChange::Retry { sequence: None };
-    assert_eq!(scene.change(retry).await, 1);
+    assert_eq!(scene.change(retry_rejected()).await, 1);
     scene.clock.advance(IMPORT_ERROR_WAIT);
     let leased = scene.lease_error_of(account(), LEASE).await;
     assert!(
@@ -170,9 +167,7 @@ async fn a_withdrawn_import_error_waits_anew_if_rejected_anew(database: Database
 
 async fn only_the_last_reason_of_a_destination_is_told(database: Database) {
     let scene = Scene::with_rejected(database, &[("a", &at(1))]).await;
-    scene
-        .change(DestinationChange::Retry { sequence: None })
-        .await;
+    scene.change(retry_rejected()).await;
     scene.reject_all("no such account").await;
     scene.clock.advance(IMPORT_ERROR_WAIT);
     let leased = scene.lease_error_of(account(), LEASE).await;
@@ -210,14 +205,10 @@ async fn an_import_error_is_discarded_or_sent_all_the_same(database: Database) {
         "none is pending"
     );
     // Rejected once more, it stays discarded; a person may send it, though it is accepted now.
-    scene
-        .change(DestinationChange::Retry { sequence: None })
-        .await;
+    scene.change(retry_rejected()).await;
     scene.reject_all("no").await;
     assert_eq!(scene.states().await[0], ImportErrorState::Discarded);
-    scene
-        .change(DestinationChange::Retry { sequence: None })
-        .await;
+    scene.change(retry_rejected()).await;
     scene.deliver_all().await;
     assert_eq!(scene.decide(one(1), Retry).await, 1);
     assert_eq!(scene.leased_error().await.row.id, 1);
