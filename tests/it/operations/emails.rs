@@ -5,7 +5,6 @@ use std::sync::Arc;
 use ivesk_webhook::alarms::{Alarms, NotifyOutcome};
 use ivesk_webhook::config::{AlarmEmail, AlarmTarget, Config, EmailTls};
 use ivesk_webhook::domain::Clock;
-use ivesk_webhook::emulator::DEFAULT_COMPANIES;
 use ivesk_webhook::metrics::Metrics;
 use ivesk_webhook::service::open_store;
 use ivesk_webhook::store::{
@@ -128,13 +127,13 @@ async fn an_alarm_is_one_plain_letter_at_each_end_and_retried() {
     assert_eq!(
         subjects,
         [
-            "[ivesk-webhook] raised: held archive (2 active)",
-            "[ivesk-webhook] raised: held books (2 active)"
+            "[ivesk-webhook] raised: destination archive (2 active)",
+            "[ivesk-webhook] raised: destination books (2 active)"
         ]
     );
     assert_eq!(
         last.as_deref(),
-        Some("[ivesk-webhook] ended: held books (1 active)")
+        Some("[ivesk-webhook] ended: destination books (1 active)")
     );
     let mail = &mails[0];
     assert!(mail.from.contains("<ivesk@example.lt>"), "{mail:?}");
@@ -146,7 +145,7 @@ async fn an_alarm_is_one_plain_letter_at_each_end_and_retried() {
     }
     let body = mail.body();
     assert!(
-        body.contains("dokumentai laukia") && body.contains("Active alarms now: 2"),
+        body.contains("gavėjas nieko nepriima") && body.contains("Active alarms now: 2"),
         "{body}"
     );
 }
@@ -201,7 +200,7 @@ async fn serve_sends_letters_by_starttls_and_tls_after_a_login() {
         let emulator = emulator("").await;
         let mail_server = SmtpServer::start(offer).await;
         let sections = format!(
-            "[destinations.books]\nkind = \"list\"\n[alarms.email]\nserver = \"localhost:{}\"\ntls = \"{tls}\"\n\
+            "[alarms.email]\nserver = \"localhost:{}\"\ntls = \"{tls}\"\n\
              from = \"ivesk@example.lt\"\nto = [\"ops@example.lt\"]\nusername = \"{USER}\"\n",
             mail_server.port
         );
@@ -210,16 +209,10 @@ async fn serve_sends_letters_by_starttls_and_tls_after_a_login() {
         std::fs::write(&ca, &mail_server.ca_pem).expect("written");
         let variables = [
             ("IVESK_WEBHOOK_ALARMS_EMAIL_PASSWORD", PASSWORD),
+            ("IVESK_WEBHOOK_STORE_MIN_FREE_BYTES", "1000000000000000"),
             ("SSL_CERT_FILE", ca.to_str().expect("text")),
         ];
-        // Its history is held, which is an alarm from the start on.
-        emulator
-            .control()
-            .export(DEFAULT_COMPANIES[0], 2)
-            .expect("exported");
-        let pull = ["pull", "--company", DEFAULT_COMPANIES[0]];
-        let (code, _, errors) = installation.run_with(&pull, &variables).await;
-        assert_eq!(code, Some(0), "{errors}");
+        // An alarm from the start on: no disk has so much room.
         let mut command = installation.command(&["serve"]);
         command.envs(variables);
         let server = Server::spawn(command);
@@ -227,12 +220,9 @@ async fn serve_sends_letters_by_starttls_and_tls_after_a_login() {
         let mail = &mails[0];
         assert!(mail.encrypted && mail.logged_in, "{mail:?}");
         let subject = mail.header("Subject").expect("a subject");
-        assert_eq!(subject, "[ivesk-webhook] raised: held books (1 active)");
-        assert!(
-            mail.body().contains("destinations start books"),
-            "{}",
-            mail.body()
-        );
+        assert_eq!(subject, "[ivesk-webhook] raised: disk store (1 active)");
+        let body = mail.body();
+        assert!(body.contains("free some space"), "{body}");
         let log = server.stop_and_read().await;
         assert!(!log.contains(PASSWORD), "{log}");
     }
