@@ -87,7 +87,6 @@ impl Folder {
         };
         let filing = Filing {
             document_id: delivery.document_id.clone(),
-            queue: delivery.feed.queue,
             paths: self.plan.file_paths(delivery),
             body: delivery.body.clone(),
             earlier: delivery.earlier_note.clone(),

@@ -72,7 +72,7 @@ pub use deliveries::*;
 pub use destinations::*;
 pub use documents::*;
 pub use engine::{Copied, Progress, copy_from_sqlite};
-pub use erasure::{ErasableVersion, LeftFiles};
+pub use erasure::{ErasableVersion, ErasedFile, LeftFiles};
 pub use error::*;
 pub use feed_changes::*;
 pub use feeds::*;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ivesk_webhook::config::{
     Config, DestinationConfig, DestinationKind, ExportedPath, FileMode, FolderLayout,
 };
-use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse, open};
+use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse, open, remove_files};
 use ivesk_webhook::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
 use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Endpoint, Switches,
@@ -18,6 +18,7 @@ use ivesk_webhook::file_names::identity;
 use ivesk_webhook::ivesk::{Client, Entry, document};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use ivesk_webhook::store::ErasedFile;
 use tracing::Level;
 use tracing::instrument::WithSubscriber as _;
 
@@ -578,6 +579,42 @@ async fn an_archive_of_the_archiver_goes_on_without_doubling() {
 
 #[tokio::test]
 async fn what_the_archiver_can_not_name_has_the_names_of_its_layout() {
+#[tokio::test]
+async fn the_files_of_another_document_are_left_alone() {
+    let archive = Archive::of_json(FolderLayout::ArchiverNames);
+    let (first, second) = (bought("a-1", "AB/7", ""), bought("a-2", "AB/7", ""));
+    let note = archive.file(&first).await;
+    // A program takes what is filed, and so the name is free.
+    std::fs::remove_file(archive.root().join(&note)).expect("removed");
+    assert_eq!(archive.file(&second).await, note);
+
+    let mut newer = first;
+    newer.earlier_note = Some(note.clone());
+    newer.body.push(b' ');
+    let own = note.replace(".json", " a-1.json");
+    assert_eq!(archive.file(&newer).await, own);
+    assert_eq!(archive.read(&note), second.body);
+
+    // Both are erased, one after the other.
+    let erase = async |id: &str, path: &str| {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, id.as_bytes());
+        let digest = digest.as_ref().iter();
+        let file = ErasedFile {
+            path: path.to_owned(),
+            document_digest: digest.map(|byte| format!("{byte:02x}")).collect(),
+        };
+        let removed = remove_files(&archive.settings(), vec![file], true).await;
+        let removed = removed.expect("a folder");
+        assert_eq!((removed.done.len(), removed.problem), (1, None));
+        removed.files
+    };
+    assert_eq!(erase("a-1", &note).await, 0);
+    assert_eq!(erase("a-1", &own).await, 1);
+    assert_eq!(archive.files(), set([&note]));
+    assert_eq!(erase("a-2", &note).await, 1);
+    assert_eq!(archive.files(), set([]));
+}
+
     let archive = Archive::of_json(FolderLayout::ArchiverNames);
     let with = |id: &str, name: &str, value: Value| {
         let mut document = bought(id, "AB/7", "");
