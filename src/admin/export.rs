@@ -223,23 +223,23 @@ async fn documents(app: &App, query: &ExportQuery) -> Result<Documents, AdminErr
                 .to_owned(),
         ));
     }
-    if !text.is_empty() {
-        let mut rows = by_id_or_sequence(&app.store, &of_search, text).await?;
-        if !rows.is_empty() {
-            rows.retain(|row| superseded || !row.superseded);
-            rows.reverse();
-            return Ok(Documents::These(rows));
-        }
-    }
     let stretch = DocumentStretch {
-        account: of_search.account,
+        account: of_search.account.clone(),
         queue: of_search.queue,
-        company: of_search.company,
+        company: of_search.company.clone(),
         since: parse_moment("since", query.since.as_deref())?,
         until: parse_moment("until", query.until.as_deref())?,
         superseded,
         after,
     };
+    if !text.is_empty() {
+        let mut rows = by_id_or_sequence(&app.store, &of_search, text).await?;
+        if !rows.is_empty() {
+            rows.retain(|row| stretch.contains(row));
+            rows.reverse();
+            return Ok(Documents::These(rows));
+        }
+    }
     let matches: crate::export::stream::Matches = if text.is_empty() {
         Box::new(|_| true)
     } else {
