@@ -17,7 +17,7 @@ use crate::delivery;
 use crate::domain::{Account, Clock, Company, DestinationName, Queue};
 use crate::file_names::identity;
 use crate::ivesk::Entry;
-use crate::store::{ErasableVersion, Store, StoreError};
+use crate::store::{ErasableVersion, ErasedFile, Store, StoreError};
 
 /// Versions that one step erases: a few milliseconds of the store's time.
 const STEP: usize = 100;
@@ -322,20 +322,20 @@ pub async fn remove_files(
     for left in store.erased_files_left().await? {
         let name = left.destination;
         let mut problem = None;
-        let mut after = String::new();
+        let mut after = ErasedFile::default();
         let settings = config.destinations.get(&name);
         while let Some(settings) = settings {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 outcome.more = true;
                 return Ok(outcome);
             }
-            let lines = store.erased_files(name.clone(), after, FILES).await?;
-            let Some(last) = lines.last() else {
+            let files = store.erased_files(name.clone(), after, FILES).await?;
+            let Some(last) = files.last() else {
                 break;
             };
             after = last.clone();
-            let is_last = lines.len() < FILES;
-            let Some(removed) = delivery::remove_files(settings, lines, is_last).await else {
+            let is_last = files.len() < FILES;
+            let Some(removed) = delivery::remove_files(settings, files, is_last).await else {
                 problem = Some(NO_FOLDER.to_owned());
                 break;
             };

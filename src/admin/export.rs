@@ -10,7 +10,7 @@ use axum::{Extension, Json};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tracing::warn;
 use utoipa::IntoParams;
 
@@ -156,13 +156,15 @@ pub(super) async fn respond(
         per: query.per.unwrap_or_default(),
         layout,
     };
-    let mut parts = export.start(Arc::clone(&admin.app.store));
+    let mut parts = export.start(Arc::clone(&admin.app.store), permit);
     // A store that can't be read is a problem rather than the beginning of a table.
     let first = match parts.recv().await {
         Some(Err(error)) => return Err(error.into()),
+        // There may be no row yet.
+        Some(Ok(Part::Bytes(bytes))) if bytes.is_empty() => None,
         first => first,
     };
-    Ok((headers, Body::from_stream(body(first, parts, permit))).into_response())
+    Ok((headers, Body::from_stream(body(first, parts))).into_response())
 }
 
 type Received = Option<Result<Part, StoreError>>;
@@ -171,28 +173,24 @@ type Received = Option<Result<Part, StoreError>>;
 fn body(
     first: Received,
     parts: mpsc::Receiver<Result<Part, StoreError>>,
-    permit: OwnedSemaphorePermit,
 ) -> impl Stream<Item = Result<Bytes, StoreError>> {
-    stream::unfold(
-        (first, parts, permit),
-        |(first, mut parts, permit)| async move {
-            let part = match first {
-                Some(part) => Some(part),
-                None => parts.recv().await,
-            };
-            match part? {
-                Ok(Part::Bytes(bytes)) => Some((Ok(bytes), (None, parts, permit))),
-                Ok(Part::End(summary)) => {
-                    warn_of_replaced(&summary);
-                    None
-                }
-                Err(error) => {
-                    warn!(%error, "an export ended early: the store can't be read");
-                    Some((Err(error), (None, parts, permit)))
-                }
+    stream::unfold((first, parts), |(first, mut parts)| async move {
+        let part = match first {
+            Some(part) => Some(part),
+            None => parts.recv().await,
+        };
+        match part? {
+            Ok(Part::Bytes(bytes)) => Some((Ok(bytes), (None, parts))),
+            Ok(Part::End(summary)) => {
+                warn_of_replaced(&summary);
+                None
             }
-        },
-    )
+            Err(error) => {
+                warn!(%error, "an export ended early: the store can't be read");
+                Some((Err(error), (None, parts)))
+            }
+        }
+    })
 }
 
 fn warn_of_replaced(summary: &Summary) {
@@ -225,23 +223,23 @@ async fn documents(app: &App, query: &ExportQuery) -> Result<Documents, AdminErr
                 .to_owned(),
         ));
     }
-    if !text.is_empty() {
-        let mut rows = by_id_or_sequence(&app.store, &of_search, text).await?;
-        if !rows.is_empty() {
-            rows.retain(|row| superseded || !row.superseded);
-            rows.reverse();
-            return Ok(Documents::These(rows));
-        }
-    }
     let stretch = DocumentStretch {
-        account: of_search.account,
+        account: of_search.account.clone(),
         queue: of_search.queue,
-        company: of_search.company,
+        company: of_search.company.clone(),
         since: parse_moment("since", query.since.as_deref())?,
         until: parse_moment("until", query.until.as_deref())?,
         superseded,
         after,
     };
+    if !text.is_empty() {
+        let mut rows = by_id_or_sequence(&app.store, &of_search, text).await?;
+        if !rows.is_empty() {
+            rows.retain(|row| stretch.contains(row));
+            rows.reverse();
+            return Ok(Documents::These(rows));
+        }
+    }
     let matches: crate::export::stream::Matches = if text.is_empty() {
         Box::new(|_| true)
     } else {

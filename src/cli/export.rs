@@ -137,7 +137,7 @@ pub(super) async fn run(store: &SharedStore, args: Args) -> Result<Exit, Failure
             encoding: args.encoding,
         },
     };
-    let mut parts = export.start(SharedStore::clone(store));
+    let mut parts = export.start(SharedStore::clone(store), ());
     while let Some(part) = parts.recv().await {
         match part? {
             Part::Bytes(bytes) => printing::bytes_to_stdout(&bytes),

@@ -22,7 +22,7 @@ use crate::config::FileMode;
 use crate::domain::Queue;
 use crate::ivesk::Entry;
 use crate::private_files::{Dir, FOLDER_MODE, create_dir_all};
-use crate::store::Delivery;
+use crate::store::{Delivery, ErasedFile};
 
 /// Folder of PDFs by the hash of their content. No company's folder begins with a dot.
 const STORED: &str = ".files";
@@ -39,7 +39,6 @@ pub(super) const PDF: &str = ".pdf";
 /// One document version to file.
 pub(super) struct Filing {
     pub(super) document_id: String,
-    pub(super) queue: Queue,
     pub(super) paths: Vec<FilePath>,
     pub(super) body: Vec<u8>,
     pub(super) earlier: Option<String>,
@@ -247,15 +246,18 @@ impl Disk {
         }
     }
 
-    /// Removes the files that belong to a line of a note, each if it is a regular file; returns
-    /// their number.
-    fn erase(&self, line: &str) -> io::Result<usize> {
-        let Some(path) = line.strip_suffix(JSON) else {
+    /// Removes the files that belong to a line of a note, each if it is a regular file and not those of
+    /// another document; returns their number.
+    fn erase(&self, file: &ErasedFile) -> io::Result<usize> {
+        let Some(path) = file.path.strip_suffix(JSON) else {
             return Ok(0);
         };
         let Some(place) = self.find_ours(path)? else {
             return Ok(0);
         };
+        if has_another(&place, |id| file.is_of(id))? {
+            return Ok(0);
+        }
         let mut removed = 0;
         for ending in [JSON, NO_PDF, PDF] {
             if !place.folder.has_file(place.name(ending))? {
@@ -371,7 +373,7 @@ impl Disk {
         let Some(place) = self.find(preferred)? else {
             return Ok(preferred);
         };
-        let is_free = if let Some(id) = id_of(&place, filing.queue)? {
+        let is_free = if let Some(id) = id_of(&place)? {
             id == filing.document_id
         } else if place.folder.about(place.name(JSON))?.is_some() {
             false
@@ -492,6 +494,10 @@ impl Disk {
             let Some(place) = self.find_ours(path)? else {
                 continue;
             };
+            // Somebody has emptied the folder, and the name was free for another document.
+            if has_another(&place, |id| id == filing.document_id)? {
+                continue;
+            }
             // The JSON first: a JSON file never exists without its other files.
             place.folder.remove(place.name(JSON))?;
             place.folder.remove(place.name(NO_PDF))?;
@@ -506,22 +512,22 @@ impl Disk {
 /// Files of erased documents that were removed from a folder.
 #[derive(Debug, Default)]
 pub struct RemovedFiles {
-    /// The lines of notes whose files are gone.
-    pub done: Vec<String>,
+    /// Those that are gone.
+    pub done: Vec<ErasedFile>,
     /// The number of files that were removed.
     pub files: usize,
     /// The problem with the first one that remains, and its fix.
     pub problem: Option<String>,
 }
 
-/// Removes the files that lines of notes name from the folder of a destination: those that were
-/// filed there, and nothing through a link. May block.
+/// Removes files of erased documents from the folder of a destination: those that were filed
+/// there, and nothing through a link. May block.
 ///
 /// The last call of several also removes the stored PDFs that are left without a document.
 pub(super) fn remove_filed(
     path: &Path,
     mode: FileMode,
-    lines: Vec<String>,
+    files: Vec<ErasedFile>,
     is_last: bool,
 ) -> RemovedFiles {
     let mut removed = RemovedFiles::default();
@@ -537,11 +543,11 @@ pub(super) fn remove_filed(
         removed.problem = Some(disk.describe(&error));
         return removed;
     }
-    for line in lines {
-        match disk.erase(&line) {
-            Ok(files) => {
-                removed.files += files;
-                removed.done.push(line);
+    for file in files {
+        match disk.erase(&file) {
+            Ok(count) => {
+                removed.files += count;
+                removed.done.push(file);
             }
             Err(error) => {
                 removed.problem.get_or_insert_with(|| disk.describe(&error));
@@ -598,14 +604,23 @@ fn has_content(folder: &Dir, name: &str, bytes: &[u8]) -> io::Result<bool> {
 }
 
 /// Returns the id of the document whose JSON is at a place; `None` if there is no such document.
-fn id_of(place: &Place, queue: Queue) -> io::Result<Option<String>> {
+fn id_of(place: &Place) -> io::Result<Option<String>> {
     let Some(file) = open_if_file(&place.folder, &place.name(JSON))? else {
         return Ok(None);
     };
     let mut json = Vec::new();
     file.take(MAX_JSON_BYTES).read_to_end(&mut json)?;
-    let identity = Entry::parse(&json).and_then(|entry| entry.identity(queue).ok());
-    Ok(identity.map(|identity| identity.id))
+    // Both queues may be filed in the folder.
+    let id = Entry::parse(&json).and_then(|entry| {
+        let mut queues = Queue::ALL.iter();
+        queues.find_map(|queue| entry.identity(*queue).ok())
+    });
+    Ok(id.map(|identity| identity.id))
+}
+
+/// Returns true if the JSON at a place is of another document than the one that `is_this` knows by its id.
+fn has_another(place: &Place, is_this: impl Fn(&str) -> bool) -> io::Result<bool> {
+    Ok(id_of(place)?.is_some_and(|id| !is_this(&id)))
 }
 
 /// Returns the SHA-256 of a file's content, or `None` if there is no such file.

@@ -40,7 +40,7 @@ pub(super) struct Files {
 pub(super) enum Fetched {
     /// A PDF was written to the file; its SHA-256 in hexadecimal digits.
     Pdf(String),
-    /// The file begins as a PDF and does not end as one; the problem.
+    /// The file begins as a PDF and does not end as one, and nobody told its length; the problem.
     Cut(String),
     /// The file is not available and a retry would not help; the reason.
     Missing(String),
@@ -115,6 +115,7 @@ impl Files {
         {
             return too_large();
         }
+        let has_length = response.content_length().is_some();
         let mut head = Vec::with_capacity(HEAD_BYTES);
         let mut end = Vec::with_capacity(END_BYTES);
         let mut digest = Context::new(&SHA256);
@@ -144,12 +145,15 @@ impl Files {
                 None => Fetched::Missing("the file behind its link is not a PDF".to_owned()),
             };
         }
-        // Half a file is a whole answer if it was cut before it came to the file host, or if nobody
-        // told its length.
         if !end.windows(5).any(|part| part == b"%%EOF") {
-            return Fetched::Cut(format!(
+            let reason = format!(
                 "the file behind its link is cut off: its {bytes} bytes begin as a PDF, and no `%%EOF` ends them"
-            ));
+            );
+            // A whole answer has the file as the host has it: another link would lead to the same.
+            return match has_length {
+                true => Fetched::Missing(reason),
+                false => Fetched::Cut(reason),
+            };
         }
         if let Err(error) = file.sync_all().await {
             return Fetched::Disk(error);

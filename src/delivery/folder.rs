@@ -87,7 +87,6 @@ impl Folder {
         };
         let filing = Filing {
             document_id: delivery.document_id.clone(),
-            queue: delivery.feed.queue,
             paths: self.plan.file_paths(delivery),
             body: delivery.body.clone(),
             earlier: delivery.earlier_note.clone(),
@@ -158,12 +157,11 @@ impl Folder {
                               working one";
                 Ok(Attachment::Missing(reason.to_owned()))
             }
-            Fetched::Cut(reason)
-                if delivery.link_timed_out || delivery.link_tries >= MAX_LINK_TRIES =>
-            {
+            // A new link may lead to the whole file; one that does not is no reason to read the feed from
+            // its beginning.
+            Fetched::Cut(reason) if delivery.link_timed_out || delivery.link_tries > 0 => {
                 Ok(Attachment::Missing(reason))
             }
-            // A new link may lead to the whole file.
             Fetched::Cut(_) => Err(DestinationResponse::LinkExpired),
             Fetched::Failed(response) => Err(response),
             Fetched::Disk(error) => Err(self.disk.unavailable(&error)),

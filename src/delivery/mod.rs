@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use crate::config::{Config, DestinationConfig, DestinationKind};
 use crate::domain::{Clock, DestinationName};
 pub use crate::store::Delivery;
+use crate::store::ErasedFile;
 
 mod command;
 mod destination;
@@ -89,13 +90,13 @@ pub fn open(
     })
 }
 
-/// Removes the files of erased documents, which lines of a destination's notes name, from its
-/// folder. `None` if its kind is not `folder`.
+/// Removes files of erased documents from the folder of a destination. `None` if its kind is not
+/// `folder`.
 ///
-/// `is_last` is true for the last lines of several calls.
+/// `is_last` is true for the last files of several calls.
 pub async fn remove_files(
     destination: &DestinationConfig,
-    lines: Vec<String>,
+    files: Vec<ErasedFile>,
     is_last: bool,
 ) -> Option<RemovedFiles> {
     let DestinationKind::Folder {
@@ -106,7 +107,7 @@ pub async fn remove_files(
     };
     let (path, mode) = (path.clone(), *file_mode);
     let removed =
-        tokio::task::spawn_blocking(move || disk::remove_filed(&path, mode, lines, is_last));
+        tokio::task::spawn_blocking(move || disk::remove_filed(&path, mode, files, is_last));
     // A panic is a bug, and leaves the files for another time.
     Some(removed.await.unwrap_or_else(|error| RemovedFiles {
         problem: Some(error.to_string()),

@@ -19,6 +19,12 @@ const MAX_NAMES: usize = 300;
 /// Longest name that is told, in bytes.
 const MAX_NAME_BYTES: usize = 60;
 
+/// Digits in a row from which on a name could be a code.
+const MAX_DIGITS: usize = 4;
+
+/// Hexadecimal digits from which on a name of nothing else could be a code.
+const MAX_HEXADECIMAL: usize = 12;
+
 /// The fields of the documents that were read.
 #[derive(Clone, Debug, Default, Serialize, utoipa::ToSchema)]
 pub struct FieldReport {
@@ -244,6 +250,19 @@ fn is_name(text: &str) -> bool {
         && text
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "_$-".contains(c))
+        && !is_code(text)
+}
+
+/// Returns true for what looks like a code, such as that of a company for VAT, an account number or a UUID.
+fn is_code(text: &str) -> bool {
+    let count = |is: fn(char) -> bool| text.chars().filter(|c| is(*c)).count();
+    let digits = count(|c| c.is_ascii_digit());
+    let letters = count(|c| c.is_ascii_alphabetic());
+    let mut parts = text.split(|c: char| !c.is_ascii_digit());
+    let is_hexadecimal = text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+    digits > letters
+        || parts.any(|part| part.len() >= MAX_DIGITS)
+        || (is_hexadecimal && digits > 0 && digits + letters >= MAX_HEXADECIMAL)
 }
 
 /// Returns the type of a value, and whether it holds anything.
@@ -264,7 +283,14 @@ mod tests {
 
     #[test]
     fn a_name_that_could_be_a_value_is_not_told() {
-        for name in ["docnum", "$schema", "sellerIsFavorite", "a_b-c"] {
+        for name in [
+            "docnum",
+            "$schema",
+            "sellerIsFavorite",
+            "a_b-c",
+            "report2isaf",
+            "addedface",
+        ] {
             assert!(is_name(name), "{name}");
         }
         for value in [
@@ -273,6 +299,13 @@ mod tests {
             "a b",
             "",
             "a@b.lt",
+            "LT100001738313",
+            "LT12 1000 0111 0100 1000",
+            "LT121000011101001000",
+            "AB-2026-17",
+            "b1-22-33",
+            "a987fbc9-4bed-3078-cf07-9141ba07c9f3",
+            "abcdefab-cdef-4abc-8def-abcdefabcdef",
             &"a".repeat(61),
         ] {
             assert!(!is_name(value), "{value}");

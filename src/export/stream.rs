@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 
 use super::columns::{Per, Row};
 use super::table::{Layout, Table};
@@ -17,6 +18,9 @@ const PART_BYTES: usize = 64 * 1024;
 
 /// Parts that wait to be taken.
 const WAITING_PARTS: usize = 2;
+
+/// Documents after which others get their turn. Most may not match.
+const DOCUMENTS_AT_ONCE: usize = 32;
 
 /// Most rows that [`Summary`] names.
 const MAX_NAMED: usize = 10;
@@ -78,8 +82,13 @@ pub struct Summary {
 impl Export {
     /// Starts to write it; ends when all is written, the store can't be read, or nobody takes the parts.
     ///
-    /// After an error the table is incomplete.
-    pub fn start(self, store: SharedStore) -> mpsc::Receiver<Result<Part, StoreError>> {
+    /// After an error the table is incomplete. The first part comes once the store has been read, however
+    /// rare the documents are that match; it may be empty. `held` is dropped before the last part is sent.
+    pub fn start(
+        self,
+        store: SharedStore,
+        held: impl Send + 'static,
+    ) -> mpsc::Receiver<Result<Part, StoreError>> {
         let (parts, taken) = mpsc::channel(WAITING_PARTS);
         tokio::spawn(async move {
             let mut writing = Writing {
@@ -94,6 +103,7 @@ impl Export {
                 Err(Ended::Store(error)) => Err(error),
                 Err(Ended::NobodyTakes) => return,
             };
+            drop(held);
             // Whoever does not take it needs it no longer.
             let _ = writing.parts.send(end).await;
         });
@@ -129,22 +139,40 @@ impl Writing {
                     self.document(&row).await?;
                 }
             }
-            Documents::Stretch(mut stretch, matches) => loop {
-                let read = store.document_stretch(stretch.clone()).await?;
-                // Each is freed once it is written.
-                let mut rows = VecDeque::from(read.rows);
-                while let Some(row) = rows.pop_front() {
-                    if matches(&row) {
-                        self.document(&row).await?;
+            Documents::Stretch(mut stretch, matches) => {
+                let mut is_first = true;
+                loop {
+                    let read = store.document_stretch(stretch.clone()).await?;
+                    if std::mem::take(&mut is_first) {
+                        self.send_written().await?;
+                    }
+                    self.stretch(read.rows, &matches).await?;
+                    match read.next {
+                        Some(next) => stretch.after = next,
+                        None => break,
                     }
                 }
-                match read.next {
-                    Some(next) => stretch.after = next,
-                    None => break,
-                }
-            },
+            }
         }
         self.pass_on().await
+    }
+
+    /// Writes the documents of a stretch that match.
+    async fn stretch(&mut self, rows: Vec<DocumentRow>, matches: &Matches) -> Result<(), Ended> {
+        // Each is freed once it is written.
+        let mut rows = VecDeque::from(rows);
+        while let Some(row) = rows.pop_front() {
+            if rows.len().is_multiple_of(DOCUMENTS_AT_ONCE) {
+                yield_now().await;
+            }
+            if self.parts.is_closed() {
+                return Err(Ended::NobodyTakes);
+            }
+            if matches(&row) {
+                self.document(&row).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn document(&mut self, document: &DocumentRow) -> Result<(), Ended> {
@@ -198,10 +226,14 @@ impl Writing {
 
     /// Waits until there is room for what is written so far.
     async fn pass_on(&mut self) -> Result<(), Ended> {
-        let bytes = Bytes::from(self.table.take());
-        if bytes.is_empty() {
-            return Ok(());
+        match self.table.len() {
+            0 => Ok(()),
+            _ => self.send_written().await,
         }
+    }
+
+    async fn send_written(&mut self) -> Result<(), Ended> {
+        let bytes = Bytes::from(self.table.take());
         let sent = self.parts.send(Ok(Part::Bytes(bytes))).await;
         sent.map_err(|_| Ended::NobodyTakes)
     }

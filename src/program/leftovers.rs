@@ -44,8 +44,11 @@ pub fn end() -> BTreeSet<u32> {
             break;
         }
         for process in found {
-            process.kill();
-            ended.insert(process.0);
+            // Another process may have its number by now.
+            if process.is_left_behind() {
+                process.kill();
+                ended.insert(process.0);
+            }
         }
         std::thread::yield_now();
     }
@@ -122,7 +125,11 @@ impl Process {
         Some((service, started, session))
     }
 
+    /// Returns false for this process too: a program of the dead service may have started it, with its mark.
     fn is_left_behind(&self) -> bool {
+        if self.0 == std::process::id() {
+            return false;
+        }
         let Some((service, started, session)) = self.mark() else {
             return false;
         };
@@ -181,6 +188,31 @@ mod tests {
 
     fn is_ended(child: &mut Child) -> bool {
         child.try_wait().expect("it is ours").is_some()
+    }
+
+    #[test]
+    fn a_service_with_the_mark_of_a_dead_one_does_not_end_itself() {
+        let own = Process(std::process::id());
+        if own.mark().is_some() {
+            // The second run of this test, as below.
+            end();
+            return;
+        }
+        let session = own.life().expect("it lives").session;
+        let name = "a_service_with_the_mark_of_a_dead_one_does_not_end_itself";
+        let program = std::env::current_exe().expect("a path");
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this test once more, with a mark"
+        )]
+        let mut command = Command::new(program);
+        command
+            .args(["--exact", &format!("program::leftovers::tests::{name}")])
+            .env(MARK, format!("{}:1:{session}", own.0));
+        let output = command.output().expect("it runs");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}: {printed}", output.status);
+        assert!(printed.contains("1 passed"), "{printed}");
     }
 
     #[test]

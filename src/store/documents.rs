@@ -8,7 +8,7 @@ use super::debug::redacted;
 use super::engine::{Columns, Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::trigger_kind::TriggerKind;
-use crate::domain::{Account, Company, Feed, Queue, Timestamp, version_key};
+use crate::domain::{Account, Company, Feed, Moment, Queue, Timestamp, version_key};
 
 /// Selects documents to list.
 #[derive(Clone, Debug, Default)]
@@ -132,6 +132,21 @@ pub struct DocumentStretch {
     pub superseded: bool,
     /// Only those after this sequence number.
     pub after: i64,
+}
+
+impl DocumentStretch {
+    /// Returns true if a version that another search found is one of these.
+    pub fn contains(&self, row: &DocumentRow) -> bool {
+        let version = Moment::read(&row.version).and_then(|moment| moment.timestamp());
+        let made_at = version.unwrap_or(row.stored_at);
+        row.sequence > self.after
+            && (self.superseded || !row.superseded)
+            && self.since.is_none_or(|since| made_at >= since)
+            && self.until.is_none_or(|until| made_at < until)
+            && self.queue.is_none_or(|queue| row.feed.queue == queue)
+            && (self.account.as_ref()).is_none_or(|account| row.feed.account == *account)
+            && (self.company.as_ref()).is_none_or(|company| row.feed.company == *company)
+    }
 }
 
 /// A part of the versions of a [`DocumentStretch`].

@@ -27,6 +27,22 @@ pub struct ErasableVersion {
 
 redacted! { ErasableVersion { sequence; body } }
 
+/// A file of an erased document, which is to be removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ErasedFile {
+    /// The line of the destination's note that names it.
+    pub path: String,
+    /// The digest of the document's id; empty if the file was there after the erasure.
+    pub document_digest: String,
+}
+
+impl ErasedFile {
+    /// Returns true if a document of this id, whose file has the path now, is the erased one.
+    pub fn is_of(&self, document_id: &str) -> bool {
+        self.document_digest.is_empty() || self.document_digest == hex_digest(document_id)
+    }
+}
+
 /// Files of erased documents that are not removed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftFiles {
@@ -68,11 +84,11 @@ operations! {
     /// Erases unreadable entries of a feed.
     pub write erase_unreadable(feed: i64, digests: Vec<Vec<u8>>, now: Timestamp) -> ();
 
-    /// Lists at most `limit` files of erased documents at a destination, after a path.
-    pub read erased_files(destination: DestinationName, after: String, limit: usize) -> Vec<String>;
+    /// Lists at most `limit` files of erased documents at a destination, after one of them.
+    pub read erased_files(destination: DestinationName, after: ErasedFile, limit: usize) -> Vec<ErasedFile>;
 
     /// Records that files of erased documents were removed.
-    pub write forget_erased_files(destination: DestinationName, paths: Vec<String>) -> ();
+    pub write forget_erased_files(destination: DestinationName, files: Vec<ErasedFile>) -> ();
 
     /// Counts the files of erased documents that are not removed yet.
     pub read erased_files_left() -> Vec<LeftFiles>;
@@ -80,6 +96,7 @@ operations! {
 
 rows! {
     ErasableVersion { sequence, body, notes }
+    ErasedFile { path, document_digest }
     LeftFiles { destination, files }
 }
 
@@ -179,7 +196,7 @@ async fn erase_versions<T: Tx>(tx: &mut T, sequences: Vec<i64>, now: Timestamp) 
     overwrite_freed_pages(tx, true).await?;
     bury(tx, &found, now).await?;
     tx.run(&ERASE, &[&sequences, &now]).await?;
-    erase_deliveries(tx, &sequences, now).await?;
+    erase_deliveries(tx, &found, now).await?;
     erase_uploads(tx, &found).await?;
     overwrite_freed_pages(tx, false).await?;
     Ok(found.len())
@@ -241,13 +258,9 @@ fn hex_digest(document_id: &str) -> String {
 
 /// Removes what destinations said about versions, and their import errors and links; nothing
 /// is delivered any more.
-#[expect(
-    clippy::ptr_arg,
-    reason = "only a type with a size is a value of a statement"
-)]
-async fn erase_deliveries<T: Tx>(tx: &mut T, sequences: &Vec<i64>, now: Timestamp) -> Result<()> {
+async fn erase_deliveries<T: Tx>(tx: &mut T, found: &[Found], now: Timestamp) -> Result<()> {
     static NOTES: Sql = Sql::new(
-        "SELECT destination_id, note FROM delivery WHERE sequence IN ({elements}($1)) AND note IS NOT NULL",
+        "SELECT destination_id, sequence, note FROM delivery WHERE sequence IN ({elements}($1)) AND note IS NOT NULL",
     );
     static DELIVERIES: Sql = Sql::new(
         "UPDATE delivery SET note = NULL, detail = NULL, next_try_at = NULL,
@@ -273,25 +286,35 @@ async fn erase_deliveries<T: Tx>(tx: &mut T, sequences: &Vec<i64>, now: Timestam
              SELECT id FROM import_error WHERE sequence IN ({elements}($1)){lock_in_order})",
     );
     static LINKS: Sql = Sql::new("DELETE FROM document_link WHERE sequence IN ({elements}($1))");
-    let notes: Vec<(i64, String)> = tx.all(&NOTES, &[sequences]).await?;
-    for (destination, note) in &notes {
-        add_erased_files(tx, *destination, note).await?;
+    let sequences: Vec<i64> = found.iter().map(|one| one.sequence).collect();
+    let notes: Vec<(i64, i64, String)> = tx.all(&NOTES, &[&sequences]).await?;
+    for (destination, sequence, note) in &notes {
+        let of_note = found.iter().find(|one| one.sequence == *sequence);
+        let digest = of_note.map(|one| hex_digest(&one.document_id));
+        add_erased_files(tx, *destination, &digest.unwrap_or_default(), note).await?;
     }
-    tx.run(&DELIVERIES, &[sequences, &now]).await?;
-    tx.run(&ATTEMPTS, &[sequences]).await?;
-    tx.run(&LANES, &[sequences, &now]).await?;
-    tx.run(&CONTINUE, &[sequences]).await?;
-    tx.run(&IMPORT_ERRORS, &[sequences]).await?;
-    tx.run(&LINKS, &[sequences]).await
+    tx.run(&DELIVERIES, &[&sequences, &now]).await?;
+    tx.run(&ATTEMPTS, &[&sequences]).await?;
+    tx.run(&LANES, &[&sequences, &now]).await?;
+    tx.run(&CONTINUE, &[&sequences]).await?;
+    tx.run(&IMPORT_ERRORS, &[&sequences]).await?;
+    tx.run(&LINKS, &[&sequences]).await
 }
 
 /// Adds the files that a destination's note names to those that are to be removed.
-async fn add_erased_files<T: Tx>(tx: &mut T, destination: i64, note: &str) -> Result<()> {
+async fn add_erased_files<T: Tx>(
+    tx: &mut T,
+    destination: i64,
+    document_digest: &str,
+    note: &str,
+) -> Result<()> {
     static SQL: Sql = Sql::new(
-        "INSERT INTO erased_file (destination_id, path) VALUES ($1, $2) ON CONFLICT (destination_id, path) DO NOTHING",
+        "INSERT INTO erased_file (destination_id, path, document_digest) VALUES ($1, $2, $3)
+         ON CONFLICT (destination_id, path, document_digest) DO NOTHING",
     );
     for path in note.lines() {
-        tx.run(&SQL, &[&destination, &path]).await?;
+        tx.run(&SQL, &[&destination, &path, &document_digest])
+            .await?;
     }
     Ok(())
 }
@@ -316,7 +339,7 @@ pub(super) async fn record_late_attempt<T: Tx>(
 ) -> Result<()> {
     match &attempt.outcome {
         DeliveryOutcome::Delivered { note: Some(note) } => {
-            add_erased_files(tx, destination, note).await
+            add_erased_files(tx, destination, "", note).await
         }
         _ => Ok(()),
     }
@@ -437,26 +460,36 @@ async fn erase_unreadable<T: Tx>(
 async fn erased_files<T: Tx>(
     tx: &mut T,
     destination: DestinationName,
-    after: String,
+    after: ErasedFile,
     limit: usize,
-) -> Result<Vec<String>> {
+) -> Result<Vec<ErasedFile>> {
     static SQL: Sql = Sql::new(
-        "SELECT path FROM erased_file WHERE destination_id = (SELECT id FROM destination WHERE name = $1)
-           AND path > $2 ORDER BY path LIMIT $3",
+        "SELECT path, document_digest FROM erased_file
+         WHERE destination_id = (SELECT id FROM destination WHERE name = $1)
+           AND (path, document_digest) > ($2, $3) ORDER BY path, document_digest LIMIT $4",
     );
-    tx.all(&SQL, &[&destination, &after, &limit]).await
+    let ErasedFile {
+        path,
+        document_digest,
+    } = after;
+    tx.all(&SQL, &[&destination, &path, &document_digest, &limit])
+        .await
 }
 
 async fn forget_erased_files<T: Tx>(
     tx: &mut T,
     destination: DestinationName,
-    paths: Vec<String>,
+    files: Vec<ErasedFile>,
 ) -> Result<()> {
     static SQL: Sql = Sql::new(
         "DELETE FROM erased_file WHERE destination_id = (SELECT id FROM destination WHERE name = $1)
-           AND path IN ({elements}($2))",
+           AND path = $2 AND document_digest = $3",
     );
-    tx.run(&SQL, &[&destination, &paths]).await
+    for file in &files {
+        tx.run(&SQL, &[&destination, &file.path, &file.document_digest])
+            .await?;
+    }
+    Ok(())
 }
 
 async fn erased_files_left<T: Tx>(tx: &mut T) -> Result<Vec<LeftFiles>> {

@@ -75,7 +75,7 @@ pub use deliveries::*;
 pub use destinations::*;
 pub use documents::*;
 pub use engine::{Copied, Progress, RestoredBackup, copy_from_sqlite, restore_backup};
-pub use erasure::{ErasableVersion, LeftFiles};
+pub use erasure::{ErasableVersion, ErasedFile, LeftFiles};
 pub use error::*;
 pub use feed_changes::*;
 pub use feeds::*;

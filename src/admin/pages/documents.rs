@@ -127,7 +127,7 @@ async fn search(context: &PageContext, query: DocumentQuery) -> PageResult {
             }
             (next_page(language, &query.path(), page.next.as_deref()))
             p {
-                a href=(query.export_path()) download="documents.csv" {
+                a href=(query.export_path()) {
                     (language.pick("Download as CSV", "Atsisiųsti CSV"))
                 }
                 " "

@@ -443,11 +443,14 @@ CREATE TABLE delivery_attempt (
 ){by_key};
 
 -- Files of erased documents at destinations that are folders, until they are removed: one line
--- of a delivery's note each.
+-- of a delivery's note each, with the SHA-256 digest of the document's id in hexadecimal digits, since
+-- another document may have the name by now. It is empty if the document was erased before the
+-- file was there.
 CREATE TABLE erased_file (
     destination_id {integer} NOT NULL REFERENCES destination (id),
     path TEXT NOT NULL,
-    PRIMARY KEY (destination_id, path)
+    document_digest TEXT NOT NULL,
+    PRIMARY KEY (destination_id, path, document_digest)
 ){by_key};
 
 -- Import errors for the vendor's accountant: one for each (version, text). The digest

@@ -1,10 +1,18 @@
 //! Documents as a table, and the fields that they carry.
 
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
+use ivesk_webhook::export::cells::{Decimal, Encoding};
+use ivesk_webhook::export::columns::{self, Per};
+use ivesk_webhook::export::stream::{Documents, Export, Matches, Part};
+use ivesk_webhook::export::table::{Format, Layout, Separator};
+use ivesk_webhook::store::{DocumentRow, DocumentStretch};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::oneshot;
 
 use crate::support::app::{TestApp, code};
 use crate::support::faults::Fault;
@@ -128,6 +136,11 @@ async fn the_same_documents_are_exported_as_are_found() {
         ("q=a&superseded=true", "1 3"),
         ("q=a", "3"),
         ("q=2", "2"),
+        ("q=a&since=2026-11-02&superseded=true", "3"),
+        ("q=a&until=2026-11-02&superseded=true", "1"),
+        ("q=a&after=1&superseded=true", "3"),
+        ("q=3&until=2026-11-02", ""),
+        ("q=2&after=2", ""),
         ("q=none", ""),
         ("company=1", "2 3 4"),
         ("company=2", ""),
@@ -244,6 +257,73 @@ async fn an_export_that_breaks_off_is_not_taken_for_whole() {
     let whole = open.pop().expect("one").bytes().await.expect("whole");
     assert_eq!(whole.len(), "docnum\r\n".len() + 2_000 * 20_002);
     assert_eq!(get(&app, path).await.status(), 200);
+}
+
+/// Returns an export of the documents that `matches`.
+fn export_of(format: Format, matches: Matches) -> Export {
+    Export {
+        documents: Documents::Stretch(DocumentStretch::default(), matches),
+        per: Per::Document,
+        layout: Layout {
+            format,
+            columns: columns::parse(Some("docnum"), Per::Document).expect("columns"),
+            separator: Separator::Comma,
+            decimal: Decimal::Point,
+            encoding: Encoding::Utf8,
+        },
+    }
+}
+
+async fn with_many_documents() -> TestApp {
+    let app = TestApp::spawn().await;
+    let documents: Vec<String> = (0..2_000)
+        .map(|number| format!(r#"{{"id":"{number}"}}"#))
+        .collect();
+    app.store_bodies(&documents).await;
+    app
+}
+
+#[tokio::test]
+async fn an_export_that_nobody_takes_ends_and_gives_its_place_back() {
+    let app = with_many_documents().await;
+    let taken = Arc::new(Mutex::new(None));
+    let looked_at = Arc::new(AtomicUsize::new(0));
+    let matches: Matches = {
+        let (taken, looked_at) = (Arc::clone(&taken), Arc::clone(&looked_at));
+        Box::new(move |_| {
+            // Whoever takes the parts leaves while a document is looked at that does not match.
+            drop(taken.lock().expect("unpoisoned").take());
+            looked_at.fetch_add(1, Ordering::Relaxed);
+            false
+        })
+    };
+    let (place, given_back) = oneshot::channel::<()>();
+    let parts = export_of(Format::Csv, matches).start(app.store.clone(), place);
+    *taken.lock().expect("unpoisoned") = Some(parts);
+    assert!(given_back.await.is_err(), "dropped");
+    assert_eq!(looked_at.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn an_export_begins_before_a_document_matches() {
+    let app = with_many_documents().await;
+    for (format, first) in [(Format::Csv, "docnum\r\n"), (Format::Json, "")] {
+        let looked_at = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&looked_at);
+        let matches = move |_: &DocumentRow| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        let export = export_of(format, Box::new(matches));
+        let mut parts = export.start(app.store.clone(), ());
+        let part = parts.recv().await.expect("a part").expect("readable");
+        assert!(matches!(part, Part::Bytes(bytes) if bytes == first));
+        assert!(looked_at.load(Ordering::Relaxed) < 2_000);
+        let part = parts.recv().await.expect("a part").expect("readable");
+        assert!(matches!(part, Part::End(_)), "{part:?}");
+        assert_eq!(looked_at.load(Ordering::Relaxed), 2_000);
+    }
+    assert_eq!(table(&app, "format=json&q=nothing").await, "");
 }
 
 #[tokio::test]

@@ -5,10 +5,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum::body::Body;
+use futures_util::stream;
 use ivesk_webhook::config::{
     Config, DestinationConfig, DestinationKind, ExportedPath, FileMode, FolderLayout,
 };
-use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse, open};
+use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse, open, remove_files};
 use ivesk_webhook::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
 use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Endpoint, Switches,
@@ -16,6 +18,7 @@ use ivesk_webhook::emulator::{
 };
 use ivesk_webhook::file_names::identity;
 use ivesk_webhook::ivesk::{Client, Entry, document};
+use ivesk_webhook::store::ErasedFile;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracing::Level;
@@ -577,6 +580,42 @@ async fn an_archive_of_the_archiver_goes_on_without_doubling() {
 }
 
 #[tokio::test]
+async fn the_files_of_another_document_are_left_alone() {
+    let archive = Archive::of_json(FolderLayout::ArchiverNames);
+    let (first, second) = (bought("a-1", "AB/7", ""), bought("a-2", "AB/7", ""));
+    let note = archive.file(&first).await;
+    // A program takes what is filed, and so the name is free.
+    std::fs::remove_file(archive.root().join(&note)).expect("removed");
+    assert_eq!(archive.file(&second).await, note);
+
+    let mut newer = first;
+    newer.earlier_note = Some(note.clone());
+    newer.body.push(b' ');
+    let own = note.replace(".json", " a-1.json");
+    assert_eq!(archive.file(&newer).await, own);
+    assert_eq!(archive.read(&note), second.body);
+
+    // Both are erased, one after the other.
+    let erase = async |id: &str, path: &str| {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, id.as_bytes());
+        let digest = digest.as_ref().iter();
+        let file = ErasedFile {
+            path: path.to_owned(),
+            document_digest: digest.map(|byte| format!("{byte:02x}")).collect(),
+        };
+        let removed = remove_files(&archive.settings(), vec![file], true).await;
+        let removed = removed.expect("a folder");
+        assert_eq!((removed.done.len(), removed.problem), (1, None));
+        removed.files
+    };
+    assert_eq!(erase("a-1", &note).await, 0);
+    assert_eq!(erase("a-1", &own).await, 1);
+    assert_eq!(archive.files(), set([&note]));
+    assert_eq!(erase("a-2", &note).await, 1);
+    assert_eq!(archive.files(), set([]));
+}
+
+#[tokio::test]
 async fn what_the_archiver_can_not_name_has_the_names_of_its_layout() {
     let archive = Archive::of_json(FolderLayout::ArchiverNames);
     let with = |id: &str, name: &str, value: Value| {
@@ -653,7 +692,18 @@ async fn half_a_pdf_is_not_filed() {
     let whole = [sample_pdf("x"), vec![b' '; 2_000], sample_pdf("x")].concat();
     let half = whole[..whole.len() - 20].to_vec();
     assert!(half.starts_with(b"%PDF-") && half.windows(5).any(|part| part == b"%%EOF"));
-    let store = StandIn::start([half.clone(), whole.clone(), half].map(Answer::ok)).await;
+    // An answer that does not tell its length.
+    let in_parts = || {
+        let parts = [Ok::<_, std::io::Error>(half.clone())];
+        Answer::ok(Body::from_stream(stream::iter(parts)))
+    };
+    let answers = [
+        in_parts(),
+        Answer::ok(whole.clone()),
+        in_parts(),
+        Answer::ok(half.clone()),
+    ];
+    let store = StandIn::start(answers).await;
     let archive = Archive::at(&store.url("/api/pub"));
     let mut document = delivery("a-1", json!({ "url": store.url("/f") }));
     assert_eq!(
@@ -666,13 +716,15 @@ async fn half_a_pdf_is_not_filed() {
     );
     archive.file(&document).await;
     assert_eq!(archive.read("302320404/a-1.pdf"), whole);
-    // Several new links have brought no other file.
-    document.document_id = "a-2".to_owned();
-    document.link_tries = 5;
-    archive.file(&document).await;
-    let note = archive.read("302320404/a-2.nopdf.txt");
-    let note = String::from_utf8(note).expect("text");
-    assert!(note.contains("cut off") && note.contains("%%EOF"), "{note}");
+    // A new link has brought no other file; and the host says that it is whole, so a new one could not.
+    for (id, link_tries) in [("a-2", 1), ("a-3", 0)] {
+        document.document_id = id.to_owned();
+        document.link_tries = link_tries;
+        archive.file(&document).await;
+        let note = archive.read(&format!("302320404/{id}.nopdf.txt"));
+        let note = String::from_utf8(note).expect("text");
+        assert!(note.contains("cut off") && note.contains("%%EOF"), "{note}");
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use ivesk_webhook::domain::Cursor;
 use ivesk_webhook::erasure::{Subject, erase};
-use ivesk_webhook::store::{DocumentRow, PageEnd, UnreadableEntry};
+use ivesk_webhook::store::{DocumentRow, ErasedFile, PageEnd, UnreadableEntry};
 
 use super::*;
 
@@ -13,6 +13,7 @@ on_both_stores! {
     no_later_pull_brings_an_erased_version_back,
     an_attempt_that_outlasts_the_erasure_leaves_its_files_to_remove,
     files_that_a_newer_version_took_over_are_kept,
+    files_of_the_same_name_are_listed_for_each_document,
     an_erased_unreadable_entry_stays_away,
     the_name_of_an_uploaded_file_goes_with_its_last_document,
     others_write_between_the_steps_of_a_large_erasure,
@@ -37,8 +38,21 @@ impl Scene {
     }
 
     async fn files(&self) -> Vec<String> {
-        let files = self.store.erased_files(name(), String::new(), 100).await;
-        files.expect("readable")
+        let files = self.erased_files().await.into_iter();
+        files.map(|file| file.path).collect()
+    }
+
+    /// Returns them one at a time, as parts of a longer list.
+    async fn erased_files(&self) -> Vec<ErasedFile> {
+        let mut files: Vec<ErasedFile> = Vec::new();
+        loop {
+            let after = files.last().cloned().unwrap_or_default();
+            let next = self.store.erased_files(name(), after, 1).await;
+            match next.expect("readable").pop() {
+                Some(file) => files.push(file),
+                None => return files,
+            }
+        }
     }
 
     /// Delivers what is due first, leaving a note.
@@ -164,9 +178,12 @@ async fn an_attempt_that_outlasts_the_erasure_leaves_its_files_to_remove(databas
     };
     let deliveries = scene.store.deliveries(all).await.expect("readable");
     assert!(deliveries.is_empty(), "{deliveries:?}");
-    let forgotten = scene
-        .store
-        .forget_erased_files(name(), vec!["1/a.json".to_owned()]);
+    let file = scene.erased_files().await;
+    assert!(
+        file[0].is_of("a") && file[0].is_of("b"),
+        "nobody knows any more"
+    );
+    let forgotten = scene.store.forget_erased_files(name(), file);
     forgotten.await.expect("forgotten");
     assert!(scene.files().await.is_empty());
     assert!(
@@ -188,6 +205,31 @@ async fn files_that_a_newer_version_took_over_are_kept(database: Database) {
     scene.pull(&company("1"), &[("a", &at(2))]).await;
     scene.deliver_with("1/planted-a.json").await;
     assert_eq!(scene.files().await, ["2/planted-a.json"]);
+}
+
+async fn files_of_the_same_name_are_listed_for_each_document(database: Database) {
+    let scene = Scene::started(database, &[("a", &at(1)), ("b", &at(1))]).await;
+    let lease = scene.lease().await.expect("a lease");
+    let delivered = || DeliveryOutcome::Delivered {
+        note: Some("1/same.json".to_owned()),
+    };
+    let attempts = lease.deliveries.iter();
+    let attempts = attempts.map(|one| scene.attempt(one, delivered()));
+    let attempts = attempts.collect();
+    let settled = scene.settle(lease, attempts, LeaseAction::Release).await;
+    settled.expect("it is the owner");
+    scene.erase(&[1, 2]).await;
+
+    let files = scene.erased_files().await;
+    assert_eq!(files.len(), 2);
+    for id in ["a", "b"] {
+        assert_eq!(files.iter().filter(|file| file.is_of(id)).count(), 1);
+    }
+    let forgotten = scene
+        .store
+        .forget_erased_files(name(), vec![files[0].clone()]);
+    forgotten.await.expect("forgotten");
+    assert_eq!(scene.erased_files().await, files[1..]);
 }
 
 async fn an_erased_unreadable_entry_stays_away(database: Database) {
