@@ -23,6 +23,9 @@ use crate::private_files::{create_dir_all, create_new_for_group};
 /// The database of a service of this system.
 const SYSTEM_STORE: &str = "sqlite:///var/lib/ivesk-webhook/ivesk-webhook.db";
 
+/// The server's socket of such a service: it can't write beside its settings, wherever the store is.
+const SYSTEM_SOCKET: &str = "/var/lib/ivesk-webhook/admin.sock";
+
 /// Permissions of the folder of a system's settings, 0750.
 const SYSTEM_FOLDER_MODE: Mode = Mode::RWXU.union(Mode::RGRP).union(Mode::XGRP);
 
@@ -41,8 +44,8 @@ the file, and `serve` says what is missing.
 No public address yet? Use http://127.0.0.1:8080 for now: `serve --tunnel auto` uses the address of an ngrok or \
 cloudflared tunnel.
 
-With --system the file belongs to root, and the group of its folder may read it: give /etc/ivesk-webhook to the \
-service's group first, as the package does.")]
+With --system the file, and an empty one for the API key beside it, belong to root, and the group of their folder may \
+read them: give /etc/ivesk-webhook to the service's group first, as the package does.")]
 pub struct Args {
     /// Public https address at which SNS reaches this service
     #[arg(long, value_name = "URL")]
@@ -133,7 +136,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             .map_err(Failure::usage)?;
     }
     let old = if args.force { keep_old(&path)? } else { None };
-    if let Err(failure) = write_all(&path, &text, &answers.key, args.force) {
+    if let Err(failure) = write_all(&path, &text, &answers.key, purpose, args.force) {
         if let Some(old) = &old {
             // Only the first error is reported.
             let _ = std::fs::rename(old, &path);
@@ -144,7 +147,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         path: &path,
         old: old.as_deref(),
         settings: &settings,
-        has_key: !matches!(answers.key, Key::Missing),
+        key_is_missing: matches!(answers.key, Key::Missing),
         purpose,
         globals,
     };
@@ -273,7 +276,8 @@ fn fresh_settings(
         .collect::<Result<_, getrandom::Error>>()
         .context("failed to get random numbers for the tokens")?;
     let key_file = match &answers.key {
-        Key::Missing => None,
+        // A service's key has a place from the start, with the right owner and permissions.
+        Key::Missing => (purpose == Purpose::System).then(|| KEY_FILE.to_owned()),
         Key::Given(_) => Some(KEY_FILE.to_owned()),
         Key::File(file) => Some(relative(file, path)?),
     };
@@ -284,7 +288,10 @@ fn fresh_settings(
     let mut set = |name: &str, value: Value| others.push((name.to_owned(), value));
     match purpose {
         Purpose::Folder => {}
-        Purpose::System => set("store.url", SYSTEM_STORE.into()),
+        Purpose::System => {
+            set("store.url", SYSTEM_STORE.into());
+            set("admin.socket", SYSTEM_SOCKET.into());
+        }
         Purpose::Emulator => {
             let switches = Switches::default();
             let origin = format!("http://{}", emulator::LISTEN);
@@ -337,8 +344,8 @@ fn check(
         environment.insert("IVESK_WEBHOOK_PUBLIC_URL".to_owned(), example);
     }
     let mut text = text.expose_secret().to_owned();
-    if let Key::Given(_) = answers.key {
-        // Its file is not there yet.
+    if !matches!(answers.key, Key::File(_)) {
+        // The key's file is not there yet.
         text = text.replace(&format!("api_key_file = \"{KEY_FILE}\"\n"), "\n");
     }
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -359,14 +366,27 @@ fn keep_old(path: &Path) -> anyhow::Result<Option<PathBuf>> {
     }
 }
 
-/// Writes the settings, and the key to a file of its own.
-fn write_all(path: &Path, text: &SecretString, key: &Key, force: bool) -> Result<(), Failure> {
-    if let Key::Given(key) = key {
-        let file = path.with_file_name(KEY_FILE);
-        if force {
-            keep_old(&file)?;
+/// Writes the settings, and the key to a file of its own. That of a service is empty if the key is not
+/// known yet; one that is there already is left alone.
+fn write_all(
+    path: &Path,
+    text: &SecretString,
+    key: &Key,
+    purpose: Purpose,
+    force: bool,
+) -> Result<(), Failure> {
+    let file = path.with_file_name(KEY_FILE);
+    match key {
+        Key::Given(key) => {
+            if force {
+                keep_old(&file)?;
+            }
+            write_new(&file, &format!("{}\n", key.expose_secret()).into())?;
         }
-        write_new(&file, &format!("{}\n", key.expose_secret()).into())?;
+        Key::Missing if purpose == Purpose::System && file.symlink_metadata().is_err() => {
+            write_new(&file, &String::new().into())?;
+        }
+        Key::Missing | Key::File(_) => {}
     }
     write_new(path, text)
 }
@@ -401,13 +421,13 @@ struct Written<'a> {
     path: &'a Path,
     old: Option<&'a Path>,
     settings: &'a FreshSettings,
-    has_key: bool,
+    key_is_missing: bool,
     purpose: Purpose,
     globals: &'a Globals,
 }
 
 impl Written<'_> {
-    /// Returns what is left to do in the file.
+    /// Returns what is left to write: settings, and the key of a service.
     fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         let account = &self.settings.account;
@@ -416,11 +436,23 @@ impl Written<'_> {
                 "`public.url`: the https address at which SNS reaches this service".to_owned(),
             );
         }
-        if !self.has_key {
-            missing.push(format!(
+        let key_file = self.path.with_file_name(KEY_FILE);
+        match self.purpose {
+            _ if !self.key_is_missing => {}
+            Purpose::System => {
+                // One from before is used again.
+                let about = key_file.metadata();
+                if about.is_ok_and(|about| about.len() == 0) {
+                    missing.push(format!(
+                        "{}: your API key (app.ivesk.lt/settings/general), alone in this file",
+                        key_file.display()
+                    ));
+                }
+            }
+            Purpose::Folder | Purpose::Emulator => missing.push(format!(
                 "`accounts.{account}.api_key_file`: the name of a file with your API key (app.ivesk.lt/settings/general); \
                  or set IVESK_WEBHOOK_API_KEY"
-            ));
+            )),
         }
         if self.settings.companies.is_empty() {
             missing.push(format!(
@@ -498,7 +530,7 @@ impl Written<'_> {
         }
         let missing = self.missing();
         if !missing.is_empty() {
-            text.push_str(&format!("\n{}\n", styled(HEADING, "Write into it:")));
+            text.push_str(&format!("\n{}\n", styled(HEADING, "Still to write:")));
         }
         for line in missing {
             text.push_str(&format!("  {line}\n"));

@@ -94,7 +94,8 @@ async fn back_up(config: &Config, name: &str, force: bool) -> Result<Exit, Failu
         })?;
     let sequence = store.sequence().await?;
     store.close().await?;
-    println!(
+    result!(
+        json!({"path": file.path(), "last_sequence": sequence.last}),
         "Wrote {}, with all documents up to sequence number {} or later.",
         file.path().display(),
         sequence.last
@@ -165,9 +166,11 @@ async fn copy(from: &str, to: &str, globals: &Globals) -> Result<Exit, Failure> 
         unreachable @ StoreError::Unreachable { .. } => Failure::unreachable(unreachable),
         other => Failure::from(other),
     })?;
-    println!(
+    result!(
+        json!({"rows": copied.rows, "last_sequence": copied.last, "store": target}),
         "Copied all {} rows, up to sequence number {}. Set `store.url` to {target} and start the service.",
-        copied.rows, copied.last
+        copied.rows,
+        copied.last
     );
     Ok(Exit::Done)
 }

@@ -117,6 +117,20 @@ fn init_for_a_system_lets_the_folders_group_read() {
     let written = std::fs::read_to_string(&file).expect("readable");
     let store = "\nurl = \"sqlite:///var/lib/ivesk-webhook/ivesk-webhook.db\"\n";
     assert!(written.contains(store), "{written}");
+    let socket = "\nsocket = \"/var/lib/ivesk-webhook/admin.sock\"\n";
+    assert!(written.contains(socket), "{written}");
+    // The key has its place, and the service says what is missing.
+    let key = etc.join("api-key");
+    assert!(
+        text.contains(&format!("{}: your API key", key.display())),
+        "{text}"
+    );
+    let (code, text) = run(folder.path(), &["--config", config, "config", "check"]);
+    assert_eq!(code, Some(2), "{text}");
+    for missing in ["`public.url`: is not set", "api-key is empty"] {
+        assert!(text.contains(missing), "{text}");
+    }
+    std::fs::write(&key, KEY).expect("written");
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -125,8 +139,14 @@ fn init_for_a_system_lets_the_folders_group_read() {
     std::os::unix::fs::chown(&etc, None, Some(GROUP)).expect("changed");
     let (code, text) = run(folder.path(), &[&init[..], &["--force"]].concat());
     assert_eq!(code, Some(0), "{text}");
-    assert_eq!(mode(&file), 0o640);
-    assert_eq!(std::fs::metadata(&file).expect("it exists").gid(), GROUP);
+    assert_eq!(std::fs::read_to_string(&key).expect("readable"), KEY);
+    std::fs::remove_file(&key).expect("removed");
+    let (code, text) = run(folder.path(), &[&init[..], &["--force"]].concat());
+    assert_eq!(code, Some(0), "{text}");
+    for file in [&file, &key] {
+        assert_eq!(mode(file), 0o640);
+        assert_eq!(std::fs::metadata(file).expect("it exists").gid(), GROUP);
+    }
 }
 
 #[test]

@@ -586,9 +586,13 @@ async fn a_backup_is_complete_and_replaces_a_file_only_if_asked() {
     let again = scene.run(&["store", "backup", "copy.db"]).await;
     assert_eq!(again.code, 2);
     assert!(again.errors.contains("--force"), "{}", again.errors);
-    scene
-        .succeed(&["store", "backup", "--force", "copy.db"])
+    let out = scene
+        .succeed(&["store", "backup", "--force", "--json", "copy.db"])
         .await;
+    let backup: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(backup["last_sequence"], 7);
+    let path = backup["path"].as_str().expect("a path");
+    assert!(path.ends_with("backups/copy.db"), "{out}");
 
     let copy = open_file_for_reading(&scene.path("backups/copy.db"))
         .await
