@@ -23,7 +23,7 @@ use crate::metrics::{Metrics, Refusals, StoreSnapshot, StoreStep};
 use crate::receiver::health::Health;
 use crate::store::{
     AlarmChanges, AlarmFilter, AlarmKind, AlarmNotice, AlarmObservation, Finding, HeldFeed,
-    NoticeEnd, SharedStore, Store, StoreError, UploadFilter, automatic_backups,
+    NoticeEnd, SharedStore, Store, StoreError, UploadFilter, newest_backup,
 };
 
 mod conditions;
@@ -258,7 +258,7 @@ async fn facts(
         late_uploads: store.uploads(late).await?.len(),
         held: held(config, store).await?,
         free_bytes: store.free_bytes().await?,
-        backed_up_at: backed_up_at(config),
+        backed_up_at: backed_up_at(config, now),
         unexpected: metrics.unexpected_requests(now),
         just_started: false,
         refusals: Refusals::default(),
@@ -266,10 +266,10 @@ async fn facts(
 }
 
 /// Returns when the newest automatic backup was written; `None` if there is none.
-fn backed_up_at(config: &Config) -> Option<Timestamp> {
+fn backed_up_at(config: &Config, now: Timestamp) -> Option<Timestamp> {
     config.store.backup_every?;
-    let backups = automatic_backups(&config.store.backup_dir).ok()?;
-    backups.last().map(|(at, _)| *at)
+    let newest = newest_backup(&config.store.backup_dir, now).ok()?;
+    newest.map(|(at, _)| at)
 }
 
 async fn held(
