@@ -31,16 +31,41 @@ def request(path, body=None):
         return json.load(answer, parse_float=str)
 
 
-def page_after(place):
+def page_after(place, books):
     """Returns the documents after a place; from the beginning if the list has no such place."""
     query = {} if place is None else {"after": place}
     try:
         return request("/v1/documents?" + urllib.parse.urlencode(query))
     except urllib.error.HTTPError as error:
         if error.code == 409 and place is not None:
-            # An older state of the database was put back: the keys show what is booked already.
-            return page_after(None)
+            # An older state of the database was put back: the keys show what is booked already. The
+            # sequence numbers of outcomes that were not sent yet may be other versions now.
+            with books:
+                books.execute("DELETE FROM outcome")
+            return page_after(None, books)
         raise
+
+
+def outcome_of(one):
+    """Returns what became of a document."""
+    if one["company"] in COMPANIES:
+        return {"outcome": "delivered"}
+    message = f"Įmonės {one['company']} apskaita čia netvarkoma"
+    return {"outcome": "rejected", "message": message}
+
+
+def send_outcomes(books):
+    """Reports the outcomes that were stored; reporting one twice changes nothing."""
+    stored = books.execute("SELECT sequence, outcome FROM outcome ORDER BY sequence").fetchall()
+    for sequence, outcome in stored:
+        try:
+            request(f"/v1/documents/{sequence}/outcome", json.loads(outcome))
+        except urllib.error.HTTPError as error:
+            # The version was erased or settled otherwise meanwhile: nothing is left to report.
+            if error.code != 409:
+                raise
+        with books:
+            books.execute("DELETE FROM outcome WHERE sequence = ?", (sequence,))
 
 
 def main():
@@ -51,12 +76,13 @@ def main():
         "CREATE TABLE IF NOT EXISTS booked (key TEXT PRIMARY KEY, company TEXT NOT NULL,"
         " document_id TEXT NOT NULL, document TEXT NOT NULL)"
     )
+    books.execute("CREATE TABLE IF NOT EXISTS outcome (sequence INTEGER PRIMARY KEY, outcome TEXT NOT NULL)")
     row = books.execute("SELECT next FROM place").fetchone()
     place = row[0] if row else None
     more = True
     while more:
-        page = page_after(place)
-        # The bookings and the place in one transaction: a crash leaves both or none.
+        page = page_after(place, books)
+        # The bookings, their outcomes and the place in one transaction: a crash leaves all or none.
         with books:
             for one in page["documents"]:
                 if one["company"] in COMPANIES:
@@ -64,16 +90,12 @@ def main():
                         "INSERT INTO booked VALUES (?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
                         (one["key"], one["company"], one["document_id"], json.dumps(one["document"])),
                     )
+                books.execute(
+                    "INSERT OR REPLACE INTO outcome VALUES (?, ?)", (one["sequence"], json.dumps(outcome_of(one)))
+                )
             place, more = page["next"], page["more"]
             books.execute("INSERT OR REPLACE INTO place VALUES (1, ?)", (place,))
-        # Reporting an outcome twice changes nothing, so it may follow the commit.
-        for one in page["documents"]:
-            if one["company"] in COMPANIES:
-                outcome = {"outcome": "delivered"}
-            else:
-                message = f"Įmonės {one['company']} apskaita čia netvarkoma"
-                outcome = {"outcome": "rejected", "message": message}
-            request(f"/v1/documents/{one['sequence']}/outcome", outcome)
+        send_outcomes(books)
 
 
 if __name__ == "__main__":

@@ -220,7 +220,8 @@ impl SelectedImportErrors {
 
 /// Sends several import errors now
 ///
-/// Resumes sending for their accounts if it is paused.
+/// Those that are pending or refused are sent if their document is still rejected. Resumes sending for
+/// their accounts if it is paused.
 #[utoipa::path(post, path = "/v1/import-errors/retry", tag = "delivery", request_body = SelectedImportErrors,
     responses((status = OK, description = "The number of import errors that are due", body = DestinationChanged)))]
 pub(super) async fn retry_some(

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use lettre::address::Envelope;
 use lettre::message::header::ContentType;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 use secrecy::ExposeSecret as _;
+use tracing::warn;
 
 use crate::config::{AlarmEmail, EmailTls};
 use crate::visible::foreign;
@@ -23,23 +27,77 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_SUBJECT_CHARS: usize = 150;
 const MAX_TEXT_CHARS: usize = 10_000;
 
-/// Sends one message over a connection of its own.
+/// Answers that refuse the login, which another recipient would not change.
+const LOGIN_REFUSALS: [&str; 4] = ["530", "534", "535", "538"];
+
+/// Sends one message over a connection of its own. If the server refuses it for good, each recipient
+/// is tried alone: one that is wrong must not keep the others from knowing.
 ///
 /// # Errors
 ///
-/// Returns the problem. The server's answer is part of it, the password is not.
+/// Returns the problem if no recipient's message was taken. The server's answer is part of it, the
+/// password is not.
 pub(super) async fn send(settings: &AlarmEmail, subject: &str, text: &str) -> Result<(), String> {
     let message = message(settings, subject, text)?;
     let transport = transport(settings)?;
     let failed = |error: String| {
         let (host, port) = (&settings.host, settings.port);
+        let error = without_password(settings, &error);
         format!("`alarms.email.server` {host}:{port}: {}", foreign(&error))
     };
-    match tokio::time::timeout(TOTAL_TIMEOUT, transport.send(message)).await {
-        Ok(Ok(_)) => Ok(()),
+    let (envelope, bytes) = (message.envelope().clone(), message.formatted());
+    let mut taken = false;
+    let sending = async {
+        let refused = match transport.send_raw(&envelope, &bytes).await {
+            Ok(_) => return Ok(()),
+            Err(error) if envelope.to().len() > 1 && refuses_message(&error) => error,
+            Err(error) => return Err(error),
+        };
+        for to in envelope.to() {
+            let Ok(one) = Envelope::new(envelope.from().cloned(), vec![to.clone()]) else {
+                continue;
+            };
+            match transport.send_raw(&one, &bytes).await {
+                Ok(_) => taken = true,
+                Err(error) => warn!(
+                    "failed to send an alarm to {to}: {}. Fix: correct `alarms.email.to`",
+                    failed(described(&error))
+                ),
+            }
+        }
+        Err(refused)
+    };
+    let sent = tokio::time::timeout(TOTAL_TIMEOUT, sending).await;
+    match sent {
+        _ if taken => Ok(()),
+        Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(failed(described(&error))),
         Err(_) => Err(failed(format!("no answer within {TOTAL_TIMEOUT:?}"))),
     }
+}
+
+/// Returns true if the server refuses the message or a recipient for good.
+fn refuses_message(error: &lettre::transport::smtp::Error) -> bool {
+    let code = error.status().map(|code| code.to_string());
+    error.is_permanent() && code.is_some_and(|code| !LOGIN_REFUSALS.contains(&code.as_str()))
+}
+
+/// Removes the password from a server's answer, which may repeat what was sent.
+fn without_password(settings: &AlarmEmail, text: &str) -> String {
+    let Some((username, password)) = &settings.login else {
+        return text.to_owned();
+    };
+    let password = password.expose_secret();
+    let forms = [
+        STANDARD.encode(format!("\0{username}\0{password}")),
+        STANDARD.encode(password),
+        password.to_owned(),
+    ];
+    let mut text = text.to_owned();
+    for form in forms.iter().filter(|form| !form.is_empty()) {
+        text = text.replace(form, "[password]");
+    }
+    text
 }
 
 /// Returns an error with its causes.

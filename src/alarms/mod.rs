@@ -22,7 +22,7 @@ use crate::metrics::{Metrics, Refusals, StoreSnapshot, StoreStep};
 use crate::receiver::health::Health;
 use crate::store::{
     AlarmChanges, AlarmFilter, AlarmKind, AlarmNotice, AlarmObservation, Finding, NoticeEnd,
-    SharedStore, Store, StoreError, UploadFilter, automatic_backups,
+    SharedStore, Store, StoreError, UploadFilter, newest_backup,
 };
 
 mod conditions;
@@ -256,7 +256,7 @@ async fn facts(
         unannounced_documents: store.unannounced_documents(silent_since).await?,
         late_uploads: store.uploads(late).await?.len(),
         free_bytes: store.free_bytes().await?,
-        backed_up_at: backed_up_at(config),
+        backed_up_at: backed_up_at(config, now),
         unexpected: metrics.unexpected_requests(now),
         just_started: false,
         refusals: Refusals::default(),
@@ -264,10 +264,10 @@ async fn facts(
 }
 
 /// Returns when the newest automatic backup was written; `None` if there is none.
-fn backed_up_at(config: &Config) -> Option<Timestamp> {
+fn backed_up_at(config: &Config, now: Timestamp) -> Option<Timestamp> {
     config.store.backup_every?;
-    let backups = automatic_backups(&config.store.backup_dir).ok()?;
-    backups.last().map(|(at, _)| *at)
+    let newest = newest_backup(&config.store.backup_dir, now).ok()?;
+    newest.map(|(at, _)| at)
 }
 
 /// Checks and notifies until `shutdown` is canceled.

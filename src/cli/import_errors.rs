@@ -33,6 +33,9 @@ enum Action {
         json: bool,
     },
     /// Send import errors now, and resume sending if it is paused
+    ///
+    /// One that is named, withdrawn or discarded is sent in any case, others only if their document
+    /// is still rejected.
     Retry(Selection),
     /// Never send import errors, unless they are retried
     Discard(Selection),

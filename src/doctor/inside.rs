@@ -14,7 +14,7 @@ use crate::egress;
 use crate::ivesk::{ApiError, Client};
 use crate::receiver::listener;
 use crate::sns::region;
-use crate::store::{Store, StoreError, automatic_backups};
+use crate::store::{Store, StoreError, newest_backup};
 use crate::unexpected::UnexpectedRequest;
 
 /// Time limit of one request.
@@ -198,8 +198,9 @@ fn backup(config: &Config) -> Option<Check> {
             .because("without a backup, what Įvesk.lt no longer lists is lost with the disk")
             .fix("read the log lines of `serve` about backups; its user must be able to write there, and the disk needs room")
     };
-    let newest = match automatic_backups(folder) {
-        Ok(mut backups) => backups.pop(),
+    let now = Clock::system().now();
+    let newest = match newest_backup(folder, now) {
+        Ok(newest) => newest,
         Err(error) => {
             return Some(problem(format!(
                 "{} can't be read: {error}",
@@ -207,7 +208,6 @@ fn backup(config: &Config) -> Option<Check> {
             )));
         }
     };
-    let now = Clock::system().now();
     Some(match newest {
         Some((at, path)) if now.since(at) <= every.saturating_mul(2) => {
             Check::pass("backup", format!("the newest backup is {}", path.display()))

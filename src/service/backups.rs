@@ -6,30 +6,38 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::app::App;
 use crate::backoff;
-use crate::store::{BackupFile, StoreError, automatic_backups, remove_old_backups};
+use crate::config::StoreUrl;
+use crate::store::{
+    BackupFile, StoreError, check_room_for_backup, newest_backup, remove_old_backups,
+};
 
 /// Writes one backup, and removes those that are no longer kept; returns its path.
 ///
 /// # Errors
 ///
-/// If it can't be written. Nothing is removed then.
+/// If it can't be written, or the disk would be too full then. Nothing is removed then.
 pub async fn back_up(app: &App) -> Result<PathBuf, StoreError> {
     let settings = &app.config.store;
-    let file = BackupFile::automatic(&settings.backup_dir, app.clock.now());
+    let now = app.clock.now();
+    let file = BackupFile::automatic(&settings.backup_dir, now);
     let path = file.path();
+    if let StoreUrl::Sqlite(database) = &settings.url {
+        check_room_for_backup(database, &settings.backup_dir, settings.min_free_bytes)?;
+    }
     app.store.backup(file).await?;
-    match remove_old_backups(&settings.backup_dir, settings.backup_keep) {
+    match remove_old_backups(&settings.backup_dir, settings.backup_keep, &path, now) {
         Ok(removed) => info!(
             removed,
             "wrote the backup {}, and removed {removed} old ones",
             path.display()
         ),
-        Err(error) => warn!(
-            "wrote the backup {}, and failed to remove old ones: {error}",
+        Err(error) => error!(
+            "wrote the backup {}, and failed to remove old ones, which fill the disk: {error}. Fix: let the service's \
+             user remove them",
             path.display()
         ),
     }
@@ -38,11 +46,10 @@ pub async fn back_up(app: &App) -> Result<PathBuf, StoreError> {
 
 /// Returns the time until the next backup, by the newest one that is there.
 pub fn next_backup(app: &App, every: Duration) -> Duration {
-    let newest = match automatic_backups(&app.config.store.backup_dir) {
-        Ok(mut backups) => backups.pop(),
-        // Writing one finds the reason.
-        Err(_) => None,
-    };
+    // If the folder can't be read, writing one finds the reason.
+    let newest = newest_backup(&app.config.store.backup_dir, app.clock.now())
+        .ok()
+        .flatten();
     newest.map_or(Duration::ZERO, |(at, _)| {
         at.after(every).since(app.clock.now()).min(every)
     })

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::StoreError;
 use crate::domain::Timestamp;
 use crate::file_names::component;
-use crate::private_files::{FOLDER_MODE, create_dir_all, create_new};
+use crate::private_files::{FOLDER_MODE, create_dir_all, create_new, give_to_owner_of_folder};
 
 /// Longest name of a backup, in bytes: its temporary name is longer.
 const MAX_NAME_BYTES: usize = 200;
@@ -54,9 +54,9 @@ impl BackupFile {
         })
     }
 
-    /// Returns the file beside the database at `database` whose name has `ending` added; an
-    /// existing one is replaced.
-    pub(super) fn beside(database: &Path, ending: &str) -> Self {
+    /// Returns the file beside the database at `database` whose name has `ending` added. With
+    /// `replace` an existing one is replaced.
+    pub(super) fn beside(database: &Path, ending: &str, replace: bool) -> Self {
         let mut name = database.file_name().unwrap_or_default().to_owned();
         name.push(ending);
         let folder = match database.parent() {
@@ -66,7 +66,7 @@ impl BackupFile {
         Self {
             folder: folder.to_owned(),
             name,
-            replace: true,
+            replace,
             is_beside_store: true,
         }
     }
@@ -86,7 +86,8 @@ impl BackupFile {
         self.folder.join(&self.name)
     }
 
-    /// Creates an unfinished file that only this user may read.
+    /// Creates an unfinished file that only this user may read, or the owner of its folder if this
+    /// is root.
     ///
     /// # Errors
     ///
@@ -94,7 +95,7 @@ impl BackupFile {
     /// [`StoreError::NotAccessible`] if the folder or the file to replace is not safe to use.
     pub(super) fn create(&self) -> Result<Partial, StoreError> {
         let failed = |error: io::Error| not_accessible(&self.folder, &error.to_string());
-        create_dir_all(&self.folder, FOLDER_MODE).map_err(failed)?;
+        create_folder(&self.folder).map_err(failed)?;
         let path = self.folder.canonicalize().map_err(failed)?;
         let folder = File::open(&path).map_err(failed)?;
         let mode = folder.metadata().map_err(failed)?.mode();
@@ -133,12 +134,15 @@ impl BackupFile {
         let random = u64::from_ne_bytes(random);
         let partial = path.join(format!(".{random:016x}{PARTIAL}"));
         let file = create_new(&partial).map_err(failed)?;
-        Ok(Partial {
+        // Removed again if it can't be given away.
+        let created = Partial {
             file,
             path: partial,
             to,
             folder,
-        })
+        };
+        give_to_owner_of_folder(&created.path).map_err(failed)?;
+        Ok(created)
     }
 }
 
@@ -174,6 +178,17 @@ impl Drop for Partial {
     }
 }
 
+/// Creates a folder of backups; what root creates belongs to the owner of the folder that it is in.
+fn create_folder(path: &Path) -> io::Result<()> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+    create_dir_all(path, FOLDER_MODE)?;
+    missing
+        .into_iter()
+        .rev()
+        .try_for_each(give_to_owner_of_folder)
+}
+
 /// Returns a moment as it is in names of files, such as `20261128T174200Z`.
 pub(super) fn stamp(moment: Timestamp) -> String {
     let text = moment.to_string();
@@ -182,13 +197,21 @@ pub(super) fn stamp(moment: Timestamp) -> String {
     digits.chain(['Z']).collect()
 }
 
-/// Returns the automatic backups in a folder with their moments, oldest first; none if it does
-/// not exist.
+/// Returns the newest automatic backup in a folder with its moment; `None` if there is none. One
+/// whose moment is after `now` is of a clock that was wrong, and does not count.
 ///
 /// # Errors
 ///
 /// If the folder can't be read.
-pub fn automatic_backups(folder: &Path) -> io::Result<Vec<(Timestamp, PathBuf)>> {
+pub fn newest_backup(folder: &Path, now: Timestamp) -> io::Result<Option<(Timestamp, PathBuf)>> {
+    let mut backups = automatic_backups(folder)?;
+    backups.retain(|(at, _)| *at <= now);
+    Ok(backups.pop())
+}
+
+/// Returns the automatic backups in a folder with their moments, oldest first; none if it does
+/// not exist.
+fn automatic_backups(folder: &Path) -> io::Result<Vec<(Timestamp, PathBuf)>> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -223,18 +246,66 @@ fn moment_of(name: &str) -> Option<Timestamp> {
     (stamp(moment) == text).then_some(moment)
 }
 
-/// Removes all automatic backups in a folder but the newest `keep`.
+/// Removes all automatic backups in a folder but the newest `keep`, and never `written`, which was
+/// written at `now`. Those of a later moment are the first to go: a clock was wrong.
 ///
 /// # Errors
 ///
-/// If the folder can't be read, or one can't be removed.
-pub fn remove_old_backups(folder: &Path, keep: usize) -> io::Result<usize> {
+/// If the folder can't be read, or one can't be removed; the others are removed all the same.
+pub fn remove_old_backups(
+    folder: &Path,
+    keep: usize,
+    written: &Path,
+    now: Timestamp,
+) -> io::Result<usize> {
     let mut backups = automatic_backups(folder)?;
-    let old = backups.len().saturating_sub(keep);
+    backups.retain(|(_, path)| path.file_name() != written.file_name());
+    backups.sort_by_key(|(at, _)| *at <= now);
+    let old = backups.len().saturating_sub(keep.saturating_sub(1));
+    let mut removed = 0;
+    let mut failure = None;
     for (_, path) in backups.drain(..old) {
-        std::fs::remove_file(path)?;
+        match std::fs::remove_file(&path) {
+            Ok(()) => removed += 1,
+            Err(error) => {
+                let named = format!("{}: {error}", path.display());
+                failure.get_or_insert(io::Error::new(error.kind(), named));
+            }
+        }
     }
-    Ok(old)
+    failure.map_or(Ok(removed), Err)
+}
+
+/// Checks that the disk of `folder` has room for a backup of the database at `path`, and that enough
+/// stays free for the database itself, which may be on the same disk.
+///
+/// # Errors
+///
+/// If it has not.
+pub fn check_room_for_backup(path: &Path, folder: &Path, min_free: u64) -> Result<(), StoreError> {
+    let length = |path: PathBuf| path.metadata().map_or(0, |file| file.len());
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let size = length(path.to_owned()).saturating_add(length(log.into()));
+    let needed = size.saturating_add(min_free.saturating_mul(2));
+    let here = Path::new(".");
+    let existing = folder.ancestors().find(|folder| folder.exists());
+    let disk = rustix::fs::statvfs(existing.unwrap_or(here))
+        .map_err(|error| not_accessible(folder, &error.to_string()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free >= needed {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes >> 20;
+    Err(not_accessible(
+        folder,
+        &format!(
+            "its disk has {} MiB free, and an automatic backup needs {} MiB: the size of the database, and twice \
+             `store.min_free_bytes`; free some space, or name another disk in `store.backup_dir`",
+            mib(free),
+            mib(needed).saturating_add(1)
+        ),
+    ))
 }
 
 /// Removes unfinished backups, and what SQLite put beside them.
@@ -276,5 +347,30 @@ mod tests {
         ] {
             assert_eq!(moment_of(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn pruning_keeps_what_was_just_written_and_goes_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let now = Timestamp::parse("2026-11-28T17:42:05Z").expect("a moment");
+        let names = [
+            "auto-20261126T000000Z.db",
+            "auto-20261127T000000Z.db",
+            "auto-20271127T000000Z.db",
+            "auto-20281127T000000Z.db",
+        ];
+        for name in names {
+            drop(create_new(&path(name)).expect("created"));
+        }
+        let written = BackupFile::automatic(folder.path(), now).path();
+        drop(create_new(&written).expect("created"));
+        let newest = newest_backup(folder.path(), now).expect("readable");
+        assert_eq!(newest.expect("there is one").1, written);
+        let removed = remove_old_backups(folder.path(), 2, &written, now).expect("removed");
+        assert_eq!(removed, 3, "the two of the future, and the oldest");
+        assert!(written.exists() && path(names[1]).exists());
+        let removed = remove_old_backups(folder.path(), 1, &written, now).expect("removed");
+        assert_eq!((removed, written.exists()), (1, true));
     }
 }

@@ -1,7 +1,7 @@
 //! What a person decides about import errors: to send them now, or never.
 
 use super::Store;
-use super::engine::{Sql, Tx, operations, params};
+use super::engine::{Fragment, Sql, Tx, operations, params};
 use super::error::Result;
 use super::import_errors::ImportErrorState;
 use crate::domain::{Account, Company, Timestamp};
@@ -22,7 +22,8 @@ pub struct ImportErrorSelection {
 /// A person's decision about import errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImportErrorDecision {
-    /// Sends them now.
+    /// Sends them now: one that is named, withdrawn or discarded in any case, others if their
+    /// document is still rejected.
     Retry,
     /// Never sends them.
     Discard,
@@ -75,27 +76,50 @@ async fn decide_some<T: Tx>(
     after: i64,
     now: Timestamp,
 ) -> Result<(usize, Option<i64>)> {
+    static ONE: Sql = Sql::new(
+        "SELECT r.id FROM import_error r JOIN account a ON a.id = r.account_id
+         WHERE r.id = $1 AND r.state <> 'sent' AND ($2 IS NULL OR a.name = $2)
+           AND ($3 IS NULL OR r.company = $3) AND r.state = coalesce($4, r.state)
+           AND (r.company IS NOT NULL OR $5)",
+    );
     static FIND: Sql = Sql::new(
         "SELECT r.id FROM import_error r JOIN account a ON a.id = r.account_id
-         WHERE r.id > $1 AND r.state <> 'sent' AND ($2 IS NULL OR r.id = $2) AND ($3 IS NULL OR a.name = $3)
-           AND ($4 IS NULL OR r.company = $4) AND r.state = coalesce($5, r.state)
-           AND ($5 IS NOT NULL OR $2 IS NOT NULL OR r.state IN ('pending', 'refused'))
-           AND (r.company IS NOT NULL OR $6)
-         ORDER BY r.id LIMIT $7",
+         WHERE r.id > $1 AND r.state <> 'sent' AND ($2 IS NULL OR a.name = $2)
+           AND ($3 IS NULL OR r.company = $3) AND r.state = coalesce($4, r.state)
+           AND ($4 IS NOT NULL OR r.state IN ('pending', 'refused'))
+           AND (r.company IS NOT NULL OR $5)
+         ORDER BY r.id LIMIT $6",
     );
+    // Only one that a person names, or has chosen among those that are not to be sent, is sent
+    // whatever became of its document.
     static RETRY: Sql = Sql::new(
-        "UPDATE import_error SET state = 'pending', next_try_at = $2, requested = true
-         WHERE id IN ({elements}($1)) AND state <> 'sent'",
+        "UPDATE import_error SET requested = requested OR $3 OR state IN ('withdrawn', 'discarded'),
+             state = 'pending', next_try_at = $2
+         WHERE id IN (SELECT id FROM import_error
+             WHERE id IN ({elements}($1)) AND state <> 'sent'{lock_in_order})",
+    );
+    static PATHS: Sql = Sql::new(
+        "SELECT account_id FROM import_error_path p JOIN account a ON a.id = p.account_id
+         WHERE $1 IS NULL OR a.name = $1",
+    );
+    static PATHS_OF: Sql =
+        Sql::new("SELECT DISTINCT account_id FROM import_error WHERE id IN ({elements}($1))");
+    static LOCK: Sql = Sql::with(
+        "SELECT account_id FROM import_error_path WHERE account_id IN ({elements}($1)){in_order}",
+        &[(
+            "in_order",
+            Fragment::Differs("", " ORDER BY account_id FOR NO KEY UPDATE"),
+        )],
     );
     static RESUME: Sql = Sql::new(
-        "UPDATE import_error_path SET paused_since = NULL, retry_at = NULL
-         WHERE account_id IN (SELECT account_id FROM import_error WHERE id IN ({elements}($1)))",
+        "UPDATE import_error_path SET paused_since = NULL, retry_at = NULL WHERE account_id IN ({elements}($1))",
     );
     // Its owner, if it is being sent, can only record that it was.
     static DISCARD: Sql = Sql::new(
         "UPDATE import_error SET state = 'discarded', next_try_at = NULL, leased_until = NULL, requested = false,
              fence = fence + 1
-         WHERE id IN ({elements}($1)) AND state <> 'sent'",
+         WHERE id IN (SELECT id FROM import_error
+             WHERE id IN ({elements}($1)) AND state <> 'sent'{lock_in_order})",
     );
     let now = tx.now_or(now);
     let ImportErrorSelection {
@@ -106,16 +130,35 @@ async fn decide_some<T: Tx>(
     } = selection;
     let discards = decision == ImportErrorDecision::Discard;
     let limit = DECISION_BATCH;
-    let params = params! { after, id, account, company, state, discards, limit };
-    let found: Vec<i64> = tx.all(&FIND, params).await?;
+    let found: Vec<i64> = match id {
+        Some(id) => {
+            tx.all(&ONE, params! { id, account, company, state, discards })
+                .await?
+        }
+        None => {
+            let params = params! { after, account, company, state, discards, limit };
+            tx.all(&FIND, params).await?
+        }
+    };
+    // A path is resumed though nothing waits for it, if its account or all are meant.
+    let of_accounts = id.is_none() && company.is_none() && (account.is_some() || state.is_none());
+    let mut paths: Vec<i64> = match of_accounts && !discards {
+        true => tx.all(&PATHS, &[&account]).await?,
+        false => tx.all(&PATHS_OF, &[&found]).await?,
+    };
+    paths.sort_unstable();
+    // Paths are locked before import errors, everywhere.
+    let _: Vec<i64> = tx.all(&LOCK, &[&paths]).await?;
     let changed = match decision {
         ImportErrorDecision::Retry => {
-            let changed = tx.execute(&RETRY, &[&found, &now]).await?;
-            tx.run(&RESUME, &[&found]).await?;
-            changed
+            tx.run(&RESUME, &[&paths]).await?;
+            tx.execute(&RETRY, &[&found, &now, &id.is_some()]).await?
         }
         ImportErrorDecision::Discard => tx.execute(&DISCARD, &[&found]).await?,
     };
     let more = found.last().copied();
-    Ok((changed, more.filter(|_| found.len() == limit)))
+    Ok((
+        changed,
+        more.filter(|_| id.is_none() && found.len() == limit),
+    ))
 }

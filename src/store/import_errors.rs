@@ -267,11 +267,15 @@ async fn lease_import_error<T: Tx>(
     now: Timestamp,
     lease: Duration,
 ) -> Result<ImportErrorLeased> {
+    // What waits for a paused path is not read.
+    static OPEN: Sql = Sql::new(
+        "SELECT a.id FROM account a WHERE a.name IN ({elements}($2))
+           AND NOT EXISTS (SELECT 1 FROM import_error_path p WHERE p.account_id = a.id
+               AND p.paused_since IS NOT NULL AND p.retry_at > $1 AND p.retry_at <= $3)",
+    );
     static FIND: Sql = Sql::with(
         "{rows} WHERE r.state = 'pending' AND r.next_try_at > $4 AND r.next_try_at <= $5
-           AND (coalesce(r.leased_until, 0) <= $1 OR r.leased_until > $3) AND a.name IN ({elements}($2))
-           AND NOT EXISTS (SELECT 1 FROM import_error_path p WHERE p.account_id = r.account_id
-               AND p.paused_since IS NOT NULL AND p.retry_at > $1 AND p.retry_at <= $6)
+           AND (coalesce(r.leased_until, 0) <= $1 OR r.leased_until > $3) AND r.account_id IN ({elements}($2))
          ORDER BY r.attempts, r.next_try_at, r.id LIMIT 1{skip_leased}",
         &[
             ("rows", ROWS),
@@ -293,12 +297,18 @@ async fn lease_import_error<T: Tx>(
     let latest_lease = backoff::latest_end(now, lease);
     let latest_pause = backoff::latest_end(now, backoff::PAUSED);
     let longest_wait = backoff::IMPORT_ERROR.longest_wait(backoff::LONGEST_VENDOR_RETRY_AFTER);
+    let open: Vec<i64> = tx
+        .all(&OPEN, params! { now, accounts, latest_pause })
+        .await?;
+    if open.is_empty() {
+        return Ok(ImportErrorLeased::Nothing);
+    }
     let (first, last) = (Timestamp::from_millis(-1), Timestamp::from_millis(i64::MAX));
     let mut found: Option<ImportErrorRow> = None;
     // One whose time has come, or else one that was to wait for longer than any does.
     for (after, until) in [(first, now), (backoff::latest_end(now, longest_wait), last)] {
         if found.is_none() {
-            let params = params! { now, accounts, latest_lease, after, until, latest_pause };
+            let params = params! { now, open, latest_lease, after, until };
             found = tx.first(&FIND, params).await?;
         }
     }
@@ -357,8 +367,9 @@ async fn end_import_error<T: Tx>(
     let mut paused = ImportErrorEnd::Recorded;
     let (state, error, next_try_at, others_wait_until) = match end {
         ImportErrorOutcome::Sent => {
-            tx.run(&SENT, &[&row.id, &now]).await?;
+            // The path is locked before import errors, everywhere.
             accept_path(tx, &row, &path).await?;
+            tx.run(&SENT, &[&row.id, &now]).await?;
             return Ok(ImportErrorEnd::Recorded);
         }
         ImportErrorOutcome::Failed {
@@ -395,32 +406,43 @@ async fn end_import_error<T: Tx>(
 /// Records that the vendor accepted an import error at `path`.
 async fn accept_path<T: Tx>(tx: &mut T, row: &ImportErrorRow, path: &str) -> Result<()> {
     static SQL: Sql = Sql::new(
-        "INSERT INTO import_error_path (account_id, path, accepted)
-         SELECT account_id, $2, true FROM import_error WHERE id = $1
-         ON CONFLICT (account_id) DO UPDATE SET path = excluded.path, accepted = true, not_found = NULL,
+        "INSERT INTO import_error_path AS p (account_id, path, accepted)
+         SELECT account_id, $2, 1 FROM import_error WHERE id = $1
+         ON CONFLICT (account_id) DO UPDATE SET path = excluded.path,
+             accepted = CASE WHEN p.path = excluded.path THEN p.accepted ELSE 0 END + 1, not_found = NULL,
              paused_since = NULL, retry_at = NULL, last_error = NULL",
     );
     tx.run(&SQL, &[&row.id, &path]).await
 }
 
 /// Returns true if a 404 means that the path is wrong rather than the document: the vendor has
-/// accepted nothing there yet, or does not find a second document in a row.
+/// accepted nothing there yet, or does not find a second document in a row. A document that it did
+/// not find before and after it accepted another one there says nothing about the path.
 async fn doubts_path<T: Tx>(tx: &mut T, row: &ImportErrorRow, path: &str) -> Result<bool> {
     static FIRST_OF_PATH: Sql = Sql::new(
         "INSERT INTO import_error_path AS p (account_id, path, accepted)
-         SELECT account_id, $2, false FROM import_error WHERE id = $1
+         SELECT account_id, $2, 0 FROM import_error WHERE id = $1
          ON CONFLICT (account_id) DO UPDATE SET path = excluded.path,
-             accepted = p.accepted AND p.path = excluded.path,
+             accepted = CASE WHEN p.path = excluded.path THEN p.accepted ELSE 0 END,
              not_found = CASE WHEN p.path = excluded.path THEN p.not_found END
          RETURNING accepted, not_found",
     );
+    static EARLIER: Sql = Sql::new("SELECT id, not_found_after FROM import_error WHERE id = $1");
+    static NOT_FOUND_AFTER: Sql =
+        Sql::new("UPDATE import_error SET not_found_after = $2 WHERE id = $1");
     static NOT_FOUND: Sql = Sql::new(
         "UPDATE import_error_path SET not_found = $1
          WHERE account_id = (SELECT account_id FROM import_error WHERE id = $1)",
     );
-    let (accepted, not_found): (bool, Option<i64>) =
+    let (accepted, not_found): (i64, Option<i64>) =
         tx.one(&FIRST_OF_PATH, &[&row.id, &path]).await?;
-    let is_document = accepted && not_found.is_none_or(|other| other == row.id);
+    let earlier: Option<(i64, Option<i64>)> = tx.first(&EARLIER, &[&row.id]).await?;
+    let earlier = earlier.and_then(|(_, accepted)| accepted);
+    if earlier.is_some_and(|earlier| accepted > earlier) {
+        return Ok(false);
+    }
+    tx.run(&NOT_FOUND_AFTER, &[&row.id, &accepted]).await?;
+    let is_document = accepted > 0 && not_found.is_none_or(|other| other == row.id);
     if is_document {
         tx.run(&NOT_FOUND, &[&row.id]).await?;
     }

@@ -471,19 +471,21 @@ CREATE TABLE import_error (
     created_at {integer} NOT NULL,
     sent_at {integer},
     next_try_at {integer},
+    not_found_after {integer},
     last_error TEXT,
     UNIQUE (sequence, digest)
 ){strict};
 
 CREATE INDEX import_error_pending ON import_error (next_try_at) WHERE state = 'pending';
+CREATE INDEX import_error_of_account ON import_error (account_id, next_try_at) WHERE state = 'pending';
 
--- The path that an account's import errors are sent to, as the vendor answers there: whether
--- it has ever `accepted` one, and the import error that it answered 404 to since. A path that
+-- The path that an account's import errors are sent to, as the vendor answers there: how many
+-- it has `accepted`, and the import error that it answered 404 to since. A path that
 -- seems not to exist is paused, and tried again at `retry_at`.
 CREATE TABLE import_error_path (
     account_id {integer} PRIMARY KEY REFERENCES account (id),
     path TEXT NOT NULL,
-    accepted {boolean} NOT NULL,
+    accepted {integer} NOT NULL,
     not_found {integer},
     paused_since {integer},
     retry_at {integer},

@@ -14,6 +14,7 @@ use ivesk_webhook::store::{AlarmKind, BackupFile, restore_backup};
 
 use crate::support::deliveries::{drain, worker};
 use crate::support::ledger::Ledger;
+use crate::support::process::within;
 use crate::support::puller::{Bench, COMPANY, exported, folder, hours, minutes, seconds};
 
 #[tokio::test]
@@ -112,10 +113,15 @@ async fn automatic_backups_are_written_kept_and_missed() {
         "ivesk.db",
     ];
     assert_eq!(names, expected.map(str::to_owned).into());
-    // A clock that was ahead when the newest one was written.
+    // A clock that was ahead when a backup was written: that one counts for nothing, and goes first.
     clock.advance(day);
-    back_up(app).await.expect("written");
+    let ahead = backups.join("auto-20361125T080000Z.db");
+    std::fs::copy(backups.join("auto-20261125T080000Z.db"), &ahead).expect("copied");
+    assert_eq!(next_backup(app, hours(1)), Duration::ZERO);
+    let written = back_up(app).await.expect("written");
+    assert!(written.exists() && !ahead.exists());
     assert_eq!(next_backup(app, hours(1)), hours(1));
+    std::fs::copy(&written, &ahead).expect("copied");
 
     let mut config = bench.config.clone();
     config.store.backup_every = Some(day);
@@ -142,5 +148,59 @@ async fn automatic_backups_are_written_kept_and_missed() {
     assert!(line.contains("\"backup\""), "{line}");
     back_up(app).await.expect("written");
     assert_eq!(check().await, (false, true));
+    assert!(service.stop().await);
+}
+
+#[tokio::test]
+async fn a_backup_that_would_fill_the_disk_is_not_written() {
+    let dir = folder();
+    let (url, backups) = (
+        StoreUrl::Sqlite(dir.path().join("live.db")),
+        dir.path().join("backups"),
+    );
+    let backup_dir = backups.clone();
+    let bench = Bench::with("", |config| {
+        config.store.url = url;
+        config.store.backup_dir = backup_dir;
+        config.store.backup_every = None;
+        config.store.min_free_bytes = u64::MAX / 4;
+    })
+    .await;
+    let (store, clock) = (Arc::clone(bench.store()), bench.clock.clone());
+    let service = Service::start_with(bench.config.clone(), store, clock).await;
+    let service = service.expect("the service starts");
+    let error = back_up(service.app()).await.expect_err("no room");
+    assert!(error.to_string().contains("min_free_bytes"), "{error}");
+    assert!(!backups.exists());
+    assert!(service.stop().await);
+}
+
+#[tokio::test]
+async fn a_service_writes_its_first_backup_by_itself() {
+    let dir = folder();
+    let (url, backups) = (
+        StoreUrl::Sqlite(dir.path().join("live.db")),
+        dir.path().join("backups"),
+    );
+    let backup_dir = backups.clone();
+    let bench = Bench::with("", |config| {
+        config.store.url = url;
+        config.store.backup_dir = backup_dir;
+        config.store.backup_every = Some(hours(24));
+    })
+    .await;
+    let (store, clock) = (Arc::clone(bench.store()), bench.clock.clone());
+    let service = Service::start_with(bench.config.clone(), store, clock).await;
+    let service = service.expect("the service starts");
+    let written = async {
+        while !std::fs::read_dir(&backups).is_ok_and(|entries| {
+            entries
+                .flatten()
+                .any(|entry| entry.file_name().to_string_lossy().starts_with("auto-"))
+        }) {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("a backup", written).await;
     assert!(service.stop().await);
 }

@@ -440,6 +440,34 @@ async fn consume(running: &Running, token: &str, folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_crashed_reports_its_outcomes_later() {
+    let (bench, running) = with_list().await;
+    let consumer = folder();
+    let token = list_token(&running).await;
+    let mut expected = export(&bench, 2).await;
+    let (list, _) = running.list_of(2).await;
+    assert_eq!(consume(&running, &token, consumer.path()).await, expected);
+    assert_eq!(running.destination("erp").await["delivered"], 2);
+    // It ended after it had booked: nothing of it was reported. One version has no place any more.
+    let again = json!({ "sequence": list[0]["sequence"] });
+    running.post("/v1/destinations/erp/retry", again).await;
+    expected.extend(export(&bench, 1).await);
+    running.list_of(3).await;
+    let books = rusqlite::Connection::open(consumer.path().join("books.db")).expect("books");
+    let stored = "INSERT INTO outcome VALUES (?1, ?2)";
+    for sequence in [list[0]["sequence"].as_i64().expect("a number"), 9_999] {
+        books
+            .execute(stored, (sequence, r#"{"outcome": "delivered"}"#))
+            .expect("stored");
+    }
+    drop(books);
+    assert_eq!(consume(&running, &token, consumer.path()).await, expected);
+    let destination = running.destination("erp").await;
+    assert_eq!(destination["delivered"], 3, "{destination}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_of_a_store_that_was_rolled_back_is_told() {
     let (mut bench, running) = with_list().await;
     let consumer = folder();

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ivesk_webhook::alarms::{Alarms, NotifyOutcome};
 use ivesk_webhook::config::{AlarmEmail, AlarmTarget, Config, EmailTls};
 use ivesk_webhook::domain::Clock;
@@ -151,6 +153,46 @@ async fn an_alarm_is_one_plain_letter_at_each_end_and_retried() {
 }
 
 #[tokio::test]
+async fn a_wrong_recipient_keeps_no_alarm_from_the_others() {
+    let server = SmtpServer::start(Offer::Plain).await;
+    server.refuse_recipient("ops@example.lt");
+    let scene = Scene::new(target(&server, EmailTls::None)).await;
+    scene.observe(&["books"]).await;
+    assert_eq!(scene.notify().await, NotifyOutcome::Sent);
+    let mails = server.mails();
+    assert_eq!(mails.len(), 1);
+    assert!(
+        matches!(&mails[0].to[..], [to] if to.contains("duty@example.lt")),
+        "{mails:?}"
+    );
+    assert_eq!(scene.notify().await, NotifyOutcome::Nothing, "only once");
+    server.refuse_recipient("duty@example.lt");
+    scene.observe(&[]).await;
+    assert_eq!(scene.notify().await, NotifyOutcome::Failed);
+}
+
+#[tokio::test]
+async fn a_server_that_repeats_a_password_does_not_publish_it() {
+    let server = SmtpServer::start(Offer::Plain).await;
+    let email = AlarmEmail {
+        login: Some((USER.to_owned(), "other-password".to_owned().into())),
+        ..target(&server, EmailTls::None)
+    };
+    let scene = Scene::new(email).await;
+    scene.observe(&["books"]).await;
+    assert_eq!(scene.notify().await, NotifyOutcome::Failed);
+    let error = scene.active().await[0].last_error.clone();
+    let error = error.expect("it failed");
+    assert!(error.contains("wrong password in"), "{error}");
+    let sent = STANDARD.encode(format!("\0{USER}\0other-password"));
+    assert!(server.commands().contains(&sent));
+    assert_eq!(server.commands().matches("AUTH").count(), 1, "no guessing");
+    for secret in [sent.as_str(), "other-password"] {
+        assert!(!error.contains(secret), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn what_others_wrote_adds_no_header_and_is_bounded() {
     let server = SmtpServer::start(Offer::Plain).await;
     let scene = Scene::new(target(&server, EmailTls::None)).await;
@@ -176,6 +218,7 @@ async fn nothing_is_sent_without_the_encryption_of_the_settings() {
         (Offer::Plain, EmailTls::StartTls),
         (Offer::StartTls, EmailTls::StartTls),
         (Offer::Tls, EmailTls::Implicit),
+        (Offer::Plain, EmailTls::Implicit),
     ] {
         let server = SmtpServer::start(offer).await;
         let email = AlarmEmail {

@@ -11,7 +11,7 @@ use ivesk_webhook::store::{
 
 use super::sqlite::open;
 use super::test_store::{START, TestStore, company, last_page};
-use crate::support::databases::Database;
+use crate::support::databases::{Database, open_file_for_reading};
 
 /// Returns the ids of all documents of a store, in sequence.
 async fn ids(store: &Store) -> Vec<String> {
@@ -122,6 +122,10 @@ async fn a_backup_copied_beside_an_old_log_is_not_mixed_with_it() {
     crashed(&path_of(&test), &database);
     let log = std::fs::read(folder.path().join("live.db-wal")).expect("a log");
     std::fs::copy(&copy, &database).expect("copied over it");
+    // What only reads moves nothing, and reads no mixture.
+    let refused = open_file_for_reading(&database).await.err();
+    let refused = refused.expect("it is refused").to_string();
+    assert!(refused.contains("live.db-wal"), "{refused}");
 
     let store = open(&database).await.expect("it opens");
     assert_eq!(ids(&store).await, ["a"], "as in the backup");
@@ -176,6 +180,11 @@ async fn what_can_not_be_restored_changes_nothing() {
     let database = path("live.db");
     std::fs::copy(&copy, &database).expect("copied");
     std::fs::create_dir(path("folder.db")).expect("created");
+    // Names of that one beside which its log is not.
+    std::os::unix::fs::symlink("running.db", path("link.db")).expect("linked");
+    crashed(&path_of(&test), &path("several.db"));
+    std::fs::rename(path("several.db-wal"), path("aside-wal")).expect("renamed");
+    std::fs::hard_link(path("several.db"), path("hard.db")).expect("linked");
     std::fs::write(path("live.db.lock"), "").expect("written");
     let before = files(folder.path());
     for name in [
@@ -186,6 +195,8 @@ async fn what_can_not_be_restored_changes_nothing() {
         "half.db",
         "damaged.db",
         "running.db",
+        "link.db",
+        "hard.db",
         "missing.db",
         "folder.db",
         "live.db",

@@ -93,6 +93,8 @@ struct Taken {
     mails: Vec<Mail>,
     /// Answers to the next messages, in place of 250.
     refusals: VecDeque<&'static str>,
+    /// Recipients that the server does not know.
+    unknown: Vec<&'static str>,
     /// Every command but DATA's content, as received.
     commands: Vec<String>,
 }
@@ -137,6 +139,11 @@ impl SmtpServer {
     /// Refuses the next message with this answer.
     pub(crate) fn refuse(&self, answer: &'static str) {
         self.taken.lock().unwrap().refusals.push_back(answer);
+    }
+
+    /// Refuses this recipient from now on.
+    pub(crate) fn refuse_recipient(&self, address: &'static str) {
+        self.taken.lock().unwrap().unknown.push(address);
     }
 
     pub(crate) fn mails(&self) -> Vec<Mail> {
@@ -243,7 +250,8 @@ impl Session {
                     mail.logged_in = given == expected;
                     match mail.logged_in {
                         true => "235 welcome".to_owned(),
-                        false => "535 wrong password".to_owned(),
+                        // Some servers repeat what they refuse.
+                        false => format!("535 wrong password in {rest}"),
                     }
                 }
                 "MAIL" => {
@@ -251,8 +259,14 @@ impl Session {
                     "250 ok".to_owned()
                 }
                 "RCPT" => {
-                    mail.to.push(rest.to_owned());
-                    "250 ok".to_owned()
+                    let taken = self.taken.lock().unwrap();
+                    match taken.unknown.iter().any(|name| rest.contains(name)) {
+                        true => "550 5.1.1 no such mailbox".to_owned(),
+                        false => {
+                            mail.to.push(rest.to_owned());
+                            "250 ok".to_owned()
+                        }
+                    }
                 }
                 "DATA" => {
                     stream.write_all(b"354 go on\r\n").await?;

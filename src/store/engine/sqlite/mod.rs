@@ -85,6 +85,7 @@ impl SqliteEngine {
 
     /// Opens the file for reading, even while another process writes to it.
     pub(in crate::store) fn open_for_reading(path: &Path) -> Result<Self> {
+        restore::refuse_stale_log(path)?;
         let database = Database {
             path: path.to_owned(),
             hooks: None,
@@ -294,6 +295,7 @@ impl Drop for SqliteEngine {
 /// Opens the file for reading and locks it against servers, until the returned lock is
 /// dropped.
 pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, FileLock)> {
+    restore::refuse_stale_log(path)?;
     // Opened first, so that no lock file is created beside a missing file.
     drop(schema::open_for_reading(path)?);
     let lock = FileLock::acquire(path)?;

@@ -39,7 +39,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
         });
     }
     if (1..NEWEST).contains(&found) {
-        let copy = BackupFile::beside(path, &format!(".schema-{found}.backup"));
+        let copy = BackupFile::beside(path, &format!(".schema-{found}.backup"), true);
         super::backup::copy(&connection, path, &copy)?;
     }
     migrate(&mut connection, found).map_err(|error| explain(path, error))?;

@@ -18,6 +18,9 @@ on_both_stores! {
     an_unknown_path_is_paused_and_refuses_nothing,
     a_restart_resumes_an_unknown_path,
     one_document_not_found_at_a_good_path_is_refused,
+    documents_not_found_pause_a_good_path_only_once,
+    a_resumed_import_error_is_not_sent_if_it_was_accepted,
+    a_paused_path_without_import_errors_is_resumed,
     import_errors_are_leased_sent_and_retried,
     one_failed_import_error_delays_the_accounts_others,
     an_import_error_that_waits_for_the_future_is_sent,
@@ -307,6 +310,87 @@ async fn one_document_not_found_at_a_good_path_is_refused(database: Database) {
     let ended = scene.end_error(lease, not_found(&scene)).await;
     assert_eq!(ended.expect("recorded"), ImportErrorEnd::PathPaused);
     assert_eq!(scene.states().await, [Sent, Pending, Pending, Pending]);
+}
+
+async fn documents_not_found_pause_a_good_path_only_once(database: Database) {
+    let names = ["a", "b", "c", "d", "e"];
+    let version = at(1);
+    let documents: Vec<(&str, &str)> = names.iter().map(|name| (*name, &*version)).collect();
+    let scene = Scene::with_rejected(database, &documents).await;
+    scene.clock.advance(IMPORT_ERROR_WAIT);
+    let unknown = ["b", "c"];
+    let mut pauses = 0;
+    for _ in 0..20 {
+        scene.clock.advance(HOUR);
+        while let Some(lease) = scene.lease_error().await {
+            let outcome = match unknown.contains(&lease.row.document_id.as_str()) {
+                true => not_found(&scene),
+                false => ImportErrorOutcome::Sent,
+            };
+            let ended = scene.end_error(lease, outcome).await.expect("recorded");
+            pauses += usize::from(ended == ImportErrorEnd::PathPaused);
+        }
+    }
+    use ImportErrorState::{Refused, Sent};
+    assert_eq!(scene.states().await, [Sent, Refused, Refused, Sent, Sent]);
+    assert_eq!(pauses, 1);
+    let paused = scene.store.paused_import_error_paths().await;
+    assert!(paused.expect("readable").is_empty());
+}
+
+/// The way out of a pause that the texts advise.
+async fn a_resumed_import_error_is_not_sent_if_it_was_accepted(database: Database) {
+    let scene = Scene::with_rejected(database, &[("a", &at(1))]).await;
+    scene.clock.advance(IMPORT_ERROR_WAIT);
+    let lease = scene.leased_error().await;
+    scene
+        .end_error(lease, not_found(&scene))
+        .await
+        .expect("recorded");
+    scene
+        .change(DestinationChange::Retry { sequence: None })
+        .await;
+    scene.deliver_all().await;
+    let all = ImportErrorSelection::default();
+    let decided = scene.decide(all, ImportErrorDecision::Retry).await;
+    assert_eq!(decided, 1);
+    let leased = scene.lease_error_of(account(), LEASE).await;
+    assert!(
+        matches!(leased, ImportErrorLeased::Withdrawn(_)),
+        "{leased:?}"
+    );
+    // Chosen among those that are not to be sent, it is sent.
+    let withdrawn = ImportErrorSelection {
+        state: Some(ImportErrorState::Withdrawn),
+        ..ImportErrorSelection::default()
+    };
+    assert_eq!(scene.decide(withdrawn, ImportErrorDecision::Retry).await, 1);
+    assert_eq!(scene.leased_error().await.row.document_id, "a");
+}
+
+async fn a_paused_path_without_import_errors_is_resumed(database: Database) {
+    let scene = Scene::with_rejected(database, &[("a", &at(1))]).await;
+    scene.clock.advance(IMPORT_ERROR_WAIT);
+    let of_account = ImportErrorSelection {
+        account: Some(account()),
+        state: Some(ImportErrorState::Pending),
+        ..ImportErrorSelection::default()
+    };
+    use ImportErrorDecision::{Discard, Retry};
+    for resumed in [of_account, ImportErrorSelection::default()] {
+        let lease = scene.leased_error().await;
+        scene
+            .end_error(lease, not_found(&scene))
+            .await
+            .expect("recorded");
+        assert_eq!(scene.decide(one(1), Discard).await, 1);
+        let paused = scene.store.paused_import_error_paths().await;
+        assert_eq!(paused.expect("readable").len(), 1);
+        assert_eq!(scene.decide(resumed, Retry).await, 0);
+        let paused = scene.store.paused_import_error_paths().await;
+        assert!(paused.expect("readable").is_empty());
+        assert_eq!(scene.decide(one(1), Retry).await, 1);
+    }
 }
 
 async fn import_errors_are_leased_sent_and_retried(database: Database) {
