@@ -10,7 +10,7 @@ use crate::domain::{Clock, Timestamp};
 use crate::visible::visible;
 
 /// Columns narrower than this are not cut.
-const MIN_CUT: usize = 8;
+const MIN_CUT: usize = 6;
 
 /// A table without lines, so that every row is one line for `grep`. What is invisible in a cell is
 /// shown as an escape. On a terminal the widest cells are cut until a row fits, unless `--wide` is

@@ -745,7 +745,7 @@ async fn the_systemd_unit_is_valid_and_hardened() {
     let folder = tempfile::tempdir().expect("a folder");
     let unit = include_str!("../../../packaging/ivesk-webhook.service");
     let unit = unit.replace(
-        "ExecStart=ivesk-webhook",
+        "ExecStart=/usr/bin/ivesk-webhook",
         concat!("ExecStart=", env!("CARGO_BIN_EXE_ivesk-webhook")),
     );
     let path = folder.path().join("ivesk-webhook.service");
