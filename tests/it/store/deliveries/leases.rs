@@ -14,7 +14,7 @@ on_both_stores! {
     a_batch_is_bounded_in_number_and_in_bytes,
     much_history_is_passed_in_steps,
     lanes_take_turns_and_new_ones_begin_at_once,
-    a_hundred_thousand_lanes_are_made_and_served_in_turn,
+    a_thousand_feeds_get_lanes_and_forty_due_ones_a_turn_each,
     a_lane_that_fails_leaves_the_others_alone,
     a_document_that_keeps_failing_is_deferred,
     two_documents_that_fail_alike_make_the_destination_fail,
@@ -246,8 +246,7 @@ async fn lanes_take_turns_and_new_ones_begin_at_once(database: Database) {
     assert!(turns.iter().any(|name| name.starts_with("9-")), "{turns:?}");
 }
 
-/// A hundredth of them here.
-async fn a_hundred_thousand_lanes_are_made_and_served_in_turn(database: Database) {
+async fn a_thousand_feeds_get_lanes_and_forty_due_ones_a_turn_each(database: Database) {
     const LANES: usize = 1_000;
     let scene = Scene::new(database).await;
     // The vendor's clock becomes known.
