@@ -15,6 +15,7 @@ use ivesk_webhook::store::{
     IMPORT_ERROR_WAIT, ImportErrorDecision, ImportErrorSelection, ImportErrorState,
 };
 use ivesk_webhook::trace::{self, Step};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::deliveries::{destination_name, drain, step, step_until, with_history, worker};
@@ -524,20 +525,29 @@ async fn a_destination_gets_only_its_queue_and_companies() {
 async fn a_pause_takes_effect_between_two_documents_of_a_batch() {
     let scene = Scene::new().await;
     scene.export(30).await;
-    // Longer than outcomes are collected before they are stored.
-    scene
-        .ledger
-        .always(Reaction::AcceptsAfter(Duration::from_millis(50)));
+    let pause = Arc::new(Notify::new());
+    let (third, mut requests) = (Arc::clone(&pause), 0);
+    scene.ledger.react(move |_| {
+        requests += 1;
+        match requests {
+            1 | 2 => Reaction::Accepts,
+            3 => Reaction::AcceptsOnce(Arc::clone(&third)),
+            // Longer than it takes to store an outcome, which tells of the pause.
+            _ => Reaction::AcceptsAfter(Duration::from_secs(2)),
+        }
+    });
     let pausing = async {
         scene.ledger.until("a request", |l| l.requests() == 3).await;
-        scene.change(DestinationChange::Pause).await
+        let paused = scene.change(DestinationChange::Pause).await;
+        pause.notify_one();
+        paused
     };
     let (outcome, paused) = tokio::join!(scene.step(), pausing);
     assert_eq!(paused, 1);
     let StepOutcome::Settled(settled) = outcome else {
         panic!("{outcome:?}");
     };
-    assert!((3..6).contains(&settled), "{settled}");
+    assert!((3..5).contains(&settled), "{settled}");
     assert_eq!(scene.ledger.requests(), settled, "none is canceled");
     assert_eq!(scene.step().await, StepOutcome::Nothing { until: None });
     assert_eq!(
@@ -577,11 +587,12 @@ async fn a_worker_that_lost_its_lease_records_and_starts_nothing() {
     let scene = Scene::new().await;
     let replica = worker(&scene.bench, "books", &scene.ledger.destination()).await;
     scene.export(5).await;
-    let mut requests = 0;
+    let taken_over = Arc::new(Notify::new());
+    let (first, mut requests) = (Arc::clone(&taken_over), 0);
     scene.ledger.react(move |_| {
         requests += 1;
         match requests {
-            1 => Reaction::AcceptsAfter(Duration::from_millis(500)),
+            1 => Reaction::AcceptsOnce(Arc::clone(&first)),
             _ => Reaction::Accepts,
         }
     });
@@ -590,9 +601,10 @@ async fn a_worker_that_lost_its_lease_records_and_starts_nothing() {
         assert!(matches!(step(&replica).await, StepOutcome::Nothing { .. }));
         // As if the other worker's machine had been suspended.
         scene.bench.clock.advance(hours(1));
-        drain(&replica).await
+        drain(&replica).await;
+        taken_over.notify_one();
     };
-    let (outcome, _) = tokio::join!(scene.step(), taking_over);
+    let (outcome, ()) = tokio::join!(scene.step(), taking_over);
     assert_eq!(outcome, StepOutcome::Stale);
     assert_eq!((scene.ledger.requests(), scene.ledger.repeats()), (6, 1));
     assert_eq!(scene.row().await.delivered, 5);
