@@ -162,6 +162,13 @@ impl DestinationWorker {
         self.config.timeout + self.lease_margin
     }
 
+    fn present(&self) -> Present {
+        Present {
+            instant: Instant::now(),
+            time: self.clock.now(),
+        }
+    }
+
     /// Leases the destination and delivers until nothing more is due. Once `stop` is canceled,
     /// deliveries in flight are finished and no further one is started.
     ///
@@ -170,7 +177,7 @@ impl DestinationWorker {
     /// Fails only if the store does; the destination's errors are stored in its row.
     pub async fn step(&self, stop: &CancellationToken) -> Result<StepOutcome, StoreError> {
         // Measured before the request, since the lease begins some time after it.
-        let requested_at = Instant::now();
+        let requested_at = self.present();
         let lease = match self
             .store
             .lease_deliveries(self.request(MIN_BATCH.max(2 * self.places())))
@@ -329,6 +336,21 @@ fn companies(body: &[u8]) -> Vec<Company> {
         .unwrap_or_default()
 }
 
+/// A moment by both clocks. The one that is never set stands still while the machine is suspended.
+#[derive(Clone, Copy)]
+struct Present {
+    instant: Instant,
+    time: Timestamp,
+}
+
+impl Present {
+    /// Returns the time since an earlier moment, by the clock that shows more.
+    fn since(self, earlier: Self) -> Duration {
+        let by_instant = self.instant.duration_since(earlier.instant);
+        by_instant.max(self.time.since(earlier.time))
+    }
+}
+
 /// An attempt in flight.
 type InFlight<'w> = Pin<Box<dyn Future<Output = Attempt> + Send + 'w>>;
 
@@ -337,6 +359,10 @@ type Storing<'w> = Pin<Box<dyn Future<Output = Result<Continued, StoreError>> + 
 
 /// What identifies a document.
 type DocumentKey = (Feed, String);
+
+fn is_version_of(delivery: &Delivery, (feed, document_id): &DocumentKey) -> bool {
+    delivery.document_id == *document_id && delivery.feed == *feed
+}
 
 /// The deliveries under one lease.
 struct Session<'w> {
@@ -347,6 +373,9 @@ struct Session<'w> {
     in_flight: FuturesUnordered<InFlight<'w>>,
     /// The documents in flight, by the version's sequence number.
     documents: HashMap<i64, DocumentKey>,
+    /// Those whose attempts ended since the change of the store under way began: what it chooses
+    /// of them does not know how they ended.
+    ended: HashSet<DocumentKey>,
     /// Attempts that are not stored, nor being stored.
     attempts: Vec<Attempt>,
     storing: Option<Storing<'w>>,
@@ -365,15 +394,14 @@ struct Session<'w> {
     has_failed: bool,
     /// The error of the last attempt, if it failed.
     error: Option<String>,
-    /// Latest time to start a delivery, so that its timeout ends before the lease does: this
-    /// process may have been suspended and replaced.
-    safe_until: Instant,
+    /// When the lease was last seen to be ours, or a little earlier.
+    owned_at: Present,
     /// When the change of the store under way was requested.
-    requested_at: Instant,
+    requested_at: Present,
 }
 
 impl<'w> Session<'w> {
-    fn new(worker: &'w DestinationWorker, mut lease: DeliveryLease, requested_at: Instant) -> Self {
+    fn new(worker: &'w DestinationWorker, mut lease: DeliveryLease, requested_at: Present) -> Self {
         let ready = VecDeque::from(std::mem::take(&mut lease.deliveries));
         Self {
             worker,
@@ -381,17 +409,18 @@ impl<'w> Session<'w> {
             ready,
             in_flight: FuturesUnordered::new(),
             documents: HashMap::new(),
+            ended: HashSet::new(),
             attempts: Vec::new(),
             storing: None,
-            last_stored_at: requested_at,
-            choose_after: requested_at + READ_AHEAD,
+            last_stored_at: requested_at.instant,
+            choose_after: requested_at.instant + READ_AHEAD,
             stored: 0,
             since_chosen: 0,
             more: true,
             may_continue: true,
             has_failed: false,
             error: None,
-            safe_until: requested_at + worker.lease_margin,
+            owned_at: requested_at,
             requested_at,
         }
     }
@@ -438,12 +467,18 @@ impl<'w> Session<'w> {
         self.finish().await
     }
 
+    /// Returns true if a delivery that starts now reaches its timeout before the lease ends: this
+    /// process, or its machine, may have been suspended and replaced.
+    fn is_safe(&self) -> bool {
+        self.worker.present().since(self.owned_at) < self.worker.lease_margin
+    }
+
     /// Starts versions while there are places. One whose document is in flight waits.
     fn start(&mut self) {
         let places = self.worker.places();
         let mut index = 0;
         while self.in_flight.len() < places && index < self.ready.len() {
-            if Instant::now() >= self.safe_until {
+            if !self.is_safe() {
                 return;
             }
             let delivery = &self.ready[index];
@@ -463,7 +498,13 @@ impl<'w> Session<'w> {
     }
 
     fn record(&mut self, attempt: Attempt) {
-        self.documents.remove(&attempt.sequence);
+        if let Some(key) = self.documents.remove(&attempt.sequence) {
+            // A later version was chosen without the note that this attempt may have left.
+            let before = self.ready.len();
+            self.ready.retain(|one| !is_version_of(one, &key));
+            self.more |= self.ready.len() < before;
+            self.ended.insert(key);
+        }
         self.error = None;
         match &attempt.outcome {
             DeliveryOutcome::Unavailable { error, .. } | DeliveryOutcome::Closed { error } => {
@@ -489,7 +530,7 @@ impl<'w> Session<'w> {
                 || self.in_flight.is_empty());
         let has_place = self.in_flight.len() < self.worker.places();
         let is_old = now >= self.choose_after;
-        let renews = now >= self.last_stored_at + self.worker.lease_margin / 2;
+        let renews = now >= self.last_stored_at + self.worker.lease_margin / 2 || !self.is_safe();
         let chooses = may_start && has_place && self.more && (self.ready.is_empty() || is_old);
         stores || chooses || (renews && !self.in_flight.is_empty())
     }
@@ -500,13 +541,14 @@ impl<'w> Session<'w> {
         self.stored += attempts.len();
         self.since_chosen += attempts.len();
         self.has_failed = false;
+        self.ended.clear();
         let worker = self.worker;
         let least = MIN_BATCH.max(2 * worker.places());
         let limit = (4 * self.since_chosen).clamp(least, MAX_BATCH.max(least));
         let in_flight: Vec<i64> = self.documents.keys().copied().collect();
         let (lease, request) = (self.lease.clone(), worker.request(limit));
-        self.requested_at = Instant::now();
-        self.last_stored_at = self.requested_at;
+        self.requested_at = worker.present();
+        self.last_stored_at = self.requested_at.instant;
         self.more = false;
         self.storing = Some(Box::pin(async move {
             let store = &worker.store;
@@ -517,7 +559,7 @@ impl<'w> Session<'w> {
     }
 
     fn apply(&mut self, continued: Continued) {
-        self.safe_until = self.requested_at + self.worker.lease_margin;
+        self.owned_at = self.requested_at;
         self.may_continue = continued.may_continue;
         self.more |= continued.more || !continued.deliveries.is_empty();
         if self.has_failed {
@@ -531,8 +573,10 @@ impl<'w> Session<'w> {
             .chain(self.attempts.iter().map(|one| one.sequence))
             .collect();
         self.ready = continued.deliveries.into();
-        self.ready.retain(|one| !known.contains(&one.sequence));
-        self.choose_after = self.requested_at + READ_AHEAD;
+        self.ready.retain(|one| {
+            !known.contains(&one.sequence) && !self.ended.iter().any(|key| is_version_of(one, key))
+        });
+        self.choose_after = self.requested_at.instant + READ_AHEAD;
         self.since_chosen = 0;
     }
 

@@ -165,6 +165,7 @@ struct Version {
     feed: i64,
     document_id: String,
     is_erased: bool,
+    is_superseded: bool,
     state: Option<DeliveryState>,
     failures: u32,
     /// True if it was tried apart from the order of its lane, which has gone on.
@@ -177,7 +178,7 @@ struct Version {
 
 rows! {
     Version {
-        sequence, feed, document_id, is_erased, state, failures, is_apart, failing_since,
+        sequence, feed, document_id, is_erased, is_superseded, state, failures, is_apart, failing_since,
         changed_at, last_success_at,
     }
 }
@@ -200,7 +201,7 @@ async fn attempted_versions<T: Tx>(
     attempts: &[Attempt],
 ) -> Result<BTreeMap<i64, Version>> {
     static SQL: Sql = Sql::new(
-        "SELECT d.sequence, d.feed_id, d.document_id, d.erased_at IS NOT NULL, h.state,
+        "SELECT d.sequence, d.feed_id, d.document_id, d.erased_at IS NOT NULL, d.superseded, h.state,
                 coalesce(h.failures, 0), h.next_try_at IS NOT NULL, h.failing_since, h.changed_at, s.last_success_at
          FROM document d {then_join} destination s ON s.id = $1
          LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = d.sequence
@@ -553,6 +554,16 @@ async fn record_attempt<T: Tx>(
             let wait = backoff::DELIVERY.delay(version.failures, backoff::jitter());
             update.next_try_at = Some(now.after(wait));
         }
+    }
+    // A newer version was stored while it was being delivered.
+    let is_open = update.is_failure
+        || matches!(
+            one.outcome,
+            DeliveryOutcome::Rejected { .. } | DeliveryOutcome::LinkExpired
+        );
+    if is_open && version.is_some_and(|version| version.is_superseded) {
+        update.state = DeliveryState::Superseded.as_str();
+        update.next_try_at = None;
     }
     write_delivery(tx, destination, one.sequence, one.began_at, now, &update).await?;
     match &one.outcome {

@@ -326,12 +326,17 @@ impl<'r> Choice<'r> {
         if self.wanted == 0 {
             return Ok(());
         }
-        // The counter is read first: what it has counted is committed and visible below.
-        let last = documents::sequence(tx).await?.last;
-        self.add_apart(tx, destination).await?;
-        let turns = self.wanted.min(MAX_TURNS);
         let turn: i64 = tx.one(&TURN, &[&destination]).await?;
+        // If there is room for one only, they take turns.
+        let lanes_first = self.wanted == 1 && turn % 2 == 0;
+        if !lanes_first {
+            self.add_apart(tx, destination).await?;
+        }
+        let turns = self.wanted.min(MAX_TURNS);
         let lanes = due_lanes(tx, destination, turns, turn, self.now).await?;
+        // The counter is read after the lanes' arrivals, so that a page committed between the two
+        // keeps its lane due. What it has counted is committed and visible below.
+        let last = documents::sequence(tx).await?.last;
         let each = self.wanted.div_ceil(lanes.len().max(1));
         let mut held = 0;
         for lane in &lanes {
@@ -343,6 +348,9 @@ impl<'r> Choice<'r> {
                 .await?;
         }
         self.advanced |= self.emptied && lanes.len() == turns;
+        if lanes_first && self.wanted > 0 {
+            self.add_apart(tx, destination).await?;
+        }
         add_held(tx, destination, held).await
     }
 
@@ -367,6 +375,7 @@ impl<'r> Choice<'r> {
         );
         let limit = self.wanted.div_ceil(2) + self.in_flight.len();
         let due: Vec<Apart> = tx.all(&DUE, &[&destination, &self.now, &limit]).await?;
+        let may_be_more = due.len() == limit;
         let (mut superseded, mut later) = (Vec::new(), Vec::new());
         for one in due {
             match one.size {
@@ -375,6 +384,7 @@ impl<'r> Choice<'r> {
                 _ => superseded.push(one.sequence),
             }
         }
+        self.advanced |= may_be_more && !(superseded.is_empty() && later.is_empty());
         if !superseded.is_empty() {
             tx.run(&SUPERSEDED, &[&destination, &superseded]).await?;
         }

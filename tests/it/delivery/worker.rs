@@ -1,12 +1,14 @@
 //! The delivery worker on a real store, against receivers that fail in every way.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, default_account};
 use ivesk_webhook::delivery::import_errors::{ImportErrorSender, SendOutcome};
 use ivesk_webhook::delivery::worker::{DestinationWorker, StepOutcome};
+use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse};
 use ivesk_webhook::domain::Queue;
 use ivesk_webhook::emulator::DEFAULT_KEY;
 use ivesk_webhook::metrics::Metrics;
@@ -15,6 +17,7 @@ use ivesk_webhook::store::{
     IMPORT_ERROR_WAIT, ImportErrorDecision, ImportErrorSelection, ImportErrorState,
 };
 use ivesk_webhook::trace::{self, Step};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::deliveries::{destination_name, drain, step, step_until, with_history, worker};
@@ -524,20 +527,29 @@ async fn a_destination_gets_only_its_queue_and_companies() {
 async fn a_pause_takes_effect_between_two_documents_of_a_batch() {
     let scene = Scene::new().await;
     scene.export(30).await;
-    // Longer than outcomes are collected before they are stored.
-    scene
-        .ledger
-        .always(Reaction::AcceptsAfter(Duration::from_millis(50)));
+    let pause = Arc::new(Notify::new());
+    let (third, mut requests) = (Arc::clone(&pause), 0);
+    scene.ledger.react(move |_| {
+        requests += 1;
+        match requests {
+            1 | 2 => Reaction::Accepts,
+            3 => Reaction::AcceptsOnce(Arc::clone(&third)),
+            // Longer than it takes to store an outcome, which tells of the pause.
+            _ => Reaction::AcceptsAfter(Duration::from_secs(2)),
+        }
+    });
     let pausing = async {
         scene.ledger.until("a request", |l| l.requests() == 3).await;
-        scene.change(DestinationChange::Pause).await
+        let paused = scene.change(DestinationChange::Pause).await;
+        pause.notify_one();
+        paused
     };
     let (outcome, paused) = tokio::join!(scene.step(), pausing);
     assert_eq!(paused, 1);
     let StepOutcome::Settled(settled) = outcome else {
         panic!("{outcome:?}");
     };
-    assert!((3..6).contains(&settled), "{settled}");
+    assert!((3..5).contains(&settled), "{settled}");
     assert_eq!(scene.ledger.requests(), settled, "none is canceled");
     assert_eq!(scene.step().await, StepOutcome::Nothing { until: None });
     assert_eq!(
@@ -577,11 +589,12 @@ async fn a_worker_that_lost_its_lease_records_and_starts_nothing() {
     let scene = Scene::new().await;
     let replica = worker(&scene.bench, "books", &scene.ledger.destination()).await;
     scene.export(5).await;
-    let mut requests = 0;
+    let taken_over = Arc::new(Notify::new());
+    let (first, mut requests) = (Arc::clone(&taken_over), 0);
     scene.ledger.react(move |_| {
         requests += 1;
         match requests {
-            1 => Reaction::AcceptsAfter(Duration::from_millis(500)),
+            1 => Reaction::AcceptsOnce(Arc::clone(&first)),
             _ => Reaction::Accepts,
         }
     });
@@ -590,9 +603,10 @@ async fn a_worker_that_lost_its_lease_records_and_starts_nothing() {
         assert!(matches!(step(&replica).await, StepOutcome::Nothing { .. }));
         // As if the other worker's machine had been suspended.
         scene.bench.clock.advance(hours(1));
-        drain(&replica).await
+        drain(&replica).await;
+        taken_over.notify_one();
     };
-    let (outcome, _) = tokio::join!(scene.step(), taking_over);
+    let (outcome, ()) = tokio::join!(scene.step(), taking_over);
     assert_eq!(outcome, StepOutcome::Stale);
     assert_eq!((scene.ledger.requests(), scene.ledger.repeats()), (6, 1));
     assert_eq!(scene.row().await.delivered, 5);
@@ -645,6 +659,65 @@ async fn two_versions_of_one_document_are_never_in_flight_together() {
     }
     let current: BTreeMap<_, _> = scene.bench.current_versions().await.into_iter().collect();
     assert_eq!(last, current);
+}
+
+/// Accepts versions; the first of all once another is delivered.
+#[derive(Default)]
+struct Notes {
+    began: Notify,
+    other: Notify,
+    deliveries: AtomicUsize,
+    earlier: Mutex<Vec<Option<String>>>,
+}
+
+#[async_trait::async_trait]
+impl Destination for Arc<Notes> {
+    async fn deliver(&self, delivery: &Delivery) -> DestinationResponse {
+        match self.deliveries.fetch_add(1, Ordering::SeqCst) {
+            0 => {
+                self.began.notify_one();
+                self.other.notified().await;
+            }
+            1 => self.other.notify_one(),
+            _ => {}
+        }
+        let mut earlier = self.earlier.lock().expect("never poisoned");
+        earlier.push(delivery.earlier_note.clone());
+        DestinationResponse::Accepted {
+            note: Some(delivery.version.clone()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_version_gets_the_note_of_one_that_was_in_flight() {
+    let bench = Bench::caught_up("").await;
+    let mut config = with_history(DestinationKind::List);
+    config.max_concurrency = 2;
+    let _registered = worker(&bench, "notes", &config).await;
+    let notes = Arc::new(Notes::default());
+    let worker = DestinationWorker::new(
+        destination_name("notes"),
+        config,
+        Some(Box::new(Arc::clone(&notes))),
+        &bench.config,
+        Arc::clone(bench.store()),
+        bench.clock.clone(),
+    );
+    let ids = bench.export_and_pull(COMPANY, 1).await;
+    let version = bench.current_versions().await.remove(0).1;
+    let exporting = async {
+        notes.began.notified().await;
+        bench.clock.advance(seconds(1));
+        bench.control.re_export(&ids[0]).expect("a known document");
+        bench.control.export(COMPANY, 1).expect("exported");
+        bench.notify(COMPANY).await;
+        bench.settle().await;
+    };
+    tokio::join!(step(&worker), exporting);
+    drain(&worker).await;
+    let earlier = notes.earlier.lock().expect("never poisoned");
+    assert_eq!(*earlier, [None, None, Some(version)]);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 use standardwebhooks::Webhook;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::support::process::within;
 
@@ -40,6 +40,8 @@ pub(crate) enum Reaction {
     Accepts,
     /// Accepts it after this time.
     AcceptsAfter(Duration),
+    /// Accepts it once this is notified.
+    AcceptsOnce(Arc<Notify>),
     /// Accepts it, but resets the connection instead of answering.
     AcceptsUnheard,
     /// Resets the connection without accepting it.
@@ -190,6 +192,10 @@ impl Ledger {
             Reaction::Accepts => Ok(accepted()),
             Reaction::AcceptsAfter(pause) => {
                 tokio::time::sleep(pause).await;
+                Ok(accepted())
+            }
+            Reaction::AcceptsOnce(notify) => {
+                notify.notified().await;
                 Ok(accepted())
             }
             Reaction::AcceptsUnheard => {

@@ -14,7 +14,10 @@ on_both_stores! {
     a_batch_is_bounded_in_number_and_in_bytes,
     much_history_is_passed_in_steps,
     lanes_take_turns_and_new_ones_begin_at_once,
-    a_hundred_thousand_lanes_are_made_and_served_in_turn,
+    a_thousand_feeds_get_lanes_and_forty_due_ones_a_turn_each,
+    a_page_stored_while_versions_are_chosen_is_delivered,
+    lanes_have_turns_beside_failing_retries,
+    a_failure_of_a_version_replaced_in_flight_is_not_kept,
     a_lane_that_fails_leaves_the_others_alone,
     a_document_that_keeps_failing_is_deferred,
     two_documents_that_fail_alike_make_the_destination_fail,
@@ -246,8 +249,7 @@ async fn lanes_take_turns_and_new_ones_begin_at_once(database: Database) {
     assert!(turns.iter().any(|name| name.starts_with("9-")), "{turns:?}");
 }
 
-/// A hundredth of them here.
-async fn a_hundred_thousand_lanes_are_made_and_served_in_turn(database: Database) {
+async fn a_thousand_feeds_get_lanes_and_forty_due_ones_a_turn_each(database: Database) {
     const LANES: usize = 1_000;
     let scene = Scene::new(database).await;
     // The vendor's clock becomes known.
@@ -280,6 +282,84 @@ async fn a_hundred_thousand_lanes_are_made_and_served_in_turn(database: Database
     }
     let served: std::collections::BTreeSet<&String> = turns.iter().flatten().collect();
     assert_eq!(served.len(), 40, "each lane had its turn: {turns:?}");
+}
+
+async fn a_page_stored_while_versions_are_chosen_is_delivered(database: Database) {
+    let scene = Scene::new(database).await;
+    let feed = company("1");
+    scene.pull(&feed, &[("first", &new(1))]).await;
+    scene.deliver_all().await;
+    for number in 0..60 {
+        let id = format!("x{number}");
+        let is_stored = std::cell::Cell::new(false);
+        let pulling = async {
+            scene.pull(&feed, &[(&id, &new(1))]).await;
+            is_stored.set(true);
+        };
+        let delivering = async {
+            let mut delivered = Vec::new();
+            while !is_stored.get() {
+                delivered.extend(scene.deliver_all().await);
+            }
+            delivered
+        };
+        let ((), mut delivered) = tokio::join!(pulling, delivering);
+        delivered.extend(scene.deliver_all().await);
+        assert_eq!(delivered, [format!("{id}@{}", new(1))]);
+    }
+}
+
+fn unavailable() -> DeliveryOutcome {
+    DeliveryOutcome::Unavailable {
+        error: "HTTP 500".to_owned(),
+        retry_after: None,
+    }
+}
+
+async fn lanes_have_turns_beside_failing_retries(database: Database) {
+    let scene = Scene::new(database).await;
+    let one = company("1");
+    scene.pull(&one, &[("a", &new(1)), ("b", &new(1))]).await;
+    let lease = scene.lease().await.expect("a lease");
+    let attempts = lease.deliveries.iter();
+    let attempts = attempts.map(|one| scene.attempt(one, rejected("no")));
+    let attempts = attempts.collect();
+    scene.end(lease, attempts).await;
+    assert_eq!(scene.change(retry_rejected()).await, 2);
+    scene.pull(&company("2"), &[("c", &new(1))]).await;
+    let mut tried = Vec::new();
+    for _ in 0..12 {
+        // Longer than any wait.
+        scene.clock.advance(Duration::from_secs(15 * 60));
+        let lease = scene.lease().await.expect("a lease");
+        tried.extend(names(&lease.deliveries[..1]));
+        scene.end_with(lease, unavailable()).await;
+    }
+    let later = &tried[4..];
+    let of = |id: &str| later.iter().filter(|name| name.starts_with(id)).count();
+    assert!(of("a") > 0 && of("b") > 0 && of("c") > 0, "{tried:?}");
+}
+
+async fn a_failure_of_a_version_replaced_in_flight_is_not_kept(database: Database) {
+    let outcomes = [unavailable(), rejected("no"), DeliveryOutcome::LinkExpired];
+    let scene = Scene::new(database).await;
+    for (number, outcome) in outcomes.into_iter().enumerate() {
+        let (feed, id) = (company(&number.to_string()), format!("x{number}"));
+        scene.pull(&feed, &[(&id, &new(1))]).await;
+        let lease = scene.lease().await.expect("a lease");
+        let sequence = lease.deliveries[0].sequence;
+        scene.pull(&feed, &[(&id, &new(2))]).await;
+        scene.end_with(lease, outcome).await;
+        let rows = scene.store.deliveries(DeliveryFilter {
+            sequence: Some(sequence),
+            limit: 10,
+            ..DeliveryFilter::default()
+        });
+        let rows = rows.await.expect("readable");
+        assert_eq!(rows[0].state, DeliveryState::Superseded);
+        scene.clock.advance(Duration::from_secs(15 * 60));
+        assert_eq!(scene.deliver_all().await, [format!("{id}@{}", new(2))]);
+    }
 }
 
 async fn a_lane_that_fails_leaves_the_others_alone(database: Database) {
