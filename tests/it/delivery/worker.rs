@@ -670,18 +670,21 @@ struct Notes {
     earlier: Mutex<Vec<Option<String>>>,
 }
 
+struct Noting(Arc<Notes>);
+
 #[async_trait::async_trait]
-impl Destination for Arc<Notes> {
+impl Destination for Noting {
     async fn deliver(&self, delivery: &Delivery) -> DestinationResponse {
-        match self.deliveries.fetch_add(1, Ordering::SeqCst) {
+        let notes = &self.0;
+        match notes.deliveries.fetch_add(1, Ordering::SeqCst) {
             0 => {
-                self.began.notify_one();
-                self.other.notified().await;
+                notes.began.notify_one();
+                notes.other.notified().await;
             }
-            1 => self.other.notify_one(),
+            1 => notes.other.notify_one(),
             _ => {}
         }
-        let mut earlier = self.earlier.lock().expect("never poisoned");
+        let mut earlier = notes.earlier.lock().expect("never poisoned");
         earlier.push(delivery.earlier_note.clone());
         DestinationResponse::Accepted {
             note: Some(delivery.version.clone()),
@@ -699,7 +702,7 @@ async fn a_version_gets_the_note_of_one_that_was_in_flight() {
     let worker = DestinationWorker::new(
         destination_name("notes"),
         config,
-        Some(Box::new(Arc::clone(&notes))),
+        Some(Box::new(Noting(Arc::clone(&notes)))),
         &bench.config,
         Arc::clone(bench.store()),
         bench.clock.clone(),

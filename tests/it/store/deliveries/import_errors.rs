@@ -347,9 +347,7 @@ async fn a_resumed_import_error_is_not_sent_if_it_was_accepted(database: Databas
         .end_error(lease, not_found(&scene))
         .await
         .expect("recorded");
-    scene
-        .change(DestinationChange::Retry { sequence: None })
-        .await;
+    scene.change(retry_rejected()).await;
     scene.deliver_all().await;
     let all = ImportErrorSelection::default();
     let decided = scene.decide(all, ImportErrorDecision::Retry).await;
