@@ -360,6 +360,10 @@ type Storing<'w> = Pin<Box<dyn Future<Output = Result<Continued, StoreError>> + 
 /// What identifies a document.
 type DocumentKey = (Feed, String);
 
+fn is_version_of(delivery: &Delivery, (feed, document_id): &DocumentKey) -> bool {
+    delivery.document_id == *document_id && delivery.feed == *feed
+}
+
 /// The deliveries under one lease.
 struct Session<'w> {
     worker: &'w DestinationWorker,
@@ -369,6 +373,9 @@ struct Session<'w> {
     in_flight: FuturesUnordered<InFlight<'w>>,
     /// The documents in flight, by the version's sequence number.
     documents: HashMap<i64, DocumentKey>,
+    /// Those whose attempts ended since the change of the store under way began: what it chooses
+    /// of them does not know how they ended.
+    ended: HashSet<DocumentKey>,
     /// Attempts that are not stored, nor being stored.
     attempts: Vec<Attempt>,
     storing: Option<Storing<'w>>,
@@ -402,6 +409,7 @@ impl<'w> Session<'w> {
             ready,
             in_flight: FuturesUnordered::new(),
             documents: HashMap::new(),
+            ended: HashSet::new(),
             attempts: Vec::new(),
             storing: None,
             last_stored_at: requested_at.instant,
@@ -490,7 +498,13 @@ impl<'w> Session<'w> {
     }
 
     fn record(&mut self, attempt: Attempt) {
-        self.documents.remove(&attempt.sequence);
+        if let Some(key) = self.documents.remove(&attempt.sequence) {
+            // A later version was chosen without the note that this attempt may have left.
+            let before = self.ready.len();
+            self.ready.retain(|one| !is_version_of(one, &key));
+            self.more |= self.ready.len() < before;
+            self.ended.insert(key);
+        }
         self.error = None;
         match &attempt.outcome {
             DeliveryOutcome::Unavailable { error, .. } | DeliveryOutcome::Closed { error } => {
@@ -527,6 +541,7 @@ impl<'w> Session<'w> {
         self.stored += attempts.len();
         self.since_chosen += attempts.len();
         self.has_failed = false;
+        self.ended.clear();
         let worker = self.worker;
         let least = MIN_BATCH.max(2 * worker.places());
         let limit = (4 * self.since_chosen).clamp(least, MAX_BATCH.max(least));
@@ -558,7 +573,9 @@ impl<'w> Session<'w> {
             .chain(self.attempts.iter().map(|one| one.sequence))
             .collect();
         self.ready = continued.deliveries.into();
-        self.ready.retain(|one| !known.contains(&one.sequence));
+        self.ready.retain(|one| {
+            !known.contains(&one.sequence) && !self.ended.iter().any(|key| is_version_of(one, key))
+        });
         self.choose_after = self.requested_at.instant + READ_AHEAD;
         self.since_chosen = 0;
     }

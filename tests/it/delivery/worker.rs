@@ -1,12 +1,14 @@
 //! The delivery worker on a real store, against receivers that fail in every way.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, default_account};
 use ivesk_webhook::delivery::import_errors::{ImportErrorSender, SendOutcome};
 use ivesk_webhook::delivery::worker::{DestinationWorker, StepOutcome};
+use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse};
 use ivesk_webhook::domain::Queue;
 use ivesk_webhook::emulator::DEFAULT_KEY;
 use ivesk_webhook::metrics::Metrics;
@@ -657,6 +659,68 @@ async fn two_versions_of_one_document_are_never_in_flight_together() {
     }
     let current: BTreeMap<_, _> = scene.bench.current_versions().await.into_iter().collect();
     assert_eq!(last, current);
+}
+
+/// Accepts versions; the first of all once another is delivered.
+#[derive(Default)]
+struct Notes {
+    began: Notify,
+    other: Notify,
+    deliveries: AtomicUsize,
+    earlier: Mutex<Vec<Option<String>>>,
+}
+
+struct Noting(Arc<Notes>);
+
+#[async_trait::async_trait]
+impl Destination for Noting {
+    async fn deliver(&self, delivery: &Delivery) -> DestinationResponse {
+        let notes = &self.0;
+        match notes.deliveries.fetch_add(1, Ordering::SeqCst) {
+            0 => {
+                notes.began.notify_one();
+                notes.other.notified().await;
+            }
+            1 => notes.other.notify_one(),
+            _ => {}
+        }
+        let mut earlier = notes.earlier.lock().expect("never poisoned");
+        earlier.push(delivery.earlier_note.clone());
+        DestinationResponse::Accepted {
+            note: Some(delivery.version.clone()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_version_gets_the_note_of_one_that_was_in_flight() {
+    let bench = Bench::caught_up("").await;
+    let mut config = with_history(DestinationKind::List);
+    config.max_concurrency = 2;
+    let _registered = worker(&bench, "notes", &config).await;
+    let notes = Arc::new(Notes::default());
+    let worker = DestinationWorker::new(
+        destination_name("notes"),
+        config,
+        Some(Box::new(Noting(Arc::clone(&notes)))),
+        &bench.config,
+        Arc::clone(bench.store()),
+        bench.clock.clone(),
+    );
+    let ids = bench.export_and_pull(COMPANY, 1).await;
+    let version = bench.current_versions().await.remove(0).1;
+    let exporting = async {
+        notes.began.notified().await;
+        bench.clock.advance(seconds(1));
+        bench.control.re_export(&ids[0]).expect("a known document");
+        bench.control.export(COMPANY, 1).expect("exported");
+        bench.notify(COMPANY).await;
+        bench.settle().await;
+    };
+    tokio::join!(step(&worker), exporting);
+    drain(&worker).await;
+    let earlier = notes.earlier.lock().expect("never poisoned");
+    assert_eq!(*earlier, [None, None, Some(version)]);
 }
 
 #[tokio::test]
