@@ -292,7 +292,7 @@ const HEAD: &str = r##"# Settings of ivesk-webhook. This file contains tokens: o
 #server = "smtp.example.lt"  # example
 #tls = "starttls"
 #from = "ivesk-webhook@example.lt"  # example
-#to = ["ops@example.lt"]  # example
+#to = []  # such as ["ops@example.lt"]
 #username = "ivesk-webhook@example.lt"  # example
 #password_file = "smtp-password.txt"  # example
 

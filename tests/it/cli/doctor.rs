@@ -1,12 +1,12 @@
 //! `doctor`: each line right, from inside and from outside.
 
-use ivesk_webhook::domain::Event;
-use ivesk_webhook::emulator::{DEFAULT_COMPANIES, SubscriptionState};
+use ivesk_webhook::domain::{Clock, Event};
+use ivesk_webhook::emulator::{DEFAULT_COMPANIES, EmulatorSettings, SubscriptionState};
 use reqwest::Method;
 
 use crate::support::databases::damage;
 use crate::support::doctor::Report;
-use crate::support::emulator::emulator;
+use crate::support::emulator::{emulator, emulator_with};
 use crate::support::process::{Installation, Server, within};
 use crate::support::stand_in::{Answer, StandIn};
 
@@ -63,11 +63,18 @@ async fn destinations_are_checked_as_serve_would_creating_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn held_documents_are_reported_with_a_fix() {
-    let emulator = emulator("").await;
+    let (clock, correction) = Clock::system().corrected();
+    let emulator = emulator_with(EmulatorSettings {
+        clock,
+        ..EmulatorSettings::default()
+    })
+    .await;
     let installation =
         Installation::beside(&emulator, "", "[destinations.books]\nkind = \"list\"\n");
     let exported = emulator.control().export(DEFAULT_COMPANIES[0], 2);
     exported.expect("a company of the emulator's");
+    // Clearly before the destination is known: the vendor tells its time in seconds.
+    correction.set(60_000);
     let server = installation.start().await;
     let (code, _, errors) = installation.run(&["pull"]).await;
     assert_eq!(code, Some(0), "{errors}");

@@ -226,7 +226,7 @@ async fn more_import_errors_than_a_batch_are_discarded(database: Database) {
     while let Some(lease) = scene.lease().await {
         let attempts = lease.deliveries.iter();
         let attempts = attempts
-            .map(|delivery| scene.attempt(delivery, rejected("no")))
+            .map(|delivery| scene.attempt(delivery, rejected(&delivery.document_id)))
             .collect();
         scene.end(lease, attempts).await;
     }
