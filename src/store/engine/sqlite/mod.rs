@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
@@ -39,6 +39,8 @@ pub(in crate::store) struct SqliteEngine {
     database: Arc<Database>,
     /// `None` if it was opened for reading only.
     inbox: Option<Arc<Inbox>>,
+    /// The writer's, which keeps them locked until it ends.
+    files: Option<Weak<OpenFiles>>,
     reads: Mutex<Option<mpsc::SyncSender<Read>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -69,6 +71,8 @@ impl SqliteEngine {
             })
         })?;
         let inbox = Arc::new(Inbox::new(options.queue));
+        let files = Arc::new(lock.opened()?);
+        let looked_at = Arc::downgrade(&files);
         let writer = Writer {
             connection,
             database: Arc::clone(&database),
@@ -77,10 +81,10 @@ impl SqliteEngine {
             ask: options.ask,
             quarantine_bytes: options.quarantine_bytes,
             quarantined: None,
-            files: lock.opened()?,
+            files,
         };
         let thread = spawn("store-writer", path, move || writer.run())?;
-        Self::with_reader(database, Some(inbox), vec![thread])
+        Self::with_reader(database, Some((inbox, looked_at)), vec![thread])
     }
 
     /// Opens the file for reading, even while another process writes to it.
@@ -95,7 +99,7 @@ impl SqliteEngine {
 
     fn with_reader(
         database: Arc<Database>,
-        inbox: Option<Arc<Inbox>>,
+        writer: Option<(Arc<Inbox>, Weak<OpenFiles>)>,
         mut threads: Vec<JoinHandle<()>>,
     ) -> Result<Self> {
         let mut connection = schema::open_for_reading(&database.path)?;
@@ -114,9 +118,11 @@ impl SqliteEngine {
                 resume_unwind(panic);
             }
         })?);
+        let (inbox, files) = writer.unzip();
         Ok(Self {
             database,
             inbox,
+            files,
             reads: Mutex::new(Some(reads)),
             threads: Mutex::new(threads),
         })
@@ -160,9 +166,15 @@ impl SqliteEngine {
     pub(in crate::store) async fn read<O: Operation>(&self, operation: O) -> Result<O::Output> {
         let (answer, outcome) = oneshot::channel();
         let database = Arc::clone(&self.database);
+        let files = self.files.clone();
         let task: Read = Box::new(move |connection| {
             let read = |tx: &mut SqliteTx<'_>| immediate(operation.run(tx));
-            let _ = answer.send(in_transaction(connection, &database, Begin::Reading, read));
+            let outcome = in_transaction(connection, &database, Begin::Reading, read);
+            let _ = answer.send(match (&outcome, files.and_then(|files| files.upgrade())) {
+                // What looks like damage may be another file, or what was left of this one.
+                (Err(StoreError::Corrupt { .. }), Some(files)) => files.check().and(outcome),
+                _ => outcome,
+            });
         });
         let reads = self
             .reads

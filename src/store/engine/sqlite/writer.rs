@@ -207,7 +207,7 @@ pub(super) struct Writer {
     /// What the quarantine holds, so that a flood costs no query; `None` if unknown.
     pub(super) quarantined: Option<Shares>,
     /// The database's files, locked until the last change is done.
-    pub(super) files: OpenFiles,
+    pub(super) files: Arc<OpenFiles>,
 }
 
 impl Writer {
