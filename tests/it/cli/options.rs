@@ -193,14 +193,14 @@ async fn an_unknown_name_answers_with_the_nearest_one() {
     assert!(errors.contains("subscriptions"), "{errors}");
     let server = installation.start().await;
     let (code, _, errors) = installation
-        .run(&["feeds", "pause", "--account", "defualt"])
+        .run(&["feeds", "pause", "--account", "default2"])
         .await;
     assert_eq!(code, Some(2));
     assert!(errors.contains("did you mean `default`?"), "{errors}");
     // A code that is right, of another company.
     let (_, _, errors) = installation.run(&["pull", "--company", "302320405"]).await;
     assert!(errors.contains("did you mean `302320404`?"), "{errors}");
-    let (_, _, errors) = installation.run(&["pull", "--account", "defaul"]).await;
+    let (_, _, errors) = installation.run(&["pull", "--account", "default1"]).await;
     assert!(errors.contains("did you mean `default`?"), "{errors}");
     drop(server);
 }

@@ -9,7 +9,7 @@ use crate::store::messages::Messages;
 on_both_stores! {
     history_is_held_by_time_until_a_person_starts_it,
     an_incomplete_first_pull_lets_no_history_go_out,
-    a_new_companys_first_export_is_delivered,
+    the_first_export_of_a_new_company_is_delivered,
     a_clock_that_is_ahead_changes_nothing,
     a_clock_that_is_behind_changes_nothing,
     a_lane_is_held_until_the_vendors_clock_is_known,
@@ -81,7 +81,7 @@ fn key(moment: Timestamp) -> String {
     ivesk_webhook::domain::version_key(&moment.to_string())
 }
 
-async fn a_new_companys_first_export_is_delivered(database: Database) {
+async fn the_first_export_of_a_new_company_is_delivered(database: Database) {
     let scene = Scene::new(database).await;
     scene.pull(&company("1"), &[]).await;
     scene.clock.advance(40 * HOUR);
