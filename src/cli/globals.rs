@@ -74,7 +74,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let system = folder.path().join("ivesk-webhook.toml");
         assert_eq!(found_config(&system), PathBuf::from(DEFAULT_FILE));
-        std::fs::write(&system, "").expect("written");
+        crate::private_files::write(&system, b"").expect("written");
         assert_eq!(found_config(&system), system);
     }
 

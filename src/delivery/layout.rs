@@ -60,10 +60,11 @@ impl Plan {
             Queue::Digitized => entry.favorites(),
         };
         let id = identity(&delivery.document_id);
-        let account = self
-            .by_account
-            .then(|| format!("{}/", identity(delivery.feed.account.as_str())))
-            .unwrap_or_default();
+        let account = if self.by_account {
+            format!("{}/", identity(delivery.feed.account.as_str()))
+        } else {
+            String::new()
+        };
         let paths = sides.into_iter().map(|side| {
             let (folders, name) = archiver_name(&entry, side)?;
             let own = truncate(&name, MAX_ARCHIVER_BYTES - id.len() - 1);

@@ -220,7 +220,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("program");
         let explained = |text: &str, errno: rustix::io::Errno| {
-            std::fs::write(&file, text).expect("written");
+            crate::private_files::write(&file, text.as_bytes()).expect("written");
             rustix::fs::chmod(&file, 0o755.into()).expect("executable");
             explain(&errno.into(), &file, &BTreeMap::new()).map(|reason| reason.to_string())
         };
