@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use ivesk_webhook::config::DestinationKind;
 use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse};
-use ivesk_webhook::emulator::EmulatorSettings;
 use rustix::process::{Pid, test_kill_process_group};
 use serde_json::{Value, json};
 
@@ -14,9 +13,7 @@ use crate::support::destinations::{
     AMPLE, COMPANY, VENDOR_API, config, delivered, delivery, destination_config, make_pipe,
     rejected, try_open, unavailable,
 };
-use crate::support::emulator::emulator_with;
-use crate::support::process::{Installation, within, write_program};
-use crate::support::puller::signer;
+use crate::support::process::{within, write_program};
 
 /// A script in a folder of its own.
 struct Script {
@@ -337,32 +334,4 @@ async fn a_script_that_can_not_run_is_named_with_the_fix() {
         assert!(refused.to_string().contains(part), "{text:?}: {refused}");
         assert!(error.contains(later), "{text:?}: {error}");
     }
-}
-
-#[cfg(target_os = "linux")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_killed_service_left_behind_ends_at_the_next_start() {
-    let script = Script::new(&STUBBORN.replace("echo $$ >started", "echo $$ >>started"));
-    let pipe = script.file("started");
-    make_pipe(&pipe);
-    let emulator = emulator_with(EmulatorSettings {
-        signer: Some(signer()),
-        ..EmulatorSettings::default()
-    })
-    .await;
-    let control = emulator.control();
-    let sections = format!(
-        "[destinations.program]\nkind = \"command\"\nhistory = \"deliver\"\nprogram = \"{}\"\n",
-        script.file("destination.sh").display(),
-    );
-    control.export(COMPANY, 1).expect("exported");
-    let installation = Installation::beside(&emulator, "", &sections);
-    let server = installation.start().await;
-    let first = script.written_to_pipe("started").await;
-    server.kill().await;
-
-    let again = installation.start().await;
-    until_group_ends(&first).await;
-    again.terminate();
-    again.exited().await;
 }
