@@ -37,7 +37,7 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 /// Fewest versions that are read ahead.
 const MIN_BATCH: usize = 8;
 
-/// Time for which versions are read ahead. After it they are chosen anew, so that a new lane
+/// Time for which versions are read ahead. After it they are chosen again, so that a new lane
 /// begins at once.
 const READ_AHEAD: Duration = Duration::from_millis(500);
 
@@ -380,7 +380,7 @@ struct Session<'w> {
     attempts: Vec<Attempt>,
     storing: Option<Storing<'w>>,
     last_stored_at: Instant,
-    /// When the versions that were read ahead are chosen anew.
+    /// When the versions that were read ahead are chosen again.
     choose_after: Instant,
     /// Attempts stored in all, and since versions were last chosen.
     stored: usize,

@@ -173,7 +173,7 @@ async fn file(config: &Config, path: &Path, slow: bool) -> Vec<Check> {
         )
         .because("`serve` would begin with an empty store, and deliver what is in the books already")
         .fix(format!(
-            "put the file back, or restore the newest backup (docs/operating.md); to begin anew, remove {}",
+            "put the file back, or restore the newest backup (docs/backup.md); to start over, remove {}",
             lock.display()
         ))
     } else {

@@ -345,7 +345,7 @@ impl Feed {
         if self.was_read {
             return;
         }
-        // The first read counts as a reconciliation; pulls of other kinds begin anew.
+        // The first read counts as a reconciliation; pulls of other kinds start over.
         self.was_read = true;
         let began_at = self.pulls.values().filter_map(|pull| pull.started_at).min();
         self.pulls.entry(TriggerKind::Reconciliation).or_default();

@@ -128,7 +128,7 @@ operations! {
     /// Adds destinations that are not known yet, and stores their filters.
     ///
     /// If the filter of a known one changes, lanes that no longer match are removed; should they
-    /// return, they begin anew, as do newly matching ones.
+    /// return, they start over, as do newly matching ones.
     pub write register_destinations(
         destinations: Vec<(DestinationName, DestinationFilter)>,
         now: Timestamp,

@@ -70,7 +70,7 @@ pub(super) async fn add_lanes<T: Tx>(
             ),
         ],
     );
-    // One that was removed begins anew.
+    // One that was removed starts over.
     static ADD: Sql = Sql::new(
         "INSERT INTO lane AS l (destination_id, feed_id, begins_at, history_from, due_at)
          VALUES ($1, $2, $3, CASE WHEN $4 THEN '' END, CASE WHEN $4 OR $3 IS NOT NULL THEN $5 END)
