@@ -159,7 +159,7 @@ fn letter(notice: &AlarmNotice, active: Option<usize>) -> (String, String) {
     lines.push_str(".\n");
     if let Some(active) = active {
         lines.push_str(&format!(
-            "Active alarms now: {active}. `{service} open` opens the page that lists them.\n"
+            "Active alarms now: {active}. `{service} open` prints a link to the page that lists them.\n"
         ));
     }
     (title, lines)
