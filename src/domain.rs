@@ -296,7 +296,9 @@ impl fmt::Display for Company {
 }
 
 /// A list of documents with one cursor: (account, queue, company).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
+)]
 pub struct Feed {
     /// The account whose API key reads the feed.
     pub account: Account,

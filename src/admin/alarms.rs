@@ -9,6 +9,7 @@ use utoipa::IntoParams;
 
 use super::paging::{List, Page, PageQuery};
 use super::problem::{ApiResult, Params};
+use crate::api::alarms::Alarm;
 use crate::app::App;
 use crate::store::{AlarmFilter, AlarmRow, StoreError};
 
@@ -30,11 +31,11 @@ pub(super) struct AlarmQuery {
 
 /// Lists alarms, oldest first
 #[utoipa::path(get, path = "/v1/alarms", tag = "alarms", params(AlarmQuery),
-    responses((status = OK, description = "Alarms", body = Page<AlarmRow>)))]
+    responses((status = OK, description = "Alarms", body = Page<Alarm>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<AlarmQuery>,
-) -> ApiResult<Page<AlarmRow>> {
+) -> ApiResult<Page<Alarm>> {
     let page = PageQuery {
         after: query.after,
         limit: query.limit,
@@ -52,7 +53,7 @@ pub(super) async fn list(
         // Beyond the limit, since no cursor can lead to them.
         page.rows.splice(0..0, store_alarms(&app));
     }
-    Ok(Json(page))
+    Ok(Json(page.map(Alarm::from)))
 }
 
 /// Lists at most `limit` active alarms, and first those that the store can't keep.

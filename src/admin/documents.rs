@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::feeds::{known_account, parse_company};
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, Params};
+use crate::api::documents::{EraseRequest, Erased, FoundDocument};
 use crate::app::App;
 use crate::domain::{Account, Queue};
-use crate::erasure::{self, Erased, Subject};
+use crate::erasure::{self, Subject};
 use crate::ivesk::Entry;
-use crate::ivesk::view::View;
 use crate::store::{DocumentRow, DocumentSearch, Store};
 use crate::trace::{Trace, find as find_traces};
 
@@ -49,25 +49,6 @@ pub(super) struct SearchQuery {
     /// Most rows on the page.
     #[param(minimum = 1, maximum = 500, default = 100)]
     pub(super) limit: Option<usize>,
-}
-
-/// A version of a document, with the fields by which people know it.
-#[derive(Serialize, ToSchema)]
-pub(super) struct FoundDocument {
-    /// The version.
-    #[serde(flatten)]
-    pub(super) row: DocumentRow,
-    /// Fields of the document; empty once retention has removed its body.
-    pub(super) view: View,
-}
-
-impl From<DocumentRow> for FoundDocument {
-    fn from(row: DocumentRow) -> Self {
-        Self {
-            view: row.body.as_deref().map(View::read).unwrap_or_default(),
-            row,
-        }
-    }
 }
 
 /// Searches documents, newest first
@@ -244,23 +225,6 @@ pub(super) async fn trace(
     Ok(Json(find_traces(app.store.as_ref(), &q).await?))
 }
 
-/// The documents to erase: those of a company, or one document.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EraseRequest {
-    /// Only those of this account.
-    account: Option<String>,
-    /// The company's code: all its documents.
-    #[schema(max_length = 64)]
-    company: Option<String>,
-    /// A document's id at Įvesk.lt: all its versions.
-    #[schema(min_length = 1)]
-    document: Option<String>,
-    /// `next` of the previous response; absent to begin.
-    #[schema(minimum = 0)]
-    after: Option<i64>,
-}
-
 /// Erases documents
 ///
 /// Removes what the store holds of their contents: JSON, links, answers of destinations, import
@@ -288,5 +252,5 @@ pub(super) async fn erase(
     };
     let (store, config, clock) = (&app.store, &app.config, &app.clock);
     let erased = erasure::erase(store, config, clock, account, &subject, request.after);
-    Ok(Json(erased.await?))
+    Ok(Json(erased.await?.into()))
 }

@@ -4,10 +4,11 @@ use std::fmt::Display;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::problem::AdminError;
+pub(super) use crate::api::Page;
 
 /// Rows on one page, unless the request sets `limit`.
 const DEFAULT_ROWS: usize = 100;
@@ -68,15 +69,6 @@ impl PageQuery {
     }
 }
 
-/// One page of a list.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Page<T> {
-    /// The rows.
-    pub(super) rows: Vec<T>,
-    /// The value of `after` for the next page; null on the last page.
-    pub(super) next: Option<String>,
-}
-
 impl<T> Page<T> {
     /// Creates a page of the first `limit` rows; another page follows if there are more.
     pub(super) fn of<P: Display>(
@@ -92,14 +84,6 @@ impl<T> Page<T> {
             .filter(|_| more)
             .map(|row| list.cursor(place(row)));
         Self { rows, next }
-    }
-
-    /// Converts each row.
-    pub(super) fn map<U>(self, convert: impl FnMut(T) -> U) -> Page<U> {
-        Page {
-            rows: self.rows.into_iter().map(convert).collect(),
-            next: self.next,
-        }
     }
 }
 

@@ -19,7 +19,7 @@ use super::globals::Globals;
 use super::logging;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
-use crate::admin::uploads::{UploadClaim, UploadResult};
+use crate::api::uploads::{UploadClaim, UploadResult};
 use crate::backoff;
 use crate::config::{Config, CorrelationKey, UploadOptions};
 use crate::domain::{Clock, Timestamp, counted};

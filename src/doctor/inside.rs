@@ -5,17 +5,16 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use reqwest::header::DATE;
 use rustix::fs::Access;
-use serde::Deserialize;
 
 use super::{Check, exposed};
 use crate::config::{Config, StoreUrl, is_loopback};
 use crate::domain::{Clock, Company, Queue, Timestamp};
 use crate::egress;
 use crate::ivesk::{ApiError, Client};
+use crate::metrics::UnexpectedCount;
 use crate::receiver::listener;
 use crate::sns::region;
 use crate::store::{Store, StoreError, newest_backup};
-use crate::unexpected::UnexpectedRequest;
 
 /// Time limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -92,18 +91,8 @@ pub fn settings(config: &Config) -> Vec<Check> {
     checks
 }
 
-/// A kind of unexpected request, as the running server counted it.
-#[derive(Debug, Deserialize)]
-pub struct Unexpected {
-    kind: UnexpectedRequest,
-    total: u64,
-    from_sns: u64,
-    last_at: String,
-    loses_messages: bool,
-}
-
 /// Checks what reached the public listener and no webhook within a day.
-pub fn unexpected_requests(counts: &[Unexpected]) -> Vec<Check> {
+pub fn unexpected_requests(counts: &[UnexpectedCount]) -> Vec<Check> {
     const CHECK: &str = "unexpected_requests";
     let checks: Vec<Check> = counts
         .iter()

@@ -1,8 +1,5 @@
 //! Counts of what arrived recently, by hour.
 
-use serde::Serialize;
-use utoipa::ToSchema;
-
 use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
 use super::error::Result;
 use crate::domain::Timestamp;
@@ -14,7 +11,7 @@ const HOUR_MS: i64 = 60 * 60 * 1000;
 const MAX_COUNTED_ROWS: i64 = 100_000;
 
 /// The count of one hour.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HourCount {
     /// The start of the hour.
     pub hour: Timestamp,
@@ -23,7 +20,7 @@ pub struct HourCount {
 }
 
 /// The number of messages that one hour refused for one reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedCount {
     /// The start of the hour.
     pub hour: Timestamp,
@@ -37,7 +34,7 @@ pub struct RefusedCount {
 ///
 /// Counted from rows, so the same after a restart and on every replica. Messages without
 /// a row are not counted: duplicates, and refused ones that the quarantine did not keep.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
     /// Accepted messages.
     pub accepted: Vec<HourCount>,

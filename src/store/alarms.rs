@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
@@ -128,7 +126,7 @@ pub struct AlarmChanges {
 }
 
 /// An alarm.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct AlarmRow {
     /// Ascending in the order in which alarms began.
     pub id: i64,

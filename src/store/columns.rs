@@ -19,19 +19,15 @@ impl From<UnknownValue> for StoreError {
     }
 }
 
-/// Defines an enum whose values have the same names in the store, in logs and in the API. The
-/// names are token trees, since utoipa reads no literal that a macro has parsed.
+/// Defines an enum whose values have the same names in the store, in logs and in the API.
 macro_rules! named {
     (
         $(#[$attribute:meta])*
-        pub enum $rust:ident { $($(#[$of_value:meta])* $value:ident = $name:tt,)* }
+        pub enum $rust:ident { $($(#[$of_value:meta])* $value:ident = $name:literal,)* }
     ) => {
         $(#[$attribute])*
-        #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
-            serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-        )]
-        pub enum $rust { $($(#[$of_value])* #[serde(rename = $name)] $value,)* }
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $rust { $($(#[$of_value])* $value,)* }
 
         impl $rust {
             /// All values, in their order.

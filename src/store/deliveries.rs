@@ -263,7 +263,7 @@ named! {
 named_columns! { DeliveryState: "delivery state", name => Self::parse(&name); }
 
 /// The state of a destination.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct DestinationRow {
     /// Its name.
     pub name: DestinationName,
@@ -308,7 +308,7 @@ pub struct DestinationRow {
 }
 
 /// Attempts to deliver a version; consecutive attempts with the same result are one row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptRow {
     /// When the first of them began.
     pub began_at: Timestamp,
@@ -323,14 +323,13 @@ pub struct AttemptRow {
 }
 
 /// The delivery of one version to one destination.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct DeliveryRow {
     /// The destination.
     pub destination: DestinationName,
     /// The version's sequence number.
     pub sequence: i64,
     /// The feed that it was pulled from.
-    #[serde(flatten)]
     pub feed: Feed,
     /// The vendor's id of the document.
     pub document_id: String,

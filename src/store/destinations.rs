@@ -1,7 +1,5 @@
 //! Destinations: registering and changing them, and starting the history of their lanes.
 
-use serde::Serialize;
-
 use super::deliveries::{
     DeliveryState, DestinationFilter, DestinationPauseReason, LanePauseReason,
 };
@@ -79,10 +77,9 @@ pub enum DestinationChange {
 }
 
 /// One feed at one destination.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneRow {
     /// The feed.
-    #[serde(flatten)]
     pub feed: Feed,
     /// Versions before this moment, in the vendor's time, are history; null until an answer of
     /// the account has shown the vendor's clock.
@@ -104,10 +101,9 @@ pub struct LaneRow {
 }
 
 /// What a start would deliver of one feed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartPreview {
     /// The feed.
-    #[serde(flatten)]
     pub feed: Feed,
     /// Documents that would be delivered.
     pub documents: u64,

@@ -2,8 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use serde::Serialize;
-
 use super::debug::redacted;
 use super::engine::{Columns, Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
@@ -28,12 +26,11 @@ pub struct DocumentFilter {
 }
 
 /// One stored version of a document.
-#[derive(Clone, Serialize, utoipa::ToSchema)]
+#[derive(Clone)]
 pub struct DocumentRow {
     /// The sequence number: gap-free, in the order of commits.
     pub sequence: i64,
     /// The feed that listed it.
-    #[serde(flatten)]
     pub feed: Feed,
     /// The vendor's id.
     pub document_id: String,
@@ -50,7 +47,6 @@ pub struct DocumentRow {
     /// When a person erased it: its id and its contents are gone since then.
     pub erased_at: Option<Timestamp>,
     /// The JSON as the vendor sent it; none once retention removed it, or a person erased it.
-    #[serde(skip)]
     pub body: Option<Vec<u8>>,
 }
 
@@ -159,7 +155,7 @@ pub struct ReadStretch {
 }
 
 /// The state of the store's numbering.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequenceRow {
     /// Changes whenever a backup is restored.
     pub epoch: String,

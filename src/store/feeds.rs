@@ -313,10 +313,9 @@ impl FeedPauseReason {
 named_columns! { FeedPauseReason: "pause reason", name => Self::parse(&name); }
 
 /// The state of a feed.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct FeedRow {
     /// The feed.
-    #[serde(flatten)]
     pub feed: Feed,
     /// Its cursor.
     pub cursor: Option<Cursor>,
@@ -365,7 +364,7 @@ impl FeedRow {
 }
 
 /// The state of an account.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct AccountRow {
     /// Its name.
     pub account: Account,

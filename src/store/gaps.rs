@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
 use super::error::Result;
@@ -101,12 +99,11 @@ pub struct FoundGap {
 }
 
 /// A gap of a feed.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct GapRow {
     /// Ascending in the order in which gaps were found.
     pub id: i64,
     /// The feed.
-    #[serde(flatten)]
     pub feed: Feed,
     /// The cursor after which it begins; `None` is the beginning of the queue.
     pub from: Option<Cursor>,

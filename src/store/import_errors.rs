@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::StoreError;
 use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
@@ -52,7 +50,7 @@ named! {
 named_columns! { ImportErrorState: "import error state", name => Self::parse(&name); }
 
 /// An import error; there is one for each (version, text).
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct ImportErrorRow {
     /// The row.
     pub id: i64,
@@ -81,7 +79,7 @@ pub struct ImportErrorRow {
 }
 
 /// The path of an account's import errors, as the vendor answers there.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct ImportErrorPathRow {
     /// The account.
     pub account: Account,

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::columns::{event, message_id, random_hex};
 use super::debug::redacted;
 use super::engine::{Column, Columns, Sql, Tx, operations, rows};
@@ -117,7 +115,7 @@ pub(super) async fn rehearse_messages<T: Tx>(tx: &mut T, bodies: &[&[u8]]) -> Re
 }
 
 /// A stored notification in a list.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct NotificationRow {
     /// Ascending in the order of arrival.
     pub id: i64,

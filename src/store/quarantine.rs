@@ -1,7 +1,6 @@
 //! The quarantine of refused messages.
 
 use bytes::Bytes;
-use serde::Serialize;
 
 use super::debug::redacted;
 use super::engine::{Column, Columns, Sql, Tx, operations, params, rows};
@@ -36,7 +35,7 @@ pub struct Quarantined {
 }
 
 /// A row of the quarantine.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct QuarantineRow {
     /// Ascending in the order of arrival.
     pub id: i64,

@@ -1,7 +1,5 @@
 //! Retention: removing old rows and bodies, a bounded number at a time.
 
-use serde::Serialize;
-
 use super::alarms::remove_old_alarms;
 use super::engine::{Fragment, Sql, Tx, operations, params};
 use super::error::Result;
@@ -32,7 +30,7 @@ pub struct Retention {
 }
 
 /// Number of rows or bodies that a retention step removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetentionOutcome {
     /// Bodies of notifications.
     pub notification_bodies: usize,

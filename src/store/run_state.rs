@@ -1,14 +1,11 @@
 //! States of what runs on its own: accounts, feeds and destinations.
 
-use serde::Serialize;
-
 use super::{AccountRow, DestinationRow, FeedRow};
 use crate::backoff;
 use crate::domain::Timestamp;
 
 /// The state of a feed or a destination.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(tag = "state", rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunState {
     /// It runs.
     Active,

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::Serialize;
 
 use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
@@ -94,7 +93,7 @@ pub struct UploadFilter {
 }
 
 /// A file that was sent to the vendor, or was to be.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct UploadRow {
     /// The row.
     pub id: i64,

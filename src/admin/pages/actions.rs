@@ -9,13 +9,15 @@ use tokio::time::Instant;
 use super::access::Form;
 use super::context::{PageContext, PageError};
 use super::labels::Notice;
-use crate::admin::destinations::{Start, start_lanes};
-use crate::admin::feeds::{FeedSelection, PullRequest, set_paused, trigger_pull};
+use crate::admin::destinations::start_lanes;
+use crate::admin::feeds::{set_paused, trigger_pull};
 use crate::admin::import_errors;
 use crate::admin::messages::retry_quarantined;
 use crate::admin::problem::AdminError;
 use crate::admin::subscriptions::{self, Decision};
 use crate::admin::uploads;
+use crate::api::destinations::Start;
+use crate::api::feeds::{FeedSelection, PullRequest};
 use crate::app::App;
 use crate::domain::{DestinationName, Queue};
 use crate::store::{

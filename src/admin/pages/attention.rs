@@ -12,12 +12,13 @@ use super::labels;
 use super::language::Language;
 use super::layout::with_code;
 use crate::admin::alarms::active_alarms;
-use crate::admin::destinations::{Destination, all_destinations};
 use crate::admin::problem::AdminError;
 use crate::app::App;
 use crate::domain::Timestamp;
 use crate::pull::blocked_queues;
-use crate::store::{AlarmKind, FeedRow, SubscriptionRow, SubscriptionState, UploadFilter};
+use crate::store::{
+    AlarmKind, DestinationRow, FeedRow, SubscriptionRow, SubscriptionState, UploadFilter,
+};
 use crate::subscriptions::problems::{self, Problem, aws_account};
 
 /// Maximum number of items of one kind.
@@ -53,10 +54,10 @@ pub(super) async fn all(
     attention.subscriptions(problems.iter().filter(|problem| !unknown(problem)));
     attention.uploads(app).await?;
     attention.import_errors(app).await?;
-    for destination in all_destinations(app).await? {
+    for row in app.store.destinations().await? {
         // A destination that the settings no longer name receives nothing.
-        if destination.kind.is_some() {
-            attention.destination(&destination);
+        if app.config.destinations.contains_key(&row.name) {
+            attention.destination(&row);
         }
     }
     attention.certificates(app).await?;
@@ -224,8 +225,8 @@ impl AttentionList {
         Ok(())
     }
 
-    fn destination(&mut self, destination: &Destination) {
-        let (language, row) = (self.language, &destination.row);
+    fn destination(&mut self, row: &DestinationRow) {
+        let language = self.language;
         if let Some(reason) = row.paused {
             let reason = labels::destination_pause_reason(language, reason);
             self.add("/destinations", html! { (row.name) ": " (reason) "." });

@@ -8,7 +8,7 @@ use maud::html;
 use super::context::{PageContext, PageResult};
 use super::labels::Severity;
 use super::layout::{PageBody, badge, table};
-use crate::admin::certificates::ShownCertificate;
+use crate::api::subscriptions::ShownCertificate;
 use crate::domain::Timestamp;
 use crate::store::CertificateRow;
 

@@ -9,7 +9,8 @@ use super::context::{PageContext, PageResult, ROWS};
 use super::documents::url_encode;
 use super::labels;
 use super::layout::{PageBody, next_page, table};
-use crate::admin::destinations::{DeliveryQuery, read_deliveries};
+use crate::admin::destinations::read_deliveries;
+use crate::api::deliveries::DeliveryQuery;
 use crate::store::DeliveryState;
 
 /// Parameters of the page.

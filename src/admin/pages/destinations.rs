@@ -9,7 +9,8 @@ use super::context::{PageContext, PageResult};
 use super::labels::{self, Severity};
 use super::language::grouped;
 use super::layout::{PageBody, badge, button};
-use crate::admin::destinations::{Start, StartPlan, all_destinations, plan_start};
+use crate::admin::destinations::plan_start;
+use crate::api::destinations::{Start, StartPlan};
 use crate::config::{DestinationConfig, DestinationKind};
 use crate::domain::Timestamp;
 use crate::store::{DestinationRow, RunState};
@@ -54,15 +55,15 @@ async fn list(context: &PageContext, query: &StartQuery) -> PageResult {
     let (app, language) = (&context.admin.app, context.viewer.language);
     let now = app.clock.now();
     let mut sections = Vec::new();
-    for one in all_destinations(app).await? {
+    for row in app.store.destinations().await? {
         // A destination that the settings no longer name receives nothing and has no actions.
-        if let Some(config) = app.config.destinations.get(&one.row.name) {
+        if let Some(config) = app.config.destinations.get(&row.name) {
             let start = query.start();
-            let plan = match one.row.name.as_str() == query.start {
+            let plan = match row.name.as_str() == query.start {
                 true => Some((plan_start(app, &query.start, &start).await?, start)),
                 false => None,
             };
-            sections.push(destination(context, &one.row, config, plan.as_ref(), now));
+            sections.push(destination(context, &row, config, plan.as_ref(), now));
         }
     }
     Ok(PageBody {
