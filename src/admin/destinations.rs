@@ -12,22 +12,13 @@ use crate::api::Changed;
 use crate::api::deliveries::{Delivery, DeliveryQuery, Selection};
 use crate::api::destinations::{Destination, Lane, Start, StartPlan, Stop};
 use crate::app::App;
-use crate::config::{DestinationConfig, DestinationKind};
+use crate::config::DestinationConfig;
 use crate::delivery::worker::lane_plan;
 use crate::domain::{Company, DestinationName, Moment};
 use crate::store::{
     DeliveryFilter, DeliveryRow, DeliverySelection, DeliveryState, DestinationChange,
     LaneSelection, StartFrom,
 };
-
-const fn kind(destination: &DestinationConfig) -> &'static str {
-    match destination.kind {
-        DestinationKind::Http { .. } => "http",
-        DestinationKind::Command { .. } => "command",
-        DestinationKind::Folder { .. } => "folder",
-        DestinationKind::List => "list",
-    }
-}
 
 /// Lists destinations with their state
 #[utoipa::path(get, path = "/v1/destinations", tag = "delivery", params(PageQuery),
@@ -43,7 +34,8 @@ pub(super) async fn destinations(
     rows.retain(|row| row.name.as_str() > place.as_str());
     let page = Page::of(List::DESTINATIONS, rows, limit, |row| row.name.clone());
     Ok(Json(page.map(|row| {
-        let kind = app.config.destinations.get(&row.name).map(kind);
+        let config = app.config.destinations.get(&row.name);
+        let kind = config.map(|destination| destination.kind.as_str());
         Destination::of(row, kind, now)
     })))
 }

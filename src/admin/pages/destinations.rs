@@ -11,7 +11,7 @@ use super::language::grouped;
 use super::layout::{PageBody, badge, button};
 use crate::admin::destinations::plan_start;
 use crate::api::destinations::{Start, StartPlan};
-use crate::config::{DestinationConfig, DestinationKind};
+use crate::config::DestinationConfig;
 use crate::domain::Timestamp;
 use crate::store::{DestinationRow, RunState};
 
@@ -80,16 +80,6 @@ async fn list(context: &PageContext, query: &StartQuery) -> PageResult {
     })
 }
 
-fn kind(context: &PageContext, config: &DestinationConfig) -> &'static str {
-    let language = context.viewer.language;
-    match config.kind {
-        DestinationKind::Http { .. } => language.pick("HTTP POST", "HTTP POST"),
-        DestinationKind::Command { .. } => language.pick("a command", "komanda"),
-        DestinationKind::Folder { .. } => language.pick("a folder", "aplankas"),
-        DestinationKind::List => language.pick("a list for a program", "sąrašas programai"),
-    }
-}
-
 fn destination(
     context: &PageContext,
     row: &DestinationRow,
@@ -102,7 +92,7 @@ fn destination(
         section.destination aria-label=(row.name) {
             h2 { (row.name) }
             p.state {
-                (state(context, row, now)) " " (kind(context, config)) ", " (labels::queue(language, config.queue))
+                (state(context, row, now)) " " code { (config.kind.as_str()) } ", " (labels::queue(language, config.queue))
                 @if let Some(error) = &row.last_error { span.error lang="en" { " " (error) } }
             }
             dl.numbers {
