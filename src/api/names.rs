@@ -11,6 +11,18 @@ use crate::store::{
     IncompleteReason, LanePauseReason, Rights, SubscriptionState, TriggerKind, UploadState,
 };
 
+/// Reads types by parsing their text.
+macro_rules! parsed {
+    ($($rust:ty: $text:ident => $parsed:expr;)*) => {
+        $(impl<'de> Deserialize<'de> for $rust {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let $text = String::deserialize(deserializer)?;
+                $parsed.map_err(D::Error::custom)
+            }
+        })*
+    };
+}
+
 /// Writes and reads enums of the store by their names.
 macro_rules! named {
     ($($rust:ident: $description:literal;)*) => {
@@ -20,12 +32,7 @@ macro_rules! named {
             }
         }
 
-        impl<'de> Deserialize<'de> for $rust {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let name = String::deserialize(deserializer)?;
-                Self::parse(&name).ok_or_else(|| unknown(&name, &Self::ALL.map(Self::as_str)))
-            }
-        }
+        parsed! { $rust: name => name.parse::<Self>(); }
 
         impl PartialSchema for $rust {
             fn schema() -> RefOr<Schema> {
@@ -52,25 +59,6 @@ named! {
     SubscriptionState: "The state of a subscription.";
     TriggerKind: "The kind of a trigger, most urgent first.";
     UploadState: "The state of an upload, as far as sending goes.";
-}
-
-fn unknown<E: Error>(name: &str, known: &[&str]) -> E {
-    E::custom(format_args!(
-        "`{name}` is not known, only `{}`",
-        known.join("`, `")
-    ))
-}
-
-/// Reads types by parsing their text.
-macro_rules! parsed {
-    ($($rust:ty: $text:ident => $parsed:expr;)*) => {
-        $(impl<'de> Deserialize<'de> for $rust {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let $text = String::deserialize(deserializer)?;
-                $parsed.map_err(D::Error::custom)
-            }
-        })*
-    };
 }
 
 parsed! {

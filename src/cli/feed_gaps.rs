@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use super::outcome::{Exit, Failure};
 use super::server::Api;
 use super::table;
+use crate::api::feeds::Gap;
+use crate::api::{Changed, NoFields};
+use crate::domain::Cursor;
 
 /// Arguments of `feeds gaps`.
 #[derive(Debug, clap::Args)]
@@ -30,8 +33,8 @@ impl Args {
 /// Runs `feeds gaps`.
 pub(super) async fn run(api: &Api, args: Args) -> Result<Exit, Failure> {
     if let Some(id) = args.dismiss {
-        api.post(&format!("/v1/feeds/gaps/{id}/dismiss"), &json!({}))
-            .await?;
+        let path = format!("/v1/feeds/gaps/{id}/dismiss");
+        let _: Changed = api.post(&path, &NoFields {}).await?;
         result!(
             json!({ "dismissed": id }),
             "Dismissed gap {id}; its feed is pulled again."
@@ -39,11 +42,12 @@ pub(super) async fn run(api: &Api, args: Args) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     let closed = if args.closed { "?closed=true" } else { "" };
-    let gaps = api.rows(&format!("/v1/feeds/gaps{closed}")).await?;
+    let path = format!("/v1/feeds/gaps{closed}");
     if args.json {
-        println!("{}", Value::Array(gaps));
+        println!("{}", Value::Array(api.rows(&path).await?));
         return Ok(Exit::Done);
     }
+    let gaps: Vec<Gap> = api.rows(&path).await?;
     if gaps.is_empty() {
         println!("No gaps: nothing is known to be missing.");
         return Ok(Exit::Done);
@@ -51,13 +55,13 @@ pub(super) async fn run(api: &Api, args: Args) -> Result<Exit, Failure> {
     let mut table = table::new(["id", "feed", "reason", "after", "up to", "found", "closed"]);
     for gap in &gaps {
         table.add_row([
-            table::cell(&gap["id"]),
-            table::feed(gap),
-            table::cell(&gap["reason"]),
-            cursor(&gap["from"], "the beginning"),
-            cursor(&gap["to"], "not known"),
-            table::moment(&gap["found_at"]),
-            table::moment(&gap["closed_at"]),
+            gap.id.to_string(),
+            gap.feed.to_string(),
+            gap.reason.as_str().to_owned(),
+            cursor(gap.from.as_ref(), "the beginning"),
+            cursor(gap.to.as_ref(), "not known"),
+            table::moment(gap.found_at),
+            table::moment(gap.closed_at),
         ]);
     }
     println!("{table}");
@@ -69,9 +73,6 @@ pub(super) async fn run(api: &Api, args: Args) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn cursor(cursor: &Value, absent: &str) -> String {
-    match cursor.as_str() {
-        Some(_) => table::cell(cursor),
-        None => absent.to_owned(),
-    }
+fn cursor(cursor: Option<&Cursor>, absent: &str) -> String {
+    cursor.map_or(absent, Cursor::as_str).to_owned()
 }

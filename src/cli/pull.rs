@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::json;
 
 use super::account::no_api_key;
+use super::as_sent::AsSent;
 use super::feeds::print_warnings;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
 use super::{logging, style, table};
+use crate::api::feeds::{PullRequest, Triggered};
 use crate::config::{Config, StoreUrl};
 use crate::domain::{Account, Clock, Company, Cursor, Feed, Queue, Timestamp, counted};
 use crate::ivesk::{self, ApiError, Client};
@@ -57,17 +59,20 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         return dry_run(&args, &config).await;
     }
     let api = Api::open_or_create(&config).await?;
-    let request = json!({
-        "account": args.account, "queue": args.queue, "company": args.company, "new": args.new,
-        "from": args.from,
-    });
-    let triggered = api.post("/v1/pull", &request).await?;
-    print_warnings(&triggered);
+    let request = PullRequest {
+        account: args.account,
+        queue: args.queue,
+        company: args.company,
+        new: args.new,
+        from: args.from,
+    };
+    let triggered: AsSent<Triggered> = api.post("/v1/pull", &request).await?;
+    print_warnings(&triggered.warnings);
     let outcome = match api.own_store() {
         None => {
-            let feeds = triggered["feeds"].as_array().map_or(0, Vec::len);
+            let feeds = triggered.feeds.len();
             result!(
-                triggered,
+                triggered.json,
                 "Requested a pull of {} from the running server; its log shows the results.",
                 counted(feeds as u64, "feed")
             );

@@ -71,6 +71,7 @@ pub use allowed_topics::AllowedTopic;
 pub use audit::*;
 pub use backup::*;
 pub use certificates::*;
+pub use columns::UnknownName;
 pub use deliveries::*;
 pub use destinations::*;
 pub use documents::*;

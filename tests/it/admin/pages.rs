@@ -59,7 +59,7 @@ fn document(number: usize) -> Value {
 }
 
 /// Starts a service with rows on each page.
-async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
+pub(super) async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
     let app = TestApp::with(|config| {
         add_destination(config);
         change(config);
@@ -310,7 +310,7 @@ async fn an_upload_without_a_document_is_settled_with_a_button() {
 }
 
 /// Lets the destination reject the first documents; returns their number.
-async fn reject(app: &TestApp, count: i64) {
+pub(super) async fn reject(app: &TestApp, count: i64) {
     app.admin_post("/v1/destinations/ledger/start", &json!({ "from": "all" }))
         .await;
     within("the list", async {
