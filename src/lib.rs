@@ -59,7 +59,7 @@
 //! service       -> admin, app, receiver, subscriptions, pull, delivery, uploads, alarms, erasure
 //! admin         -> api, app, alarms, doctor, receiver, subscriptions, pull, delivery, erasure, export,
 //!                  trace
-//! api           -> doctor, subscriptions, pull, erasure
+//! api           -> doctor, subscriptions, pull, erasure, export
 //! app           -> receiver, subscriptions
 //! doctor        -> receiver, subscriptions, delivery
 //! receiver      -> subscriptions

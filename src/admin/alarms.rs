@@ -4,30 +4,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::paging::{List, Page, PageQuery};
 use super::problem::{ApiResult, Params};
-use crate::api::alarms::Alarm;
+use crate::api::alarms::{Alarm, AlarmQuery};
 use crate::app::App;
 use crate::store::{AlarmFilter, AlarmRow, StoreError};
-
-/// The alarms that are requested.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct AlarmQuery {
-    /// Only alarms that are on.
-    #[serde(default)]
-    active: bool,
-    /// `next` of the previous page; absent for the first page.
-    #[param(max_length = 400)]
-    after: Option<String>,
-    /// Most rows on the page.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    limit: Option<usize>,
-}
 
 /// Lists alarms, oldest first
 #[utoipa::path(get, path = "/v1/alarms", tag = "alarms", params(AlarmQuery),

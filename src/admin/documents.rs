@@ -4,15 +4,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::feeds::{known_account, parse_company};
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, Params};
-use crate::api::documents::{EraseRequest, Erased, FoundDocument};
+use crate::api::documents::{EraseRequest, Erased, FoundDocument, SearchQuery, TraceQuery};
 use crate::app::App;
-use crate::domain::{Account, Queue};
+use crate::domain::Account;
 use crate::erasure::{self, Subject};
 use crate::ivesk::Entry;
 use crate::store::{DocumentRow, DocumentSearch, Store};
@@ -26,30 +24,6 @@ const MAX_BATCHES: usize = 8;
 
 /// Longest search text, in characters.
 const MAX_TEXT_CHARS: usize = 100;
-
-/// The documents that are searched for.
-#[derive(Clone, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct SearchQuery {
-    /// A document's id or a version's sequence number, complete; or a part of the document's
-    /// number, or of the name or code of its seller or buyer, in letters of either case.
-    #[param(max_length = 100)]
-    pub(super) q: Option<String>,
-    /// Only those of this account.
-    pub(super) account: Option<String>,
-    /// Only those of this queue.
-    #[param(inline)]
-    pub(super) queue: Option<Queue>,
-    /// Only those of this company.
-    #[param(max_length = 64)]
-    pub(super) company: Option<String>,
-    /// `next` of the previous page; absent for the newest documents.
-    #[param(max_length = 400)]
-    pub(super) after: Option<String>,
-    /// Most rows on the page.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    pub(super) limit: Option<usize>,
-}
 
 /// Searches documents, newest first
 ///
@@ -198,16 +172,6 @@ async fn scan(
         }
     }
     Ok((rows, search.before))
-}
-
-/// The document that is traced.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct TraceQuery {
-    /// A document's id or number, a version's sequence number, or the userdata of an upload.
-    #[param(min_length = 1, max_length = 200)]
-    q: String,
 }
 
 /// Traces a document from its upload or first pull to its deliveries

@@ -4,32 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::identity::Identity;
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
 use crate::api::Changed;
-use crate::api::feeds::Gap;
+use crate::api::feeds::{Gap, GapQuery};
 use crate::app::App;
 use crate::store::GapFilter;
-
-/// The gaps that are requested.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct GapQuery {
-    /// True for closed gaps too.
-    #[serde(default)]
-    closed: bool,
-    /// `next` of the previous page; absent for the first page.
-    #[param(max_length = 400)]
-    after: Option<String>,
-    /// Most rows on the page.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    limit: Option<usize>,
-}
 
 /// Lists gaps: stretches of feeds in which document versions may be missing
 #[utoipa::path(get, path = "/v1/feeds/gaps", tag = "feeds", params(GapQuery),

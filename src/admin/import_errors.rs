@@ -4,34 +4,18 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
 use crate::api::Changed;
-use crate::api::import_errors::{ImportError, ImportErrorPath, PausedPaths, SelectedImportErrors};
+use crate::api::import_errors::{
+    ImportError, ImportErrorPath, ImportErrorQuery, PausedPaths, SelectedImportErrors,
+};
 use crate::app::App;
 use crate::domain::{Account, Company};
 use crate::store::{
     ImportErrorDecision, ImportErrorFilter, ImportErrorSelection, ImportErrorState,
 };
-
-/// The import errors that are requested.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ImportErrorQuery {
-    /// Only in this state.
-    #[param(inline)]
-    state: Option<ImportErrorState>,
-    /// `next` of the previous page; absent for the first page.
-    #[param(max_length = 400)]
-    after: Option<String>,
-    /// Most rows on the page.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    limit: Option<usize>,
-}
 
 /// Lists import errors, oldest first
 #[utoipa::path(get, path = "/v1/import-errors", tag = "delivery", params(ImportErrorQuery),

@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::destinations::{configured_destination, parse_destination};
 use super::identity::Identity;
@@ -13,7 +11,7 @@ use super::paging::PageQuery;
 use super::problem::{AdminError, ApiResult, Input, Params, RowId};
 use super::rules::Needs;
 use crate::api::Changed;
-use crate::api::documents::{Documents, ListedDocument, OutcomeReport, ReportedOutcome};
+use crate::api::documents::{Documents, ListQuery, ListedDocument, OutcomeReport, ReportedOutcome};
 use crate::app::App;
 use crate::config::DestinationKind;
 use crate::delivery::worker::rejection;
@@ -25,21 +23,6 @@ const MAX_LIST_BYTES: usize = 8 << 20;
 
 /// Longest message of a rejection, in characters.
 const MAX_MESSAGE_CHARS: usize = 4_000;
-
-/// The part of the list that is requested.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ListQuery {
-    /// The destination, of the kind `list`; may be omitted if there is only one.
-    destination: Option<String>,
-    /// `next` of the previous response; absent for the start of the list.
-    #[param(max_length = 100)]
-    after: Option<String>,
-    /// Most documents in the response.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    limit: Option<usize>,
-}
 
 /// Lists documents for a program
 ///

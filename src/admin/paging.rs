@@ -4,30 +4,15 @@ use std::fmt::Display;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::problem::AdminError;
-pub(super) use crate::api::Page;
+pub(super) use crate::api::{Page, PageQuery};
 
 /// Rows on one page, unless the request sets `limit`.
 const DEFAULT_ROWS: usize = 100;
 
 /// Most rows on one page.
 const MAX_ROWS: usize = 500;
-
-/// The page of a list that is requested.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct PageQuery {
-    /// `next` of the previous page; absent for the first page.
-    #[param(max_length = 400)]
-    pub(super) after: Option<String>,
-    /// Most rows on the page.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    pub(super) limit: Option<usize>,
-}
 
 impl PageQuery {
     /// Returns the limit of rows.

@@ -1,7 +1,7 @@
 //! Alarms.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::from_rows;
 use crate::domain::Timestamp;
@@ -36,4 +36,20 @@ from_rows! {
     Alarm of AlarmRow {
         id, kind, subject, text, raised_at, seen_at, ended_at, notify_at, attempts, last_error,
     }
+}
+
+/// The alarms that are requested.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct AlarmQuery {
+    /// Only alarms that are on.
+    #[serde(default)]
+    pub active: bool,
+    /// `next` of the previous page; absent for the first page.
+    #[param(max_length = 400)]
+    pub after: Option<String>,
+    /// Most rows on the page.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    pub limit: Option<usize>,
 }

@@ -2,11 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::from_rows;
-use crate::domain::{DestinationName, Feed, Timestamp};
+use crate::domain::{DestinationName, Feed, Queue, Timestamp};
 use crate::erasure;
+use crate::export::cells::{Decimal, Encoding};
+use crate::export::columns::Per;
+use crate::export::table::{Format, Separator};
 use crate::ivesk::view::View;
 use crate::store::{DeliveryState, DocumentRow, ListEntry, TriggerKind};
 
@@ -206,4 +209,121 @@ pub enum ReportedOutcome {
     Delivered,
     /// It was rejected.
     Rejected,
+}
+
+/// The part of the list that is requested.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// The destination, of the kind `list`; may be omitted if there is only one.
+    pub destination: Option<String>,
+    /// `next` of the previous response; absent for the start of the list.
+    #[param(max_length = 100)]
+    pub after: Option<String>,
+    /// Most documents in the response.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    pub limit: Option<usize>,
+}
+
+/// The documents that are searched for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SearchQuery {
+    /// A document's id or a version's sequence number, complete; or a part of the document's
+    /// number, or of the name or code of its seller or buyer, in letters of either case.
+    #[param(max_length = 100)]
+    pub q: Option<String>,
+    /// Only those of this account.
+    pub account: Option<String>,
+    /// Only those of this queue.
+    #[param(inline)]
+    pub queue: Option<Queue>,
+    /// Only those of this company.
+    #[param(max_length = 64)]
+    pub company: Option<String>,
+    /// `next` of the previous page; absent for the newest documents.
+    #[param(max_length = 400)]
+    pub after: Option<String>,
+    /// Most rows on the page.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    pub limit: Option<usize>,
+}
+
+/// The document that is traced.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct TraceQuery {
+    /// A document's id or number, a version's sequence number, or the userdata of an upload.
+    #[param(min_length = 1, max_length = 200)]
+    pub q: String,
+}
+
+/// What is exported, and how.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ExportQuery {
+    /// `csv` or `json`: a table for spreadsheets, or one JSON object a line.
+    #[param(inline)]
+    pub format: Option<Format>,
+    /// What a row is: a document, or a line of one.
+    #[param(inline)]
+    pub per: Option<Per>,
+    /// Names of columns, separated by commas, or `all`; the usual ones if absent. `field:NAME` is any other
+    /// field of the JSON, which may be a link: it needs the right `operate`.
+    #[param(max_length = 1000)]
+    pub columns: Option<String>,
+    /// What separates cells of CSV.
+    #[param(inline)]
+    pub separator: Option<Separator>,
+    /// The sign before decimals in CSV.
+    #[param(inline)]
+    pub decimal: Option<Decimal>,
+    /// The encoding of CSV. A character that Windows-1257 does not have becomes `?`; the column `replaced`
+    /// counts them.
+    #[param(inline)]
+    pub encoding: Option<Encoding>,
+    /// As of the search.
+    #[param(max_length = 100)]
+    pub q: Option<String>,
+    /// Only those of this account.
+    pub account: Option<String>,
+    /// Only those of this queue.
+    #[param(inline)]
+    pub queue: Option<Queue>,
+    /// Only those of this company.
+    #[param(max_length = 64)]
+    pub company: Option<String>,
+    /// Only versions that were exported or digitized at this moment or later: a date, from midnight in UTC,
+    /// or a date and time.
+    #[param(max_length = 100)]
+    pub since: Option<String>,
+    /// Only versions from before this moment.
+    #[param(max_length = 100)]
+    pub until: Option<String>,
+    /// Only versions after this sequence number.
+    #[param(minimum = 0)]
+    pub after: Option<i64>,
+    /// Also versions that a newer one has replaced.
+    pub superseded: Option<bool>,
+}
+
+/// The documents whose fields are counted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct FieldsQuery {
+    /// Only those of this account.
+    pub account: Option<String>,
+    /// Only those of this queue.
+    #[param(inline)]
+    pub queue: Option<Queue>,
+    /// Only those of this company.
+    #[param(max_length = 64)]
+    pub company: Option<String>,
+    /// How many versions are read at most, the newest first.
+    #[param(minimum = 1, maximum = 100_000, default = 10_000)]
+    pub newest: Option<u64>,
 }

@@ -1,7 +1,7 @@
 //! Feeds and their gaps.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{RunState, from_rows};
 use crate::domain::{Cursor, Feed, Queue, Timestamp};
@@ -200,4 +200,20 @@ pub struct Gap {
 
 from_rows! {
     Gap of GapRow { id, feed, from, to, reason, found_at, closed_at, dismissed_by }
+}
+
+/// The gaps that are requested.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct GapQuery {
+    /// True for closed gaps too.
+    #[serde(default)]
+    pub closed: bool,
+    /// `next` of the previous page; absent for the first page.
+    #[param(max_length = 400)]
+    pub after: Option<String>,
+    /// Most rows on the page.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    pub limit: Option<usize>,
 }

@@ -1,7 +1,7 @@
 //! Import errors for the accountant.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::from_rows;
 use crate::domain::{Account, Company, Timestamp};
@@ -79,4 +79,20 @@ pub struct SelectedImportErrors {
     /// True to select all that are pending or refused, if nothing else is named.
     #[serde(default)]
     pub all: bool,
+}
+
+/// The import errors that are requested.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ImportErrorQuery {
+    /// Only in this state.
+    #[param(inline)]
+    pub state: Option<ImportErrorState>,
+    /// `next` of the previous page; absent for the first page.
+    #[param(max_length = 400)]
+    pub after: Option<String>,
+    /// Most rows on the page.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    pub limit: Option<usize>,
 }

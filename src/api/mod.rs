@@ -10,7 +10,7 @@
 //! document, the count of its fields.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 pub mod alarms;
 pub mod audit;
@@ -41,6 +41,19 @@ macro_rules! from_rows {
     };
 }
 use from_rows;
+
+/// The page of a list that is requested.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// `next` of the previous page; absent for the first page.
+    #[param(max_length = 400)]
+    pub after: Option<String>,
+    /// Most rows on the page.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    pub limit: Option<usize>,
+}
 
 /// One page of a list.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]

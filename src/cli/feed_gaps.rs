@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::outcome::{Exit, Failure};
-use super::server::Api;
+use super::server::{Api, with_query};
 use super::table;
-use crate::api::feeds::Gap;
+use crate::api::feeds::{Gap, GapQuery};
 use crate::api::{Changed, NoFields};
 use crate::domain::Cursor;
 
@@ -41,8 +41,11 @@ pub(super) async fn run(api: &Api, args: Args) -> Result<Exit, Failure> {
         );
         return Ok(Exit::Done);
     }
-    let closed = if args.closed { "?closed=true" } else { "" };
-    let path = format!("/v1/feeds/gaps{closed}");
+    let query = GapQuery {
+        closed: args.closed,
+        ..GapQuery::default()
+    };
+    let path = with_query("/v1/feeds/gaps", &query)?;
     if args.json {
         println!("{}", Value::Array(api.rows(&path).await?));
         return Ok(Exit::Done);

@@ -6,9 +6,11 @@ use serde_json::Value;
 use super::as_sent::AsSent;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
-use super::server::Api;
+use super::server::{Api, with_query};
 use super::{logging, table};
-use crate::api::import_errors::{ImportError, ImportErrorPath, SelectedImportErrors};
+use crate::api::import_errors::{
+    ImportError, ImportErrorPath, ImportErrorQuery, SelectedImportErrors,
+};
 use crate::api::{Changed, NoFields};
 use crate::config::Config;
 use crate::domain::counted;
@@ -141,8 +143,11 @@ async fn list(
     state: Option<ImportErrorState>,
     json: bool,
 ) -> Result<Exit, Failure> {
-    let query = state.map(|state| format!("?state={}", state.as_str()));
-    let path = format!("/v1/import-errors{}", query.unwrap_or_default());
+    let query = ImportErrorQuery {
+        state,
+        ..ImportErrorQuery::default()
+    };
+    let path = with_query("/v1/import-errors", &query)?;
     if json {
         println!("{}", Value::Array(api.rows(&path).await?));
         return Ok(Exit::Done);
