@@ -65,7 +65,7 @@ pub enum Step {
     ImportErrorRefused,
     /// An import error was not sent: the document was no longer rejected, or a person decided so.
     ImportErrorDiscarded,
-    /// A person skipped a version, or the destination's filter excludes its company.
+    /// A person skipped a version, or the destination's settings exclude it.
     Skipped,
 }
 
@@ -361,7 +361,8 @@ fn delivery_events(row: &DeliveryRow) -> Vec<TraceEvent> {
         ..TraceEvent::once(at, step, detail)
     };
     if row.attempts.is_empty() {
-        let detail = row.state.as_str().to_owned();
+        let state = row.state.as_str();
+        let detail = row.detail.clone().unwrap_or_else(|| state.to_owned());
         return vec![event(row.changed_at, Step::Skipped, Some(detail))];
     }
     let attempts = row.attempts.iter().map(|attempt| {

@@ -123,7 +123,12 @@ async fn act(api: &Api, config: &Config, action: Action) -> Result<Exit, Failure
         } => {
             let destination = named_or_only(destination, config)?;
             let from = from.from.unwrap_or_else(|| "all".to_owned());
-            start(api, &destination, &from, feeds, yes).await
+            let of = config
+                .destinations
+                .iter()
+                .find(|(name, _)| name.as_str() == destination);
+            let excludes = of.is_some_and(|(_, settings)| settings.excludes_documents());
+            start(api, &destination, &from, feeds, excludes, yes).await
         }
         Action::Stop { destination, feeds } => {
             let destination = named_or_only(destination, config)?;
@@ -172,6 +177,7 @@ async fn start(
     destination: &str,
     from: &str,
     feeds: Feeds,
+    excludes_documents: bool,
     yes: bool,
 ) -> Result<Exit, Failure> {
     let Feeds { account, company } = feeds;
@@ -203,6 +209,9 @@ async fn start(
         counted(documents, "document")
     );
     println!("{sentence}.");
+    if excludes_documents {
+        println!("Those that its `companies` or `document_types` exclude are skipped.");
+    }
     if !yes && !question::ask("Deliver them?")? {
         println!("Nothing was started.");
         return Ok(Exit::Failed);

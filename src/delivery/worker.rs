@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
 use super::destination::{Destination, DestinationResponse};
+use super::filter;
 use super::texts;
 use crate::config::{Config, DestinationConfig, HistoryMode, ImportErrorsConfig};
 use crate::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
@@ -76,7 +77,7 @@ pub enum StepOutcome {
 }
 
 /// Returns the filter that a destination's settings describe.
-pub fn filter(config: &DestinationConfig) -> DestinationFilter {
+pub fn filter_of(config: &DestinationConfig) -> DestinationFilter {
     DestinationFilter {
         queue: config.queue,
         accounts: config.accounts.clone(),
@@ -87,7 +88,7 @@ pub fn filter(config: &DestinationConfig) -> DestinationFilter {
 /// Returns how a destination's lanes are made.
 pub fn lane_plan(config: &DestinationConfig, lookback: Duration) -> LanePlan {
     LanePlan {
-        filter: filter(config),
+        filter: filter_of(config),
         deliver_history: config.history == HistoryMode::Deliver,
         lookback,
     }
@@ -97,7 +98,7 @@ pub fn lane_plan(config: &DestinationConfig, lookback: Duration) -> LanePlan {
 pub fn configured_destinations(config: &Config) -> Vec<(DestinationName, DestinationFilter)> {
     let destinations = config.destinations.iter();
     destinations
-        .map(|(name, destination)| (name.clone(), filter(destination)))
+        .map(|(name, destination)| (name.clone(), filter_of(destination)))
         .collect()
 }
 
@@ -210,8 +211,8 @@ impl DestinationWorker {
     /// Delivers one document.
     async fn attempt(&self, delivery: Delivery) -> Attempt {
         let (sequence, began_at) = (delivery.sequence, self.clock.now());
-        let outcome = if !self.includes_company(&delivery) {
-            DeliveryOutcome::Filtered
+        let outcome = if let Some(reason) = filter::exclusion(&self.config, &delivery) {
+            DeliveryOutcome::Filtered { reason }
         } else if let Some(destination) = &self.destination {
             match destination.deliver(&delivery).await {
                 DestinationResponse::Accepted { note } => DeliveryOutcome::Delivered { note },
@@ -244,16 +245,6 @@ impl DestinationWorker {
         }
     }
 
-    /// Returns true if the destination's filter includes the document's company. The digitized
-    /// queue mixes companies, so there the document itself names them.
-    fn includes_company(&self, delivery: &Delivery) -> bool {
-        self.config.companies.is_empty()
-            || delivery.feed.queue == Queue::Exported
-            || companies(&delivery.body)
-                .iter()
-                .any(|company| self.config.companies.contains(company))
-    }
-
     fn log(&self, delivery: &Delivery, outcome: &DeliveryOutcome) {
         let Delivery {
             document_id,
@@ -272,8 +263,8 @@ impl DestinationWorker {
             DeliveryOutcome::Listed => {
                 debug!(%destination, %feed, document_id, sequence, "listed document `{document_id}` of `{feed}` for destination `{destination}`");
             }
-            DeliveryOutcome::Filtered => {
-                debug!(%destination, %feed, document_id, sequence, "skipped document `{document_id}` of `{feed}`: destination `{destination}` includes none of its companies");
+            DeliveryOutcome::Filtered { reason } => {
+                debug!(%destination, %feed, document_id, sequence, "skipped document `{document_id}` of `{feed}` at destination `{destination}`: {reason}");
             }
             DeliveryOutcome::LinkExpired => {
                 info!(%destination, %feed, document_id, sequence, "the link to the file of document `{document_id}` has expired; `{feed}` is pulled again for a new one");
@@ -326,14 +317,8 @@ pub fn rejection(
 fn company(feed: &Feed, body: &[u8]) -> Option<Company> {
     match feed.queue {
         Queue::Exported => Some(feed.company.clone()),
-        Queue::Digitized => companies(body).into_iter().next(),
+        Queue::Digitized => Entry::parse(body)?.companies().into_iter().next(),
     }
-}
-
-fn companies(body: &[u8]) -> Vec<Company> {
-    Entry::parse(body)
-        .map(|entry| entry.companies())
-        .unwrap_or_default()
 }
 
 /// A moment by both clocks. The one that is never set stands still while the machine is suspended.

@@ -40,9 +40,6 @@ const ANSWERED: u32 = 1_000;
 /// Lanes paused for the same rejections that pause their destination.
 const PAUSING_LANES: i64 = 2;
 
-/// Why a version was skipped that belongs to none of the companies of its destination.
-const OTHER_COMPANY: &str = "the document belongs to none of the destination's companies";
-
 /// The error of an import error that names no company and therefore can't be sent.
 const NO_COMPANY: &str = "the document does not say which of your companies it belongs to, and Įvesk.lt requires \
      that; inform the accountant yourself";
@@ -344,7 +341,7 @@ impl Counted {
                 self.rejected += 1;
                 self.answer(version.feed, Some(message));
             }
-            DeliveryOutcome::Filtered | DeliveryOutcome::LinkExpired => {}
+            DeliveryOutcome::Filtered { .. } | DeliveryOutcome::LinkExpired => {}
             // It failed while others were accepted, and says nothing of the present.
             DeliveryOutcome::Unavailable { .. } if version.is_deferred_at(self.now) => {}
             // A person has skipped it while it was being delivered.
@@ -576,7 +573,7 @@ async fn record_attempt<T: Tx>(
         DeliveryOutcome::Delivered { note: Some(note) } => keep_files(tx, destination, note).await,
         DeliveryOutcome::Delivered { note: None }
         | DeliveryOutcome::Listed
-        | DeliveryOutcome::Filtered
+        | DeliveryOutcome::Filtered { .. }
         | DeliveryOutcome::Unavailable { .. }
         | DeliveryOutcome::Closed { .. } => Ok(()),
     }
@@ -627,6 +624,9 @@ async fn write_delivery<T: Tx>(
         destination, sequence, state, began_at, now, next_try_at, note, detail, is_failure,
     };
     tx.run(&DELIVERY, params).await?;
+    if !update.is_attempt {
+        return Ok(());
+    }
     let repeated = tx
         .execute(
             &REPEATED,
@@ -771,6 +771,8 @@ struct DeliveryUpdate<'a> {
     detail: Option<&'a str>,
     next_try_at: Option<Timestamp>,
     is_failure: bool,
+    /// False if the destination was not asked.
+    is_attempt: bool,
 }
 
 impl<'a> DeliveryUpdate<'a> {
@@ -782,6 +784,7 @@ impl<'a> DeliveryUpdate<'a> {
             detail: None,
             next_try_at: None,
             is_failure: false,
+            is_attempt: true,
         }
     }
 
@@ -806,8 +809,9 @@ impl<'a> DeliveryUpdate<'a> {
                 result: "listed",
                 ..Self::plain(DeliveryState::Pending)
             },
-            DeliveryOutcome::Filtered => Self {
-                detail: Some(OTHER_COMPANY),
+            DeliveryOutcome::Filtered { reason } => Self {
+                detail: Some(reason),
+                is_attempt: false,
                 ..Self::plain(DeliveryState::Skipped)
             },
             // Sooner, once a pull has brought a fresh link.

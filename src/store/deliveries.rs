@@ -195,8 +195,11 @@ pub enum DeliveryOutcome {
     },
     /// It was added to the list that a program reads.
     Listed,
-    /// It belongs to a company that the destination does not receive.
-    Filtered,
+    /// The destination does not receive it, by its settings.
+    Filtered {
+        /// The reason; nothing secret.
+        reason: String,
+    },
     /// The link to its file has expired; a pull for a fresh one is triggered.
     LinkExpired,
     /// The destination can't accept it now; it is retried.
@@ -251,7 +254,7 @@ named! {
         Delivered = "delivered",
         /// The destination rejected it.
         Rejected = "rejected",
-        /// A person skipped it, or it belongs to a company that the destination does not receive.
+        /// A person skipped it, or the destination's settings exclude it.
         Skipped = "skipped",
         /// A newer version of the document replaced it before it was delivered.
         Superseded = "superseded",
