@@ -567,6 +567,10 @@ async fn record_attempt<T: Tx>(
         DeliveryOutcome::Rejected { import_error, .. } => {
             add_import_error(tx, destination, one.sequence, import_error, now).await
         }
+        // The newer version has a link of its own.
+        DeliveryOutcome::LinkExpired if version.is_some_and(|version| version.is_superseded) => {
+            Ok(())
+        }
         DeliveryOutcome::LinkExpired => {
             request_fresh_link(tx, destination, one.sequence, now).await
         }
