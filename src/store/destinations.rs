@@ -314,16 +314,29 @@ async fn stop<T: Tx>(tx: &mut T, destination: i64, lanes: &LaneSelection) -> Res
                      ELSE l.begins_at IS NULL OR d.version{bytewise} < l.begins_at END)",
         &[("selected", SELECTED)],
     );
+    // A lane without a beginning is read again from the start once it has one, and counts anew.
+    static UNCOUNTED: Sql = Sql::with(
+        "SELECT coalesce(CAST(sum(l.held) AS {integer}), 0) FROM lane l
+         WHERE {selected} AND l.history_from IS NOT NULL AND l.begins_at IS NULL",
+        &[
+            ("selected", SELECTED),
+            ("integer", Fragment::Differs("INTEGER", "BIGINT")),
+        ],
+    );
     static STOP: Sql = Sql::with(
         "UPDATE lane AS l SET history_from = NULL, failures = 0, failing_since = NULL, last_error = NULL,
              position = CASE WHEN l.begins_at IS NULL THEN 0 ELSE l.position END,
+             held = CASE WHEN l.begins_at IS NULL THEN 0 ELSE l.held END,
              due_at = CASE WHEN l.begins_at IS NULL THEN NULL ELSE l.due_at END
          WHERE {selected} AND l.history_from IS NOT NULL",
         &[("selected", SELECTED)],
     );
     let params = params! { destination, lanes.account, lanes.company };
     tx.run(&HOLD, params).await?;
-    tx.execute(&STOP, params).await
+    let uncounted: i64 = tx.one(&UNCOUNTED, params).await?;
+    let stopped = tx.execute(&STOP, params).await?;
+    add_held(tx, destination, -uncounted).await?;
+    Ok(stopped)
 }
 
 /// Makes versions pending again, due now, unless a newer one exists.

@@ -20,6 +20,7 @@ on_both_stores! {
     a_start_says_first_what_it_would_deliver,
     a_started_feed_can_start_earlier_without_doubles,
     a_mistaken_start_can_be_stopped,
+    history_stopped_before_the_clock_is_known_is_counted_once,
     deliver_starts_the_history_of_every_lane,
     a_destination_filters_by_queue_and_company,
     newly_matching_companies_bring_no_history_automatically,
@@ -273,6 +274,25 @@ async fn a_mistaken_start_can_be_stopped(database: Database) {
         scene.deliver_all().await,
         [format!("a@{}", at(1)), format!("b@{}", at(2))]
     );
+}
+
+async fn history_stopped_before_the_clock_is_known_is_counted_once(database: Database) {
+    let mut scene = Scene::new(database).await;
+    let feed = company("1");
+    scene.offset = None;
+    let documents = [("a", at(1)), ("b", at(2)), ("c", at(3))];
+    let documents: Vec<(&str, &str)> = documents.iter().map(|(id, v)| (*id, &**v)).collect();
+    scene.pull(&feed, &documents).await;
+    scene.start(since(&at(3))).await;
+    assert_eq!(scene.lane(&feed).await.begins_at, None);
+    assert_eq!(scene.deliver_all().await, [format!("c@{}", at(3))]);
+    assert_eq!(scene.destination().await.held, 2);
+    let lanes = LaneSelection::default();
+    assert_eq!(scene.change(DestinationChange::Stop { lanes }).await, 1);
+    scene.pull_dated(&feed, &[], 0).await;
+    assert!(scene.deliver_all().await.is_empty());
+    assert_eq!(scene.lane(&feed).await.held, 2);
+    assert_eq!(scene.destination().await.held, 2);
 }
 
 async fn deliver_starts_the_history_of_every_lane(database: Database) {
