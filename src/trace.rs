@@ -414,12 +414,12 @@ fn import_error_event(row: &ImportErrorRow) -> TraceEvent {
             },
         ),
         ImportErrorState::Refused => (
-            row.created_at,
+            row.ended_at.unwrap_or(row.created_at),
             Step::ImportErrorRefused,
             row.last_error.clone().unwrap_or_default(),
         ),
         ImportErrorState::Withdrawn | ImportErrorState::Discarded => (
-            row.created_at,
+            row.ended_at.unwrap_or(row.created_at),
             Step::ImportErrorDiscarded,
             row.message.clone(),
         ),

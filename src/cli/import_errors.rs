@@ -78,14 +78,19 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     };
     let outcome = match args.action {
         Action::List { state, json } => list(&api, &config, state, json).await,
-        Action::Retry(selection) => decide(&api, "retry", selection).await,
-        Action::Discard(selection) => decide(&api, "discard", selection).await,
+        Action::Retry(selection) => decide(&api, &config, "retry", selection).await,
+        Action::Discard(selection) => decide(&api, &config, "discard", selection).await,
     };
     api.close().await?;
     outcome
 }
 
-async fn decide(api: &Api, action: &str, selection: Selection) -> Result<Exit, Failure> {
+async fn decide(
+    api: &Api,
+    config: &Config,
+    action: &str,
+    selection: Selection,
+) -> Result<Exit, Failure> {
     let Selection {
         id,
         all,
@@ -114,6 +119,13 @@ async fn decide(api: &Api, action: &str, selection: Selection) -> Result<Exit, F
     let is = if changed == 1 { "is" } else { "are" };
     match action {
         "discard" => println!("{what} {is} discarded: the accountant is not told."),
+        _ if config.api.import_error_path.is_none() => {
+            let wait = if changed == 1 { "waits" } else { "wait" };
+            println!(
+                "{what} {is} due, and {wait} until `api.import_error_path` is set. Įvesk.lt does not publish it; see the \
+                 API page of your account, app.ivesk.lt/api/docs."
+            );
+        }
         _ if api.is_running_server() => {
             println!("{what} {is} due now; the running server sends what is due.");
         }

@@ -13,7 +13,7 @@ use super::destinations;
 use super::engine::{Sql, Tx, operations, params, rows};
 use super::erasure::{keep_files, record_late_attempt};
 use super::error::Result;
-use super::import_errors::{IMPORT_ERROR_WAIT, ImportErrorState, NewImportError};
+use super::import_errors::{IMPORT_ERROR_WAIT, ImportErrorState, NewImportError, lock_paths};
 use super::links::request_fresh_link;
 use super::list_places::add_places;
 use super::{Store, StoreError};
@@ -229,6 +229,7 @@ async fn record_all<T: Tx>(
     let expired = of(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired));
     let listed = of(|outcome| matches!(outcome, DeliveryOutcome::Listed));
     lock_feeds(tx, &expired).await?;
+    lock_paths_of_rejected(tx, attempts).await?;
     // Pages change deliveries in this order too.
     let mut sorted: Vec<&Attempt> = attempts.iter().collect();
     sorted.sort_by_key(|one| one.sequence);
@@ -535,6 +536,23 @@ async fn lock_feeds<T: Tx>(tx: &mut T, expired: &Vec<i64>) -> Result<()> {
     Ok(())
 }
 
+/// Locks the paths of the accounts whose documents were rejected, before their import errors.
+async fn lock_paths_of_rejected<T: Tx>(tx: &mut T, attempts: &[Attempt]) -> Result<()> {
+    static SQL: Sql = Sql::new(
+        "SELECT DISTINCT f.account_id FROM document d {then_join} feed f ON f.id = d.feed_id
+         WHERE d.sequence IN ({elements}($1))",
+    );
+    let rejected = attempts
+        .iter()
+        .filter(|one| matches!(one.outcome, DeliveryOutcome::Rejected { .. }));
+    let rejected: Vec<i64> = rejected.map(|one| one.sequence).collect();
+    if rejected.is_empty() {
+        return Ok(());
+    }
+    let accounts: Vec<i64> = tx.all(&SQL, &[&rejected]).await?;
+    lock_paths(tx, &accounts).await
+}
+
 async fn record_attempt<T: Tx>(
     tx: &mut T,
     destination: i64,
@@ -661,11 +679,12 @@ async fn add_import_error<T: Tx>(
 ) -> Result<()> {
     static SQL: Sql = Sql::new(
         "INSERT INTO import_error AS r (account_id, sequence, digest, company, message, state, created_at, next_try_at,
-             last_error)
-         SELECT f.account_id, d.sequence, $2, $3, $4, $5, $6, $7, $8
+             last_error, ended_at)
+         SELECT f.account_id, d.sequence, $2, $3, $4, $5, $6, $7, $8, $9
          FROM document d JOIN feed f ON f.id = d.feed_id WHERE d.sequence = $1
          ON CONFLICT (sequence, digest) DO UPDATE SET
              next_try_at = CASE WHEN r.state = 'withdrawn' THEN excluded.next_try_at ELSE r.next_try_at END,
+             ended_at = CASE WHEN r.state = 'withdrawn' THEN NULL ELSE r.ended_at END,
              state = CASE WHEN r.state = 'withdrawn' THEN excluded.state ELSE r.state END
          RETURNING id",
     );
@@ -679,7 +698,10 @@ async fn add_import_error<T: Tx>(
         Some(_) => (ImportErrorState::Pending, Some(due_at), None),
         None => (ImportErrorState::Refused, None, Some(NO_COMPANY)),
     };
-    let params = params! { sequence, digest.as_ref(), company, message, state, now, due_at, error };
+    let ended_at = error.map(|_| now);
+    let params = params! {
+        sequence, digest.as_ref(), company, message, state, now, due_at, error, ended_at,
+    };
     let id: i64 = tx.one(&SQL, params).await?;
     tx.run(&LAST, &[&destination, &sequence, &id]).await
 }

@@ -188,11 +188,19 @@ pub(super) async fn import_error(
     context.redirect(done)
 }
 
+/// Returns what becomes of an import error that is due.
+fn due(app: &App) -> Notice {
+    match app.config.api.import_error_path {
+        Some(_) => Notice::ImportErrorDue,
+        None => Notice::ImportErrorWaits,
+    }
+}
+
 async fn decide_import_error(app: &App, form: &Form) -> Result<String, PageError> {
     let notice = match form.required("action")? {
         "retry" => {
             import_errors::decide_one(app, row_id(form)?, ImportErrorDecision::Retry).await?;
-            Notice::ImportErrorDue
+            due(app)
         }
         "discard" => {
             import_errors::decide_one(app, row_id(form)?, ImportErrorDecision::Discard).await?;
@@ -200,7 +208,7 @@ async fn decide_import_error(app: &App, form: &Form) -> Result<String, PageError
         }
         "resume" => {
             import_errors::resume(app, form.required("account")?).await?;
-            Notice::ImportErrorDue
+            due(app)
         }
         other => {
             return Err(AdminError::BadRequest(format!(

@@ -25,10 +25,15 @@ pub(super) enum Notice {
     Confirmed,
     NotConfirmed,
     Revoked,
-    Retried { accepted: u64, refused: u64 },
+    Retried {
+        accepted: u64,
+        refused: u64,
+    },
     Settled,
     DestinationChanged,
     ImportErrorDue,
+    /// An import error is due, and its path is not set.
+    ImportErrorWaits,
     ImportErrorDiscarded,
     WrongToken,
 }
@@ -46,6 +51,7 @@ impl Notice {
             Self::Settled => "settled",
             Self::DestinationChanged => "destination_changed",
             Self::ImportErrorDue => "import_error_due",
+            Self::ImportErrorWaits => "import_error_waits",
             Self::ImportErrorDiscarded => "import_error_discarded",
             Self::WrongToken => "wrong_token",
             Self::Retried { accepted, refused } => {
@@ -72,6 +78,7 @@ impl Notice {
             "settled" => Self::Settled,
             "destination_changed" => Self::DestinationChanged,
             "import_error_due" => Self::ImportErrorDue,
+            "import_error_waits" => Self::ImportErrorWaits,
             "import_error_discarded" => Self::ImportErrorDiscarded,
             "wrong_token" => Self::WrongToken,
             "retried" => Self::Retried {
@@ -111,6 +118,10 @@ impl Notice {
             ),
             Self::DestinationChanged => ("Done.", "Atlikta."),
             Self::ImportErrorDue => ("It is sent now.", "Netrukus bus išsiųsta."),
+            Self::ImportErrorWaits => (
+                "It is due, and waits until `api.import_error_path` is set.",
+                "Bus išsiųsta, kai bus nustatyta `api.import_error_path`.",
+            ),
             Self::ImportErrorDiscarded => (
                 "Discarded: the accountant is not told.",
                 "Buhalteriui nebus pranešta.",

@@ -455,7 +455,8 @@ CREATE TABLE erased_file (
 
 -- Import errors for the vendor's accountant: one for each (version, text). The digest
 -- stands for the text, as an index of whole texts would be as large as the texts. One that a
--- person `requested` is sent even if its rejection has been withdrawn.
+-- person `requested` is sent even if its rejection has been withdrawn. `ended_at` is when it was
+-- refused, withdrawn or discarded.
 CREATE TABLE import_error (
     id {id},
     account_id {integer} NOT NULL REFERENCES account (id),
@@ -470,6 +471,7 @@ CREATE TABLE import_error (
     leased_until {integer},
     created_at {integer} NOT NULL,
     sent_at {integer},
+    ended_at {integer},
     next_try_at {integer},
     not_found_after {integer},
     last_error TEXT,
@@ -481,7 +483,8 @@ CREATE INDEX import_error_of_account ON import_error (account_id, next_try_at) W
 
 -- The path that an account's import errors are sent to, as the vendor answers there: how many
 -- it has `accepted`, and the import error that it answered 404 to since. A path that
--- seems not to exist is paused, and tried again at `retry_at`.
+-- seems not to exist is paused, and tried again at `retry_at`. It is empty until the vendor has
+-- answered at one; the row is locked before an account's import errors are changed.
 CREATE TABLE import_error_path (
     account_id {integer} PRIMARY KEY REFERENCES account (id),
     path TEXT NOT NULL,
