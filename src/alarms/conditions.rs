@@ -34,6 +34,8 @@ pub(super) struct Facts {
     pub(super) free_bytes: Option<u64>,
     /// When the newest automatic backup was written.
     pub(super) backed_up_at: Option<Timestamp>,
+    /// Automatic backups beyond those that are kept.
+    pub(super) backups_not_removed: usize,
     pub(super) refusals: Refusals,
     pub(super) unexpected: Vec<UnexpectedCount>,
     /// True for a while after the start of the service.
@@ -53,6 +55,7 @@ pub(super) fn findings(facts: &Facts, config: &Config) -> Vec<Finding> {
     found.extend(certificates(facts));
     found.extend(disk(facts, config));
     found.extend(backup(facts, config));
+    found.extend(backups_not_removed(facts, config));
     found.extend(late_uploads(facts));
     found.extend(destinations(facts, config));
     found.extend(import_errors(facts));
@@ -338,6 +341,20 @@ fn backup(facts: &Facts, config: &Config) -> Option<Finding> {
              needs free space, and the service's user must be able to write there"
         );
         finding(AlarmKind::Backup, "store", text)
+    })
+}
+
+/// Returns that automatic backups stay that are no longer kept.
+fn backups_not_removed(facts: &Facts, config: &Config) -> Option<Finding> {
+    let count = facts.backups_not_removed;
+    (count > 0).then(|| {
+        let (folder, keep) = (config.store.backup_dir.display(), config.store.backup_keep);
+        let text = format!(
+            "{} in {folder} beyond the {keep} of `store.backup_keep` can't be removed, and more fill the disk. Fix: let \
+             the service's user remove files there, and remove the oldest",
+            counted(u64::try_from(count).unwrap_or(u64::MAX), "backup")
+        );
+        finding(AlarmKind::Backup, "old backups", text)
     })
 }
 

@@ -21,8 +21,8 @@ use crate::egress::SetupError;
 use crate::metrics::{Metrics, Refusals, StoreSnapshot, StoreStep};
 use crate::receiver::health::Health;
 use crate::store::{
-    AlarmChanges, AlarmFilter, AlarmKind, AlarmNotice, AlarmObservation, Finding, NoticeEnd,
-    SharedStore, Store, StoreError, UploadFilter, newest_backup,
+    AlarmChanges, AlarmFilter, AlarmKind, AlarmNotice, AlarmObservation, AutomaticBackups, Finding,
+    NoticeEnd, SharedStore, Store, StoreError, UploadFilter,
 };
 
 mod conditions;
@@ -257,6 +257,7 @@ async fn facts(
         late_uploads: store.uploads(late).await?.len(),
         free_bytes: store.free_bytes().await?,
         backed_up_at: backed_up_at(config, now),
+        backups_not_removed: backups_not_removed(config, now),
         unexpected: metrics.unexpected_requests(now),
         just_started: false,
         refusals: Refusals::default(),
@@ -266,8 +267,20 @@ async fn facts(
 /// Returns when the newest automatic backup was written; `None` if there is none.
 fn backed_up_at(config: &Config, now: Timestamp) -> Option<Timestamp> {
     config.store.backup_every?;
-    let newest = newest_backup(&config.store.backup_dir, now).ok()?;
+    let newest = AutomaticBackups::of(&config.store).newest(now).ok()?;
     newest.map(|(at, _)| at)
+}
+
+/// Returns the number of automatic backups that could not be removed.
+fn backups_not_removed(config: &Config, now: Timestamp) -> usize {
+    let backups = AutomaticBackups::of(&config.store);
+    match config.store.backup_every {
+        // A folder that can't be read has an alarm: no newest backup is found in it.
+        Some(_) => backups
+            .not_removed(config.store.backup_keep, now)
+            .unwrap_or(0),
+        None => 0,
+    }
 }
 
 /// Checks and notifies until `shutdown` is canceled.

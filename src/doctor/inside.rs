@@ -14,7 +14,7 @@ use crate::egress;
 use crate::ivesk::{ApiError, Client};
 use crate::receiver::listener;
 use crate::sns::region;
-use crate::store::{Store, StoreError, newest_backup};
+use crate::store::{AutomaticBackups, Store, StoreError};
 use crate::unexpected::UnexpectedRequest;
 
 /// Time limit of one request.
@@ -199,7 +199,7 @@ fn backup(config: &Config) -> Option<Check> {
             .fix("read the log lines of `serve` about backups; its user must be able to write there, and the disk needs room")
     };
     let now = Clock::system().now();
-    let newest = match newest_backup(folder, now) {
+    let newest = match AutomaticBackups::of(&config.store).newest(now) {
         Ok(newest) => newest,
         Err(error) => {
             return Some(problem(format!(
@@ -216,7 +216,33 @@ fn backup(config: &Config) -> Option<Check> {
             "the newest backup, {}, is older than twice `store.backup_every`",
             path.display()
         )),
+        None if is_younger_than(&config.store.url, every, now) => Check::note(
+            "backup",
+            format!(
+                "there is no backup in {} yet; `serve` writes the first one",
+                folder.display()
+            ),
+        ),
         None => problem(format!("there is no backup in {} yet", folder.display())),
+    })
+}
+
+/// Returns true if a database is missing, or was created less than `time` ago: `serve` has not run for
+/// longer.
+fn is_younger_than(url: &StoreUrl, time: Duration, now: Timestamp) -> bool {
+    let StoreUrl::Sqlite(path) = url else {
+        return false;
+    };
+    let file = match path.metadata() {
+        Ok(file) => file,
+        Err(error) => return error.kind() == std::io::ErrorKind::NotFound,
+    };
+    // Some file systems do not tell.
+    let created = file.created().ok();
+    let created = created.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    created.is_some_and(|since_epoch| {
+        let millis = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
+        now.since(Timestamp::from_millis(millis)) < time
     })
 }
 
