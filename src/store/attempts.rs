@@ -1,6 +1,6 @@
 //! Attempts to deliver versions, and the outcomes that destinations report later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -10,7 +10,7 @@ use super::deliveries::{
     LanePauseReason, LateOutcome, LeaseAction,
 };
 use super::destinations;
-use super::engine::{Sql, Tx, operations, params, rows};
+use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::erasure::{keep_files, record_late_attempt};
 use super::error::Result;
 use super::import_errors::{IMPORT_ERROR_WAIT, ImportErrorState, NewImportError, lock_paths};
@@ -233,7 +233,15 @@ async fn record_all<T: Tx>(
     // Pages change deliveries in this order too.
     let mut sorted: Vec<&Attempt> = attempts.iter().collect();
     sorted.sort_by_key(|one| one.sequence);
-    for one in sorted {
+    let mut seen = HashSet::new();
+    let (first, others): (Vec<&Attempt>, Vec<&Attempt>) = sorted.into_iter().partition(|one| {
+        let version = versions.get(&one.sequence);
+        is_final(&one.outcome)
+            && version.is_some_and(|version| version.state.is_none())
+            && seen.insert(one.sequence)
+    });
+    record_first(tx, destination, &first, now).await?;
+    for one in others {
         record_attempt(tx, destination, one, versions.get(&one.sequence), now).await?;
     }
     assign_numbers(tx, destination, &listed).await?;
@@ -534,6 +542,70 @@ async fn lock_feeds<T: Tx>(tx: &mut T, expired: &Vec<i64>) -> Result<()> {
         tx.all::<()>(&SQL, &[expired]).await?;
     }
     Ok(())
+}
+
+/// Returns true for outcomes after which a version is never tried again by itself, and which concern
+/// nothing but its own rows.
+fn is_final(outcome: &DeliveryOutcome) -> bool {
+    matches!(
+        outcome,
+        DeliveryOutcome::Delivered { .. }
+            | DeliveryOutcome::Listed
+            | DeliveryOutcome::Filtered { .. }
+    )
+}
+
+/// Records the outcomes of versions that have no rows yet, all with two statements: most versions are
+/// accepted at once.
+async fn record_first<T: Tx>(
+    tx: &mut T,
+    destination: i64,
+    first: &[&Attempt],
+    now: Timestamp,
+) -> Result<()> {
+    /// Their sequence numbers $3, states $4, results $5, beginnings $6, notes $7 and details $8.
+    const FIRST: Fragment = Fragment::Differs(
+        "(SELECT value AS sequence, $4 ->> key AS state, $5 ->> key AS result, $6 ->> key AS began_at,
+                 $7 ->> key AS note, $8 ->> key AS detail FROM json_each($3)) AS v",
+        "unnest($3, $4, $5, $6, $7, $8) AS v (sequence, state, result, began_at, note, detail)",
+    );
+    static DELIVERIES: Sql = Sql::with(
+        "INSERT INTO delivery (destination_id, sequence, state, began_at, changed_at, note, detail)
+         SELECT $1, v.sequence, v.state, v.began_at, $2, v.note, v.detail FROM {first}",
+        &[("first", FIRST)],
+    );
+    static ATTEMPTS: Sql = Sql::with(
+        "INSERT INTO delivery_attempt (destination_id, sequence, number, began_at, ended_at, result, detail, times)
+         SELECT $1, v.sequence, 1, v.began_at, $2, v.result, v.detail, 1 FROM {first} WHERE v.result <> ''",
+        &[("first", FIRST)],
+    );
+    if first.is_empty() {
+        return Ok(());
+    }
+    let updates: Vec<DeliveryUpdate<'_>> = first
+        .iter()
+        .map(|one| DeliveryUpdate::of(&one.outcome, now))
+        .collect();
+    let sequences: Vec<i64> = first.iter().map(|one| one.sequence).collect();
+    let states: Vec<&str> = updates.iter().map(|update| update.state).collect();
+    let results: Vec<&str> = updates
+        .iter()
+        .map(|update| if update.is_attempt { update.result } else { "" })
+        .collect();
+    // The worker's clock may be ahead of the database's.
+    let begun: Vec<Timestamp> = first.iter().map(|one| one.began_at.min(now)).collect();
+    let notes: Vec<Option<&str>> = updates.iter().map(|update| update.note).collect();
+    let details: Vec<Option<&str>> = updates.iter().map(|update| update.detail).collect();
+    let params = params! {
+        destination, now, sequences, states, results, begun, notes, details,
+    };
+    tx.run(&DELIVERIES, params).await?;
+    tx.run(&ATTEMPTS, params).await?;
+    let notes: Vec<&str> = notes.into_iter().flatten().collect();
+    if notes.is_empty() {
+        return Ok(());
+    }
+    keep_files(tx, destination, &notes.join("\n")).await
 }
 
 /// Locks the paths of the accounts whose documents were rejected, before their import errors.
