@@ -557,21 +557,39 @@ async fn a_digitized_document_tells_by_code_or_name_whose_it_is() {
     };
     let cases = [
         (bought(Some(NEIGHBOR), "x"), None),
-        (bought(None, "Zalia saka, UAB"), Some("its name is not in `company_names`")),
+        (
+            bought(None, "Zalia saka, UAB"),
+            Some("its name is not in `company_names`"),
+        ),
         (bought(None, "UAB \"Zalia Saka\""), None),
         (with(bought(Some(NEIGHBOR), "x"), unmarked.clone()), None),
-        (with(bought(None, "UAB \"Zalia Saka\""), unmarked), Some("its company is not known")),
-        (bought(Some(COMPANY), "UAB \"Zalia Saka\""), Some("belongs to 302320404")),
         (
-            with(bought(Some(NEIGHBOR), "x"), json!({ "buyerisfavorite": false })),
+            with(bought(None, "UAB \"Zalia Saka\""), unmarked),
+            Some("its company is not known"),
+        ),
+        (
+            bought(Some(COMPANY), "UAB \"Zalia Saka\""),
+            Some("belongs to 302320404"),
+        ),
+        (
+            with(
+                bought(Some(NEIGHBOR), "x"),
+                json!({ "buyerisfavorite": false }),
+            ),
             Some("its company is not known"),
         ),
         (
             with(bought(Some(NEIGHBOR), "x"), json!({ "doctype": "Receipt" })),
             Some("type is `Receipt`, which is not in `document_types`"),
         ),
-        (with(bought(Some(NEIGHBOR), "x"), json!({ "doctype": null })), Some("has no type")),
-        (with(bought(Some(NEIGHBOR), "x"), json!({ "doctype": "INVOICE" })), None),
+        (
+            with(bought(Some(NEIGHBOR), "x"), json!({ "doctype": null })),
+            Some("has no type"),
+        ),
+        (
+            with(bought(Some(NEIGHBOR), "x"), json!({ "doctype": "INVOICE" })),
+            None,
+        ),
     ];
     let ids = bench.control.digitize(DEFAULT_KEY, COMPANY, cases.len());
     let ids = ids.expect("the company exists");
