@@ -35,13 +35,8 @@ const PAGES: [&str; 12] = [
 /// Adds a list destination, to which nothing is sent.
 fn add_destination(config: &mut Config) {
     let destination = DestinationConfig {
-        queue: Queue::Exported,
-        accounts: Vec::new(),
-        companies: Vec::new(),
         history: HistoryMode::Hold,
-        max_concurrency: 1,
-        timeout: Duration::from_secs(30),
-        kind: DestinationKind::List,
+        ..DestinationConfig::of(DestinationKind::List)
     };
     config.destinations.insert(destination_name(), destination);
 }

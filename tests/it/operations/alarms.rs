@@ -512,13 +512,9 @@ async fn a_failing_destination_alarms_until_it_accepts_a_document() {
     let name = DestinationName::parse("books").expect("a name");
     let scene = Scene::with(|config, _| {
         let destination = DestinationConfig {
-            queue: Queue::Exported,
-            accounts: Vec::new(),
-            companies: Vec::new(),
             history: HistoryMode::Deliver,
-            max_concurrency: 1,
             timeout: minutes(1),
-            kind: DestinationKind::List,
+            ..DestinationConfig::of(DestinationKind::List)
         };
         config.destinations.insert(
             DestinationName::parse("books").expect("a name"),
