@@ -193,9 +193,9 @@ impl Report {
             let name = table::cell(&row["name"]);
             let state = colored(&table::state(row));
             let (delivered, rejected) = (&row["delivered"], &row["rejected_now"]);
-            let behind = table::cell(&row["behind"]);
+            let waiting = table::cell(&row["waiting"]);
             line(format!(
-                "  {name}  {state}, {delivered} delivered, {behind} waiting, {rejected} rejected"
+                "  {name}  {state}, {delivered} delivered, {waiting} waiting, {rejected} rejected"
             ));
         }
         line_for_more(
