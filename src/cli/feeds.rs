@@ -57,8 +57,8 @@ enum Action {
 struct Resume {
     #[command(flatten)]
     selection: Selection,
-    /// Accept the documents of feeds that are paused as `company_filter_ignored`: they are the
-    /// company's own
+    /// Accept the documents of the one feed that is named, or else of those that are paused as
+    /// `company_filter_ignored`: they are the company's own
     #[arg(long)]
     accept: bool,
 }

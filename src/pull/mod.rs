@@ -46,6 +46,10 @@ const STORE_ERROR_DELAY: Duration = Duration::from_secs(5);
 /// than its notification (vendor-api U16).
 const FOLLOW_UPS: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(5 * 60)];
 
+/// Failures of a feed in a row after which a server error for a code that nobody has counts as the
+/// answer for that code, and no longer as one of a vendor that is down for a moment.
+const CODE_FAILURES: u32 = 2;
+
 /// The result of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PullOutcome {
@@ -368,12 +372,7 @@ impl Puller {
         let from = lease.position.from.as_ref();
         let ignored = match client.page(feed.queue, &Company::nobody(), from).await {
             Ok(answer) => is_answer(&lease, answer, &page),
-            // It refuses the code, so it reads it.
-            Err(ApiError::Status {
-                status: 400 | 403 | 404 | 422,
-                retry_after: None,
-                ..
-            }) => false,
+            Err(error) if is_for_code(&error, lease.feed_failures) => false,
             Err(error) => return self.store_failure(lease, &error).await,
         };
         if ignored {
@@ -464,6 +463,28 @@ fn stale(feed: Feed, error: StoreError) -> Result<PullOutcome, StoreError> {
     };
     debug!(%feed, "another worker took over the lease on `{feed}`; its page was dropped");
     Ok(PullOutcome::Stale { feed })
+}
+
+/// Returns true if a failed request for a code that nobody has shows that the vendor reads the
+/// code: the same request for a company has just succeeded. `failures` are those of the feed in a
+/// row.
+fn is_for_code(error: &ApiError, failures: u32) -> bool {
+    match error {
+        ApiError::Unreachable(_)
+        | ApiError::NotConfigured { .. }
+        | ApiError::Status {
+            retry_after: Some(_),
+            ..
+        }
+        | ApiError::Status {
+            status: 408 | 429, ..
+        } => false,
+        ApiError::Status { status: 500.., .. } => failures >= CODE_FAILURES,
+        ApiError::Status { .. }
+        | ApiError::TooLarge { .. }
+        | ApiError::Compressed(_)
+        | ApiError::Malformed(_) => true,
+    }
 }
 
 /// Returns true if the answer for a code that nobody has is the whole answer for this company.

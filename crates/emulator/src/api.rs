@@ -228,6 +228,8 @@ fn company_asked(
         (None, _) if mixed => Ok(Asked::Company(None)),
         (None, UnknownCompany::NotFound) => Err((404, "Company not found")),
         (None, UnknownCompany::Forbidden) => Err((403, "Forbidden")),
+        (None, UnknownCompany::Unauthorized) => Err((401, "Unauthorized")),
+        (None, UnknownCompany::ServerError) => Err((500, "Internal Server Error")),
         (None, UnknownCompany::Empty) => Ok(Asked::Nobody),
     }
 }
