@@ -267,6 +267,9 @@ async fn try_lease<T: Tx>(
         first_read: feed.first_read,
         largest_page: feed.largest_page,
     };
+    if triggers.iter().any(|trigger| trigger.started_at > Some(present)) {
+        forget_future_starts(tx, feed_id, present).await?;
+    }
     let position = start_or_resume(tx, &request, feed_id, &candidate, now).await?;
     let fence = tx
         .one(&LEASE, &[&feed_id, &now.after(request.lease), &now])
@@ -528,8 +531,17 @@ pub(super) async fn save_position<T: Tx>(
         .await
 }
 
+/// Forgets when the complete pulls of a feed began that seem to have begun later than `present`:
+/// the clock was ahead, and once the right time has caught up, that could not be told any more.
+async fn forget_future_starts<T: Tx>(tx: &mut T, feed: i64, present: Timestamp) -> Result<()> {
+    static SQL: Sql = Sql::new(
+        "UPDATE feed_pull SET started_at = 0 WHERE feed_id = $1 AND target IS NULL AND started_at > $2",
+    );
+    tx.run(&SQL, &[&feed, &present]).await
+}
+
 /// Returns the moment when the newest complete overlap read began; the first pull counts
-/// as one.
+/// as one. Long ago, if the clock was ahead at each.
 ///
 /// Overlap reads go back from this moment, not from the present: versions may have been
 /// listed late while the service was down.
@@ -540,13 +552,13 @@ pub(super) async fn last_overlap_read<T: Tx>(
 ) -> Result<Timestamp> {
     static SQL: Sql = Sql::new(
         "SELECT coalesce(
-             (SELECT max(started_at) FROM feed_pull
-              WHERE feed_id = $1 AND kind IN ($2, $3, $4) AND target IS NULL),
+             (SELECT max(CASE WHEN started_at <= $6 THEN started_at ELSE 0 END) FROM feed_pull
+              WHERE feed_id = $1 AND kind IN ($2, $3, $4) AND target IS NULL AND started_at IS NOT NULL),
              (SELECT min(started_at) FROM feed_pull WHERE feed_id = $1 AND kind <> $5))",
     );
     let params = params! {
         feed, TriggerKind::FollowUp, TriggerKind::LateFollowUp, TriggerKind::Reconciliation,
-        TriggerKind::Backfill,
+        TriggerKind::Backfill, backoff::latest_present(now),
     };
     let began_at: Option<Timestamp> = tx.one(&SQL, params).await?;
     Ok(began_at.unwrap_or(now).min(now))

@@ -72,6 +72,27 @@ async fn u16_a_document_listed_late_is_found_after_a_weekend_down() {
 }
 
 #[tokio::test]
+async fn u16_a_document_listed_late_is_found_after_a_clock_ahead() {
+    let (mut bench, correction) = Bench::with_correction("").await;
+    correction.set(2 * 86_400 * 1000);
+    bench.notify(COMPANY).await;
+    // All that follows a notification, and reconciliations.
+    bench.run_for(hours(2)).await;
+    correction.set(0);
+    bench.run_for(hours(2)).await;
+    bench.switch("visibility_lag_ms=60000");
+    bench.export(COMPANY, 1).await;
+    bench.clock.advance(seconds(10));
+    bench.switch("visibility_lag_ms=0");
+    bench.export(COMPANY, 1).await;
+    bench.settle().await;
+    bench.clock.advance(hours(64));
+    bench.restart().await;
+    bench.settle().await;
+    bench.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test]
 async fn u16_a_document_listed_late_is_found_after_a_cut_off_pull() {
     let mut bench = Bench::new("").await;
     bench.switch("visibility_lag_ms=60000");
