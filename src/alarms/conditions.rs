@@ -189,7 +189,7 @@ fn behind(facts: &Facts, config: &Config) -> Vec<Finding> {
         alarms,
         ..
     } = &facts.stored;
-    let limit = config.pull.reconcile_every + config.alarms.behind_after;
+    let limit = config.behind_after();
     let blocked = blocked_queues(config);
     // Paused and blocked feeds have an alarm of another kind.
     let has_other_alarm = |row: &&FeedRow| {
@@ -212,7 +212,7 @@ fn behind(facts: &Facts, config: &Config) -> Vec<Finding> {
         .filter(|row| !has_other_alarm(row) && config.accounts.contains_key(&row.feed.account))
         .filter_map(|row| {
             // An incomplete feed has an alarm of another kind.
-            let age = now.since(row.pulled_at.max(row.up_to_date_at)?);
+            let age = now.since(row.quiet_since());
             let counts = !facts.just_started || is_active(row);
             (counts && age > limit).then(|| {
                 let (feed, hours) = (&row.feed, counted(age.as_secs() / 3_600, "hour"));

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
@@ -124,6 +125,11 @@ pub struct Loopback {
 }
 
 impl Config {
+    /// Returns the time without the end of a pull after which a feed is behind.
+    pub fn behind_after(&self) -> Duration {
+        self.pull.reconcile_every + self.alarms.behind_after
+    }
+
     /// Returns settings for a demo or a test on one machine: one account `default` without
     /// tokens, the admin listener on a port that the system chooses, the exported queue at
     /// `/exported/{company}`, everything else at its default.

@@ -22,7 +22,8 @@ pub async fn state(config: &Config, store: &Store, now: Timestamp) -> Option<Vec
         .iter()
         .filter_map(|row| paused(&format!("feed {}", row.feed), row.paused?));
     let mut checks: Vec<Check> = of_accounts.chain(of_feeds).take(MAX_NAMED).collect();
-    checks.extend(rows.iter().filter_map(failing).take(MAX_NAMED));
+    let failing = rows.iter().filter_map(|row| failing(config, row, now));
+    checks.extend(failing.take(MAX_NAMED));
     checks.extend(rows.iter().filter_map(|row| incomplete(row, now)));
     checks.extend(
         rows.iter()
@@ -47,19 +48,24 @@ fn paused(name: &str, reason: FeedPauseReason) -> Option<Check> {
     )
 }
 
-fn failing(row: &FeedRow) -> Option<Check> {
+/// Returns a check of a feed whose last pulls failed: a note, until it is behind.
+fn failing(config: &Config, row: &FeedRow, now: Timestamp) -> Option<Check> {
+    const CHECK: &str = "failing";
     if row.failures == 0 || row.paused.is_some() {
         return None;
     }
     let (feed, failures) = (&row.feed, counted(row.failures.into(), "pull"));
     let error = row.last_error.as_deref().unwrap_or("no error was recorded");
+    let found = format!("the last {failures} of `{feed}` failed: {error}");
+    let since = row.quiet_since();
+    let check = match now.since(since) > config.behind_after() {
+        true => Check::fail(CHECK, format!("{found}; none has ended since {since}")),
+        false => Check::note(CHECK, found),
+    };
     Some(
-        Check::note(
-            "failing",
-            format!("the last {failures} of `{feed}` failed: {error}"),
-        )
-        .because("it is retried by itself, and its documents arrive later")
-        .fix("correct the error; if it is one of Įvesk.lt, wait"),
+        check
+            .because("it is retried by itself, and its documents arrive later")
+            .fix("correct the error; if it is one of Įvesk.lt, wait"),
     )
 }
 

@@ -318,6 +318,8 @@ pub struct FeedRow {
     /// The feed.
     #[serde(flatten)]
     pub feed: Feed,
+    /// When it became known.
+    pub known_at: Timestamp,
     /// Its cursor.
     pub cursor: Option<Cursor>,
     /// When a page of it was last stored.
@@ -362,6 +364,12 @@ impl FeedRow {
     pub fn is_known(&self) -> bool {
         self.removed_at.is_none()
     }
+
+    /// Returns when a pull of it last ended, complete or not; if none has, when it became known.
+    pub fn quiet_since(&self) -> Timestamp {
+        let ended_at = self.pulled_at.max(self.up_to_date_at);
+        ended_at.unwrap_or(self.known_at)
+    }
 }
 
 /// The state of an account.
@@ -402,7 +410,7 @@ operations! {
 
 rows! {
     FeedRow {
-        feed, cursor, last_page_at, pulled_at, up_to_date_at, first_complete_at, incomplete,
+        feed, known_at, cursor, last_page_at, pulled_at, up_to_date_at, first_complete_at, incomplete,
         incomplete_since, documents, missed_notifications, gaps, unreadable, paused, waits_until, failures, last_error,
         triggers, removed_at, pending_notifications,
     }
@@ -411,7 +419,7 @@ rows! {
 
 async fn feeds<T: Tx>(tx: &mut T) -> Result<Vec<FeedRow>> {
     static SQL: Sql = Sql::new(
-        "SELECT a.name, f.queue, f.company, f.cursor, f.last_page_at, f.pulled_at, f.up_to_date_at, f.first_complete_at,
+        "SELECT a.name, f.queue, f.company, f.known_at, f.cursor, f.last_page_at, f.pulled_at, f.up_to_date_at, f.first_complete_at,
                 (SELECT g.reason FROM gap g WHERE g.feed_id = f.id AND g.closed_at IS NULL
                  ORDER BY g.reason = 'page_size_unknown', g.id LIMIT 1),
                 (SELECT g.found_at FROM gap g WHERE g.feed_id = f.id AND g.closed_at IS NULL

@@ -168,7 +168,7 @@ impl AttentionList {
     fn stale(&mut self, feeds: &[FeedRow]) {
         let stale = feeds.iter().filter(|row| {
             let old = |at| self.now.since(at) > STALE_AFTER;
-            row.paused.is_none() && row.pulled_at.max(row.up_to_date_at).is_some_and(old)
+            row.paused.is_none() && old(row.quiet_since())
         });
         let stale = stale.count();
         self.count(

@@ -188,6 +188,7 @@ mod tests {
         let now = Timestamp::parse("2026-11-28T08:00:00Z").expect("a moment");
         let row = FeedRow {
             feed: Feed::digitized(account.clone()),
+            known_at: now,
             cursor: None,
             last_page_at: Some(now),
             pulled_at: Some(now),

@@ -10,7 +10,7 @@ use ivesk_webhook::config::{
     default_account,
 };
 use ivesk_webhook::domain::{
-    Clock, DestinationName, DocumentVersion, Event, Feed, Queue, Timestamp,
+    Clock, Cursor, DestinationName, DocumentVersion, Event, Feed, Queue, Timestamp,
 };
 use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::metrics::Metrics;
@@ -157,14 +157,17 @@ impl Scene {
                 end: PageEnd::EndOfQueue,
                 ..PageToCommit::default()
             };
-            let plan = PullPlan {
-                now: self.clock.now(),
-                follow_ups: [hours(1_000), hours(2_000)],
-                reconcile_every: hours(1),
-                lookback: hours(24),
-            };
-            let stored = self.store.commit_page(lease, page, plan).await;
+            let stored = self.store.commit_page(lease, page, self.plan()).await;
             stored.expect("stored");
+        }
+    }
+
+    fn plan(&self) -> PullPlan {
+        PullPlan {
+            now: self.clock.now(),
+            follow_ups: [hours(1_000), hours(2_000)],
+            reconcile_every: hours(1),
+            lookback: hours(24),
         }
     }
 
@@ -310,6 +313,32 @@ async fn a_feed_that_stays_behind_alarms_unless_nothing_ran() {
     );
     scene.clock.advance(minutes(16));
     assert_eq!(check(&restarted).await, (vec![AlarmKind::Behind], vec![]));
+}
+
+#[tokio::test]
+async fn a_feed_that_was_never_pulled_to_its_end_is_behind() {
+    for has_pages in [false, true] {
+        let scene = Scene::new().await;
+        scene.notify(exported(COMPANY)).await;
+        if has_pages {
+            // Pages arrive, and no end.
+            let lease = scene.lease().await.expect("due");
+            let page = PageToCommit {
+                next_from: Some(Cursor::new("1")),
+                ..PageToCommit::default()
+            };
+            let plan = scene.plan();
+            let stored = scene.store.commit_page(lease, page, plan).await;
+            stored.expect("stored");
+        }
+        scene.clock.advance(hours(3));
+        assert_eq!(scene.check().await, (vec![], vec![]), "{has_pages}");
+        scene.clock.advance(minutes(1));
+        let alarm = scene.assert_raised(AlarmKind::Behind).await;
+        assert_eq!(alarm.subject, "default/exported/302320404");
+        scene.pull(&[], &[]).await;
+        scene.assert_ended(AlarmKind::Behind).await;
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ fn account() -> AccountRow {
 fn feed() -> FeedRow {
     FeedRow {
         feed: Feed::digitized(account().account),
+        known_at: Timestamp::from_millis(0),
         cursor: None,
         last_page_at: None,
         pulled_at: None,
