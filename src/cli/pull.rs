@@ -180,9 +180,8 @@ async fn skipped(
             lines.extend(skip_reason(
                 &name,
                 row.paused,
-                row.waits_until,
+                row.rest(now),
                 row.last_error,
-                now,
             ));
         }
     }
@@ -192,9 +191,8 @@ async fn skipped(
             lines.extend(skip_reason(
                 &name,
                 row.paused,
-                row.waits_until,
+                row.rest(now),
                 row.last_error,
-                now,
             ));
         }
     }
@@ -204,18 +202,17 @@ async fn skipped(
 fn skip_reason(
     name: &str,
     paused: Option<FeedPauseReason>,
-    waits_until: Option<Timestamp>,
+    rest: Option<Timestamp>,
     last_error: Option<String>,
-    now: Timestamp,
 ) -> Option<String> {
     let error = last_error.unwrap_or_else(|| "no error recorded".to_owned());
-    match (paused, waits_until) {
+    match (paused, rest) {
         (Some(reason), _) => Some(format!(
             "{name} is paused ({}): {error}. `ivesk-webhook feeds resume` resumes it.",
             reason.as_str()
         )),
-        (None, Some(until)) if until > now => Some(format!("{name} waits until {until}: {error}.")),
-        _ => None,
+        (None, Some(until)) => Some(format!("{name} waits until {until}: {error}.")),
+        (None, None) => None,
     }
 }
 

@@ -35,13 +35,15 @@ pub enum RunState {
 }
 
 impl AccountRow {
+    /// Returns until when the account waits, if its wait is not over.
+    pub fn rest(&self, now: Timestamp) -> Option<Timestamp> {
+        let longest = backoff::LONGEST_VENDOR_RETRY_AFTER;
+        backoff::rest_within(self.waits_until, longest, now)
+    }
+
     /// Returns the account's state at `now`.
     pub fn state(&self, now: Timestamp) -> RunState {
-        let longest = backoff::LONGEST_VENDOR_RETRY_AFTER;
-        match (
-            self.paused,
-            backoff::rest_within(self.waits_until, longest, now),
-        ) {
+        match (self.paused, self.rest(now)) {
             (Some(reason), _) => RunState::Paused {
                 reason: reason.as_str(),
             },
@@ -59,14 +61,18 @@ impl FeedRow {
             .find(|account| account.account == self.feed.account)
     }
 
+    /// Returns until when the feed waits, apart from its account, if its wait is not over.
+    pub fn rest(&self, now: Timestamp) -> Option<Timestamp> {
+        backoff::rest_within(self.waits_until, backoff::PAUSED, now)
+    }
+
     /// Returns the feed's state at `now`: a feed can't run while its `account` is paused or waits.
     pub fn state(&self, account: Option<&AccountRow>, now: Timestamp) -> RunState {
         if let Some(since) = self.removed_at {
             return RunState::Removed { since };
         }
         let of_account = account.map_or(RunState::Active, |row| row.state(now));
-        let waits_until = backoff::rest_within(self.waits_until, backoff::PAUSED, now);
-        match (self.paused, of_account, waits_until) {
+        match (self.paused, of_account, self.rest(now)) {
             (Some(reason), _, _) => RunState::Paused {
                 reason: reason.as_str(),
             },
@@ -84,13 +90,15 @@ impl FeedRow {
 impl DestinationRow {
     /// Returns the destination's state at `now`.
     pub fn state(&self, now: Timestamp) -> RunState {
-        match (self.paused, self.failing_since, self.waits_until) {
+        let longest = backoff::DELIVERY.longest_wait(backoff::LONGEST_RETRY_AFTER);
+        let waits_until = backoff::rest_within(self.waits_until, longest, now);
+        match (self.paused, self.failing_since, waits_until) {
             (Some(reason), _, _) => RunState::Paused {
                 reason: reason.as_str(),
             },
             (None, Some(since), _) => RunState::Failing { since: Some(since) },
-            (None, None, Some(until)) if until > now => RunState::Waiting { until },
-            (None, None, _) => RunState::Active,
+            (None, None, Some(until)) => RunState::Waiting { until },
+            (None, None, None) => RunState::Active,
         }
     }
 }

@@ -103,9 +103,23 @@ struct WatchedFile {
     failures: u32,
     /// Failures because of its name.
     without_location: u32,
-    not_before: Option<Timestamp>,
+    wait: Option<Wait>,
     /// True once the log says why it waits.
     logged_wait: bool,
+}
+
+/// A wait from one moment to another.
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    since: Timestamp,
+    until: Timestamp,
+}
+
+impl Wait {
+    /// Returns true unless the wait is over, or began while the clock was ahead.
+    fn lasts(self, now: Timestamp) -> bool {
+        backoff::rest_since(Some(self.since), Some(self.until), now).is_some()
+    }
 }
 
 /// A file that was moved to [`SENT`].
@@ -122,8 +136,8 @@ pub struct Watcher {
     uploader: Uploader,
     files: HashMap<PathBuf, WatchedFile>,
     sent: BTreeMap<OsString, SentFile>,
-    /// Nothing is sent before this time: a person must fix something first.
-    stopped_until: Option<Timestamp>,
+    /// Nothing is sent for this time: a person must fix something first.
+    stopped: Option<Wait>,
 }
 
 impl Watcher {
@@ -149,7 +163,7 @@ impl Watcher {
             uploader,
             files: HashMap::new(),
             sent: BTreeMap::new(),
-            stopped_until: None,
+            stopped: None,
         })
     }
 
@@ -162,7 +176,7 @@ impl Watcher {
     pub async fn scan(&mut self) -> Result<Vec<FileReport>, WatchError> {
         self.bring_back_changed()?;
         let complete = self.complete_files()?;
-        if self.stopped_until.is_some_and(|until| until > self.now()) {
+        if self.is_stopped(self.now()) {
             return Ok(Vec::new());
         }
         let complete = self.without_unfinished(complete).await;
@@ -196,6 +210,10 @@ impl Watcher {
         self.uploader.clock().now()
     }
 
+    fn is_stopped(&self, now: Timestamp) -> bool {
+        self.stopped.is_some_and(|wait| wait.lasts(now))
+    }
+
     /// Returns the files that are complete and due, oldest first.
     fn complete_files(&mut self) -> Result<Vec<PathBuf>, WatchError> {
         let now = self.now();
@@ -208,7 +226,7 @@ impl Watcher {
             };
             let before = self.files.get(&path).filter(|file| file.stamp == stamp);
             let due = before.is_some_and(|file| {
-                now.since(file.since) >= self.quiet && file.not_before.is_none_or(|at| at <= now)
+                now.since(file.since) >= self.quiet && !file.wait.is_some_and(|wait| wait.lasts(now))
             });
             // Programs create a file first and fill it later.
             if due && stamp.size_bytes > 0 {
@@ -219,7 +237,7 @@ impl Watcher {
                 since: now,
                 failures: 0,
                 without_location: 0,
-                not_before: None,
+                wait: None,
                 logged_wait: false,
             });
             // A clock that was ahead delays nothing.
@@ -377,18 +395,20 @@ impl Watcher {
             }
             UploadOutcome::Busy { until } => {
                 if let Some(file) = self.files.get_mut(path) {
-                    file.not_before = Some(*until);
+                    let (since, until) = (now, *until);
+                    file.wait = Some(Wait { since, until });
                 }
             }
             UploadOutcome::Stopped { error } => {
                 // Several files may fail at once for the same reason.
-                if self.stopped_until.is_none_or(|until| until <= now) {
+                if !self.is_stopped(now) {
                     error!(
                         "uploads from {} are paused for {STOPPED_PAUSE:?}: {error}",
                         self.folder.display()
                     );
                 }
-                self.stopped_until = Some(now.after(STOPPED_PAUSE));
+                let (since, until) = (now, now.after(STOPPED_PAUSE));
+                self.stopped = Some(Wait { since, until });
             }
         }
         Ok(())
@@ -401,7 +421,8 @@ impl Watcher {
         };
         let wait = backoff::DROP_FOLDER.delay(file.failures, 0.0);
         file.failures += 1;
-        file.not_before = Some(now.after(wait));
+        let (since, until) = (now, now.after(wait));
+        file.wait = Some(Wait { since, until });
         wait
     }
 

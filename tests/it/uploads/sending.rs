@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ivesk_webhook::backoff::Backoff;
 use ivesk_webhook::config::{ApiConfig, StoreUrl, UploadConfig, UploadOptions, default_account};
-use ivesk_webhook::domain::{Clock, Queue, Timestamp};
+use ivesk_webhook::domain::{Clock, Correction, Queue, Timestamp};
 use ivesk_webhook::emulator::faults::{Endpoint, Fault, FaultKind};
 use ivesk_webhook::emulator::{Control, DEFAULT_KEY, Emulator, EmulatorSettings, Switches};
 use ivesk_webhook::ivesk::Client;
@@ -38,9 +38,20 @@ struct Office {
 impl Office {
     async fn new(switches: &str) -> Self {
         let clock = Clock::manual(START);
+        Self::at(clock.clone(), clock, switches).await
+    }
+
+    /// Creates one whose clock can be set ahead of the vendor's, and back.
+    async fn with_correction() -> (Self, Correction) {
+        let of_vendor = Clock::manual(START);
+        let (clock, correction) = of_vendor.corrected();
+        (Self::at(of_vendor, clock, "").await, correction)
+    }
+
+    async fn at(of_vendor: Clock, clock: Clock, switches: &str) -> Self {
         let settings = EmulatorSettings {
             switches: Switches::parse(switches).expect("switches that exist"),
-            clock: clock.clone(),
+            clock: of_vendor,
             ..EmulatorSettings::default()
         };
         let emulator = emulator_with(settings).await;
@@ -981,6 +992,33 @@ async fn a_failed_file_waits_and_a_wrong_key_pauses_the_folder() {
     office.clock.advance(Duration::from_secs(300));
     watcher.scan().await.expect("a scan");
     assert_eq!(office.received(), ["a.pdf"]);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_does_not_stop_the_drop_folder() {
+    let (office, correction) = Office::with_correction().await;
+    let mut watcher = office.watcher();
+    // One pauses the folder, the other the file.
+    for (status, times) in [(401, 1), (500, 4)] {
+        let kind = FaultKind::Status {
+            status,
+            retry_after: None,
+        };
+        office
+            .control
+            .fault(fault(Endpoint::UploadLocation, kind, times));
+        correction.set(2 * 86_400 * 1000);
+        let name = format!("{status}.jpg");
+        office.put(&name, &name);
+        watcher.scan().await.expect("a scan");
+        assert_eq!(watcher.scan().await.expect("a scan").len(), 1);
+        assert!(watcher.scan().await.expect("a scan").is_empty(), "{status}");
+        correction.set(0);
+        assert_eq!(watcher.scan().await.expect("a scan").len(), 1, "{status}");
+        assert!(office.received().contains(&name));
+        // The next one begins later than this pause would have ended.
+        office.clock.advance(Duration::from_secs(600));
+    }
 }
 
 #[tokio::test]
