@@ -342,17 +342,30 @@ impl Uploader {
                 let outcome = UploadOutcome::Failed {
                     error: text,
                     unreachable: false,
+                    retry_after: None,
                 };
                 return (outcome, None);
             }
         };
         match error.kind() {
             UploadErrorKind::Temporary { retry_after } => {
-                let outcome = UploadOutcome::Failed {
-                    error: text,
-                    unreachable: error.is_unreachable(),
+                // Other files don't wait as long for this one.
+                let longest = self.settings.backoff.longest;
+                let long = retry_after.filter(|wait| *wait > longest);
+                let error_text = match long {
+                    Some(wait) => {
+                        let wait = humantime::format_duration(wait);
+                        format!("{text}; Įvesk.lt asks to retry in {wait}")
+                    }
+                    None => text,
                 };
-                (outcome, Some(Retry { after: retry_after }))
+                let outcome = UploadOutcome::Failed {
+                    error: error_text,
+                    unreachable: error.is_unreachable(),
+                    retry_after: long,
+                };
+                let retry = long.is_none().then_some(Retry { after: retry_after });
+                (outcome, retry)
             }
             UploadErrorKind::FileRefused => (UploadOutcome::Refused { error: text }, None),
             UploadErrorKind::NoLocation => (self.no_location(name, text), None),
@@ -402,6 +415,7 @@ fn unreadable(error: &FileError) -> UploadReport {
         FileError::Unreadable(_) | FileError::Changed => UploadOutcome::Failed {
             error: text,
             unreachable: false,
+            retry_after: None,
         },
     };
     UploadReport {

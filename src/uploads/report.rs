@@ -1,6 +1,7 @@
 //! Progress and results of uploads.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::domain::Timestamp;
 
@@ -54,6 +55,8 @@ pub enum UploadOutcome {
         error: String,
         /// True if there was no answer.
         unreachable: bool,
+        /// The wait that the vendor asked for, if it is longer than those between attempts.
+        retry_after: Option<Duration>,
     },
     /// No upload succeeds until a person has fixed something.
     Stopped {

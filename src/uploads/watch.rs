@@ -376,7 +376,7 @@ impl Watcher {
                 });
                 let name = shown(path);
                 if times < MAX_WITHOUT_LOCATION {
-                    let wait = self.wait(path, now);
+                    let wait = self.wait(path, now, None);
                     warn!("failed to upload `{name}`; it is retried in {wait:?}: {error}");
                 } else {
                     let note = format!(
@@ -388,8 +388,10 @@ impl Watcher {
                     );
                 }
             }
-            UploadOutcome::Failed { error, .. } => {
-                let wait = self.wait(path, now);
+            UploadOutcome::Failed {
+                error, retry_after, ..
+            } => {
+                let wait = self.wait(path, now, *retry_after);
                 let name = shown(path);
                 warn!("failed to upload `{name}`; it is retried in {wait:?}: {error}");
             }
@@ -414,12 +416,14 @@ impl Watcher {
         Ok(())
     }
 
-    /// Counts a failure of a file, and returns the wait before its next attempt.
-    fn wait(&mut self, path: &Path, now: Timestamp) -> Duration {
+    /// Counts a failure of a file, and returns the wait before its next attempt: at least
+    /// `retry_after`.
+    fn wait(&mut self, path: &Path, now: Timestamp, retry_after: Option<Duration>) -> Duration {
         let Some(file) = self.files.get_mut(path) else {
             return backoff::DROP_FOLDER.first;
         };
         let wait = backoff::DROP_FOLDER.delay(file.failures, 0.0);
+        let wait = wait.max(retry_after.unwrap_or_default());
         file.failures += 1;
         let (since, until) = (now, now.after(wait));
         file.wait = Some(Wait { since, until });

@@ -482,7 +482,10 @@ async fn attempts_are_bounded_and_the_next_run_continues_the_row() {
     office.control.fault(fault(Endpoint::Upload, kind, 4));
     let path = office.put("a.pdf", "%PDF");
     let report = upload(&office.uploader(), &path).await;
-    let UploadOutcome::Failed { error, unreachable } = report.outcome else {
+    let UploadOutcome::Failed {
+        error, unreachable, ..
+    } = report.outcome
+    else {
         panic!("{report:?}");
     };
     assert!(error.contains("503") && !unreachable, "{error}");
@@ -992,6 +995,40 @@ async fn a_failed_file_waits_and_a_wrong_key_pauses_the_folder() {
     office.clock.advance(Duration::from_secs(300));
     watcher.scan().await.expect("a scan");
     assert_eq!(office.received(), ["a.pdf"]);
+}
+
+#[tokio::test]
+async fn a_long_retry_after_delays_its_file_alone() {
+    let office = Office::new("").await;
+    let backoff = Backoff {
+        first: Duration::ZERO,
+        longest: Duration::from_secs(16),
+    };
+    let uploader = office.uploader_with(|settings| settings.backoff = backoff);
+    let mut watcher = Watcher::open(&office.outbox(), Duration::ZERO, uploader).expect("a folder");
+    let kind = FaultKind::Status {
+        status: 503,
+        retry_after: Some("3600".to_owned()),
+    };
+    office
+        .control
+        .fault(fault(Endpoint::UploadLocation, kind, 1));
+    office.put("a.jpg", "a");
+    watcher.scan().await.expect("a scan");
+    let reports = within("the scan", watcher.scan()).await.expect("a scan");
+    let UploadOutcome::Failed { error, .. } = &reports[0].report.outcome else {
+        panic!("{reports:?}");
+    };
+    assert!(error.contains("asks to retry in 1h"), "{error}");
+    office.put("b.jpg", "b");
+    watcher.scan().await.expect("a scan");
+    assert_eq!(watcher.scan().await.expect("a scan").len(), 1);
+    assert_eq!(office.received(), ["b.jpg"]);
+    office.clock.advance(Duration::from_secs(3599));
+    assert!(watcher.scan().await.expect("a scan").is_empty());
+    office.clock.advance(Duration::from_secs(1));
+    assert_eq!(watcher.scan().await.expect("a scan").len(), 1);
+    assert_eq!(office.received(), ["a.jpg", "b.jpg"]);
 }
 
 #[tokio::test]
