@@ -386,7 +386,7 @@ fn line(file: &FileReport) -> String {
         UploadOutcome::Failed { error, .. } | UploadOutcome::NoLocation { error } => {
             format!("{path}: failed: {error}")
         }
-        UploadOutcome::Stopped { error } => format!("{path}: not sent: {error}"),
+        UploadOutcome::Stopped { error, .. } => format!("{path}: not sent: {error}"),
     }
 }
 
@@ -404,7 +404,7 @@ fn json_line(file: &FileReport) -> String {
         UploadOutcome::Failed { error, .. } | UploadOutcome::NoLocation { error } => {
             ("failed", None, Some(error.clone()))
         }
-        UploadOutcome::Stopped { error } => ("stopped", None, Some(error.clone())),
+        UploadOutcome::Stopped { error, .. } => ("stopped", None, Some(error.clone())),
     };
     json!({
         "file": file.path.to_string_lossy(),

@@ -44,7 +44,7 @@ pub enum UploadOutcome {
         /// The error, and what to do.
         error: String,
     },
-    /// The vendor gives no location for its name, and did for the name before it.
+    /// The vendor gives no location for its name; for the name before it, it did.
     NoLocation {
         /// The error, and what to do.
         error: String,
@@ -62,6 +62,8 @@ pub enum UploadOutcome {
     Stopped {
         /// The error, and what to fix.
         error: String,
+        /// True if the vendor gives no location, neither for its name nor for the one before it.
+        without_location: bool,
     },
 }
 

@@ -46,8 +46,8 @@ const SENT_WATCH: Duration = Duration::from_secs(60 * 60);
 /// Most files in [`SENT`] that are watched.
 const MAX_SENT_WATCHED: usize = 10_000;
 
-/// Attempts at a file for whose name the vendor gives no location, and does for others, before it
-/// is refused.
+/// Attempts at a file for whose name the vendor gives no location, before it is refused: once it has
+/// given one for another name meanwhile.
 const MAX_WITHOUT_LOCATION: u32 = 3;
 
 /// Uploads at once.
@@ -101,11 +101,30 @@ struct WatchedFile {
     /// When a scan first found it with this stamp.
     since: Timestamp,
     failures: u32,
-    /// Failures because of its name.
-    without_location: u32,
+    without_location: NameFailures,
     wait: Option<Wait>,
     /// True once the log says why it waits.
     logged_wait: bool,
+}
+
+/// Attempts at a file for whose name the vendor gave no location.
+#[derive(Clone, Copy, Debug, Default)]
+struct NameFailures {
+    count: u32,
+    /// How many locations the vendor had given before the first one.
+    given_before: u64,
+}
+
+impl NameFailures {
+    /// Counts one; returns true if it is the name: others got a location meanwhile. `given` is how
+    /// many locations the vendor has given.
+    fn add(&mut self, given: u64) -> bool {
+        if self.count == 0 {
+            self.given_before = given;
+        }
+        self.count += 1;
+        self.count >= MAX_WITHOUT_LOCATION && given > self.given_before
+    }
 }
 
 /// A wait from one moment to another.
@@ -226,7 +245,8 @@ impl Watcher {
             };
             let before = self.files.get(&path).filter(|file| file.stamp == stamp);
             let due = before.is_some_and(|file| {
-                now.since(file.since) >= self.quiet && !file.wait.is_some_and(|wait| wait.lasts(now))
+                now.since(file.since) >= self.quiet
+                    && !file.wait.is_some_and(|wait| wait.lasts(now))
             });
             // Programs create a file first and fill it later.
             if due && stamp.size_bytes > 0 {
@@ -236,7 +256,7 @@ impl Watcher {
                 stamp,
                 since: now,
                 failures: 0,
-                without_location: 0,
+                without_location: NameFailures::default(),
                 wait: None,
                 logged_wait: false,
             });
@@ -370,22 +390,10 @@ impl Watcher {
                 );
             }
             UploadOutcome::NoLocation { error } => {
-                let times = self.files.get_mut(path).map_or(0, |file| {
-                    file.without_location += 1;
-                    file.without_location
-                });
-                let name = shown(path);
-                if times < MAX_WITHOUT_LOCATION {
+                if !self.refuse_name(path, error)? {
                     let wait = self.wait(path, now, None);
+                    let name = shown(path);
                     warn!("failed to upload `{name}`; it is retried in {wait:?}: {error}");
-                } else {
-                    let note = format!(
-                        "Įvesk.lt gives no upload location for this name, and does for others; rename the file: {error}"
-                    );
-                    self.move_away(path, REFUSED, Some(&note))?;
-                    warn!(
-                        "`{name}` was refused and moved to `{REFUSED}` with a note beside it: {note}"
-                    );
                 }
             }
             UploadOutcome::Failed {
@@ -401,7 +409,13 @@ impl Watcher {
                     file.wait = Some(Wait { since, until });
                 }
             }
-            UploadOutcome::Stopped { error } => {
+            UploadOutcome::Stopped {
+                error,
+                without_location,
+            } => {
+                if *without_location && self.refuse_name(path, error)? {
+                    return Ok(());
+                }
                 // Several files may fail at once for the same reason.
                 if !self.is_stopped(now) {
                     error!(
@@ -414,6 +428,23 @@ impl Watcher {
             }
         }
         Ok(())
+    }
+
+    /// Counts an attempt at a file for whose name the vendor gives no location. If others got one
+    /// meanwhile, and it was tried often enough, the file is refused; returns true then.
+    fn refuse_name(&mut self, path: &Path, error: &str) -> Result<bool, WatchError> {
+        let given = self.uploader.locations_given();
+        let file = self.files.get_mut(path);
+        if !file.is_some_and(|file| file.without_location.add(given)) {
+            return Ok(false);
+        }
+        let note = format!(
+            "Įvesk.lt gives no upload location for this name, and does for others; rename the file: {error}"
+        );
+        self.move_away(path, REFUSED, Some(&note))?;
+        let name = shown(path);
+        warn!("`{name}` was refused and moved to `{REFUSED}` with a note beside it: {note}");
+        Ok(true)
     }
 
     /// Counts a failure of a file, and returns the wait before its next attempt: at least

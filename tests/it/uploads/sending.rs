@@ -473,6 +473,43 @@ async fn the_folder_goes_on_without_a_name_that_is_refused() {
 }
 
 #[tokio::test]
+async fn two_names_that_are_refused_do_not_pause_the_folder_forever() {
+    let office = Office::new("").await;
+    let mut watcher = office.watcher();
+    let refused = || names(&office.outbox().join(REFUSED));
+    for name in ["100%.pdf", "50%.pdf"] {
+        office.control.fault(Fault::status(403).file_name(name));
+        office.put(name, name);
+    }
+    watcher.scan().await.expect("a scan");
+    // Nothing else is sent: it may be the key, so no file is set aside.
+    for _ in 0..5 {
+        assert_eq!(watcher.scan().await.expect("a scan").len(), 2);
+        assert!(watcher.scan().await.expect("a scan").is_empty());
+        office.clock.advance(Duration::from_secs(300));
+    }
+    assert!(refused().is_empty());
+    // A good file shows that it is not the key.
+    office.put("a.jpg", "a");
+    watcher.scan().await.expect("a scan");
+    for _ in 0..2 {
+        office.clock.advance(Duration::from_secs(300));
+        watcher.scan().await.expect("a scan");
+    }
+    assert_eq!(office.received(), ["a.jpg"]);
+    assert_eq!(
+        refused(),
+        ["100%.pdf", "100%.pdf.txt", "50%.pdf", "50%.pdf.txt"]
+    );
+    // Nothing pauses any longer.
+    office.put("b.jpg", "b");
+    for _ in 0..2 {
+        watcher.scan().await.expect("a scan");
+    }
+    assert_eq!(office.received(), ["a.jpg", "b.jpg"]);
+}
+
+#[tokio::test]
 async fn attempts_are_bounded_and_the_next_run_continues_the_row() {
     let office = Office::new("").await;
     let kind = FaultKind::Status {
