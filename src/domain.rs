@@ -343,9 +343,17 @@ impl fmt::Display for Feed {
 pub struct Cursor(String);
 
 impl Cursor {
+    /// The word by which a person names the beginning of a queue, where there is no cursor.
+    pub const BEGINNING: &str = "beginning";
+
     /// Wraps the vendor's text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
+    }
+
+    /// Returns the cursor that a person names; `None` is the beginning of the queue.
+    pub fn named(text: String) -> Option<Self> {
+        (text != Self::BEGINNING).then_some(Self(text))
     }
 
     /// Returns the vendor's text.

@@ -83,7 +83,8 @@ pub(super) struct PullRequest {
     /// True to add the company's exported feed if it is not known.
     #[serde(default)]
     pub(super) new: bool,
-    /// The cursor from which to pull an earlier stretch again; the feed's own cursor stays.
+    /// The cursor from which to pull an earlier stretch again, or `beginning`; the feed's own cursor
+    /// stays.
     pub(super) from: Option<String>,
 }
 
@@ -118,15 +119,15 @@ pub(super) async fn pull(
 /// Triggers a pull of the selected feeds.
 pub(super) async fn trigger_pull(app: &App, request: PullRequest) -> Result<Triggered, AdminError> {
     let feeds = select_feeds(app, &request).await?;
-    if request.from.is_some() {
-        refuse_second_backfill(app, &feeds).await?;
-    }
-    let now = app.clock.now();
-    let from = request.from.map(Cursor::new);
-    let kind = match from {
+    let kind = match request.from {
         Some(_) => TriggerKind::Backfill,
         None => TriggerKind::Notification,
     };
+    if kind == TriggerKind::Backfill {
+        refuse_second_backfill(app, &feeds).await?;
+    }
+    let now = app.clock.now();
+    let from = request.from.and_then(Cursor::named);
     let triggers = feeds
         .iter()
         .map(|feed| Trigger {
@@ -480,6 +481,13 @@ pub(super) async fn start_at(
         return Err(AdminError::BadRequest(format!(
             "`cursor` must have 1 to {MAX_CURSOR_BYTES} bytes and no control characters"
         )));
+    }
+    if cursor == Cursor::BEGINNING {
+        return Err(AdminError::BadRequest(
+            "a new feed starts at the beginning by itself, and `ivesk-webhook pull --from beginning` reads a feed again \
+             from there"
+                .to_owned(),
+        ));
     }
     let rows = app.store.feeds().await?;
     match rows.iter().find(|row| row.feed == feed) {

@@ -63,7 +63,7 @@ pub(super) async fn run(api: &Api, args: Args) -> Result<Exit, Failure> {
     println!("{table}");
     println!(
         "Document versions may be missing there. A pull over the stretch closes a gap if it proves that \
-         nothing is: `ivesk-webhook pull --company CODE --from CURSOR`. Otherwise compare it with Įvesk.lt, \
+         nothing is: `ivesk-webhook pull --company CODE --from CURSOR`, or `--from beginning`. Otherwise compare it with Įvesk.lt, \
          then run `ivesk-webhook feeds gaps --dismiss ID`."
     );
     Ok(Exit::Done)

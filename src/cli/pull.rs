@@ -40,8 +40,8 @@ pub struct Args {
     /// Add the company's feed, which no notification or document has named yet
     #[arg(long, requires = "company")]
     new: bool,
-    /// Read again from this cursor: an earlier `next`, or the time of a document. The feed's own
-    /// cursor does not change. Refused while one of the feeds still reads an earlier stretch
+    /// Read again from this cursor: an earlier `next`, the time of a document, or `beginning`. The feed's
+    /// own cursor does not change. Refused while one of the feeds still reads an earlier stretch
     #[arg(long, value_name = "CURSOR")]
     from: Option<String>,
     /// Store nothing; only count the documents
@@ -360,10 +360,10 @@ async fn chosen_feeds(
                 .as_ref()
                 .is_none_or(|company| feed.company == *company || feed.company == Company::mixed())
     });
-    let from = args.from.as_deref().map(Cursor::new);
+    let from = args.from.clone().map(Cursor::named);
     Ok(feeds
         .into_iter()
-        .map(|(feed, cursor)| (feed, from.clone().or(cursor)))
+        .map(|(feed, cursor)| (feed, from.clone().unwrap_or(cursor)))
         .collect())
 }
 
