@@ -162,7 +162,7 @@ pub enum Command {
     Serve(serve::Args),
     /// Show on one screen whether messages are accepted, and what needs a person
     Status(status::Args),
-    /// Back up the store, or copy it to PostgreSQL
+    /// Back up or restore the store, or copy it to PostgreSQL
     Store(store::Args),
     /// Create, list, approve, revoke or restore subscriptions
     Subscriptions(subscriptions::Args),

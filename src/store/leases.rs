@@ -82,7 +82,7 @@ impl Store {
 struct AccountState {
     id: i64,
     account: Account,
-    needs_person: bool,
+    is_removed: bool,
     waits_since: Option<Timestamp>,
     waits_until: Option<Timestamp>,
     in_flight: u32,
@@ -94,7 +94,7 @@ impl AccountState {
     }
 
     fn is_open(&self, request: &LeaseRequest, now: Timestamp) -> bool {
-        !self.needs_person
+        !self.is_removed
             && self.in_flight < request.requests_per_account
             && self.wait(now).is_none()
     }
@@ -116,7 +116,7 @@ async fn accounts<T: Tx>(
     now: Timestamp,
 ) -> Result<Vec<AccountState>> {
     static SQL: Sql = Sql::with(
-        "SELECT a.id, a.name, a.removed_at IS NOT NULL OR coalesce(a.paused, '') = 'by_hand',
+        "SELECT a.id, a.name, a.removed_at IS NOT NULL,
              a.waits_since, a.waits_until,
              (SELECT count(*) FROM feed f WHERE f.account_id = a.id AND f.leased_until > $1 AND {leased})
          FROM account a WHERE a.name IN ({elements}($3))",
@@ -147,7 +147,7 @@ async fn next_due<T: Tx>(tx: &mut T, request: LeaseRequest) -> Result<Option<Tim
     let present = backoff::latest_present(now);
     let mut due_at: Option<Timestamp> = None;
     for account in accounts(tx, &request.accounts(), now).await? {
-        if account.needs_person {
+        if account.is_removed {
             continue;
         }
         let (ids, queues) = account.queues(&request);
@@ -267,7 +267,10 @@ async fn try_lease<T: Tx>(
         first_read: feed.first_read,
         largest_page: feed.largest_page,
     };
-    if triggers.iter().any(|trigger| trigger.started_at > Some(present)) {
+    if triggers
+        .iter()
+        .any(|trigger| trigger.started_at > Some(present))
+    {
         forget_future_starts(tx, feed_id, present).await?;
     }
     let position = start_or_resume(tx, &request, feed_id, &candidate, now).await?;
@@ -426,7 +429,7 @@ struct Candidate {
 }
 
 rows! {
-    AccountState { id, account, needs_person, waits_since, waits_until, in_flight }
+    AccountState { id, account, is_removed, waits_since, waits_until, in_flight }
     LeasableFeed {
         feed, cursor, first_pull, first_read, feed_failures, account_failures, key_at_fault,
         needs_person, waits_since, waits_until, largest_page,

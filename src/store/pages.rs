@@ -221,7 +221,7 @@ async fn record_page<T: Tx>(
 async fn record_success<T: Tx>(tx: &mut T, account: i64, now: Timestamp) -> Result<()> {
     // A wait set since by another request in flight is kept.
     static SQL: Sql = Sql::new(
-        "UPDATE account SET paused = CASE WHEN paused = 'by_hand' THEN paused END,
+        "UPDATE account SET paused = NULL,
              waits_until = CASE WHEN waits_until > $2 AND waits_since <= $3 THEN waits_until END,
              failures = 0, last_error = NULL
          WHERE id = $1 AND (failures > 0 OR paused IS NOT NULL)",
