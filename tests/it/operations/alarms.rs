@@ -343,8 +343,8 @@ async fn a_feed_that_was_never_pulled_to_its_end_is_behind() {
 
 #[tokio::test]
 async fn an_incomplete_feed_alarms_an_unknown_page_size_after_a_day() {
-    use IncompleteReason::{GroupCut, PageSizeUnknown};
-    for reason in [GroupCut, PageSizeUnknown] {
+    use IncompleteReason::PageSizeUnknown;
+    for reason in IncompleteReason::ALL {
         let scene = Scene::new().await;
         scene.notify(exported(COMPANY)).await;
         let lease = scene.lease().await.expect("due");
