@@ -11,6 +11,8 @@ pub(crate) mod doctor;
 pub(crate) mod emulator;
 pub(crate) mod fake_sns;
 pub(crate) mod faults;
+#[path = "../../../benches/support/fill.rs"]
+pub(crate) mod fill;
 pub(crate) mod ledger;
 pub(crate) mod load;
 pub(crate) mod plans;
