@@ -183,6 +183,9 @@ operations! {
 
     /// Returns the state of the numbering.
     pub read sequence() -> SequenceRow;
+
+    /// Checks that the service's own work can read.
+    pub(super) read_own probe_reading() -> ();
 }
 
 /// The columns of a [`DocumentRow`].
@@ -351,6 +354,10 @@ async fn known_versions<T: Tx>(
     let (ids, versions): (Vec<String>, Vec<String>) = versions.unzip();
     let params = params! { ids, versions, feed.account, feed.queue, feed.company };
     tx.all(&SQL, params).await
+}
+
+async fn probe_reading<T: Tx>(tx: &mut T) -> Result<()> {
+    sequence(tx).await.map(drop)
 }
 
 pub(super) async fn sequence<T: Tx>(tx: &mut T) -> Result<SequenceRow> {

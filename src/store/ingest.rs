@@ -1,6 +1,8 @@
 //! Ingest of verified messages: many per commit, with their triggers summed up.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::oneshot;
 
@@ -22,10 +24,42 @@ pub(super) const MAX_GROUP: usize = 1024;
 const MAX_CACHED_FEEDS: usize = 100_000;
 
 /// A message that waits to be stored, and the channel for its answer.
+/// Maximum number of bytes of messages that wait for a commit, including those whose request has
+/// timed out.
+pub(super) const MAX_WAITING_BYTES: usize = 64 << 20;
+
 pub(super) struct PendingMessage {
     pub(super) incoming: AcceptedMessage,
     pub(super) answer: oneshot::Sender<Result<Insertion>>,
 }
+    /// Its share of [`MAX_WAITING_BYTES`], where nothing else counts them.
+    pub(super) _room: Option<Room>,
+}
+
+/// A share of [`MAX_WAITING_BYTES`], until it is dropped.
+pub(super) struct Room {
+    waiting: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Room {
+    /// Adds to the bytes that are `waiting`; `None` if there is no room for them.
+    pub(super) fn take(waiting: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
+        let more = |waiting: usize| Some(waiting + bytes).filter(|sum| *sum <= MAX_WAITING_BYTES);
+        waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()?;
+        Some(Self {
+            waiting: Arc::clone(waiting),
+            bytes,
+        })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 
 /// Messages that share one commit.
 pub(super) struct Group {
@@ -58,7 +92,13 @@ impl Group {
             }
             Err(StoreError::Value(_) | StoreError::TopicNotAllowed) if self.messages.len() > 1 => {
                 let pending = self.messages.into_iter().zip(self.answers);
-                let one = |(incoming, answer)| Self::new(vec![PendingMessage { incoming, answer }]);
+                let one = |(incoming, answer)| {
+                    Self::new(vec![PendingMessage {
+                        incoming,
+                        answer,
+                        _room: None,
+                    }])
+                };
                 return pending.rev().map(one).collect();
             }
             Err(error) => {
@@ -277,4 +317,22 @@ async fn triggered_by_unclear<T: Tx>(
         }
     }
     Ok(feeds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_messages_are_bounded_in_bytes() {
+        let waiting = Arc::default();
+        let most = Room::take(&waiting, MAX_WAITING_BYTES - 1).expect("there is room");
+        assert!(Room::take(&waiting, 2).is_none(), "too many bytes");
+        let last = Room::take(&waiting, 1).expect("the last byte");
+        assert!(Room::take(&waiting, 1).is_none(), "too many bytes");
+        drop(most);
+        let again = Room::take(&waiting, MAX_WAITING_BYTES - 1).expect("room again");
+        drop((last, again));
+        assert_eq!(waiting.load(Ordering::Relaxed), 0);
+    }
 }

@@ -44,7 +44,7 @@ operations! {
     write try_lease(request: LeaseRequest, locked: Vec<i64>) -> LeaseAttempt;
 
     /// Returns the moment when the next trigger is due; `None` if there is none.
-    pub read next_due(request: LeaseRequest) -> Option<Timestamp>;
+    pub read_own next_due(request: LeaseRequest) -> Option<Timestamp>;
 }
 
 /// The result of one attempt to lease a feed.

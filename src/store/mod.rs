@@ -197,6 +197,13 @@ impl Store {
     /// Reads the quarantine, with the messages that this process was offered before.
     async fn read_after_flush<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
         with_engine!(self, engine => engine.flush_quarantine().await);
+    /// Runs an operation of the service's own work in one snapshot. It never waits for what people
+    /// and programs read.
+    async fn read_own<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        self.before(Step::Read).await?;
+        with_engine!(self, engine => engine.read_own(operation).await)
+    }
+
         self.read(operation).await
     }
 
@@ -236,8 +243,8 @@ impl Store {
         match &self.engine {
             Engine::Sqlite(engine) => {
                 engine.probe().await?;
-                // Without its reader the puller and the admin API get no answers.
-                self.sequence().await.map(drop)
+                // Without its reader the puller gets no answers.
+                self.probe_reading().await
             }
             Engine::Postgres(engine) => engine.probe().await,
         }

@@ -10,6 +10,7 @@ mod kill;
 mod messages;
 mod pages;
 mod plans;
+mod reading;
 mod restoring;
 mod secrets;
 mod sqlite;
