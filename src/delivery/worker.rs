@@ -45,8 +45,8 @@ const READ_AHEAD: Duration = Duration::from_millis(500);
 /// destination does not wait for a commit at each document.
 const MAX_BATCH_DELAY: Duration = Duration::from_millis(20);
 
-/// Interval at which replicas read rows that others may have changed.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Time after the last outcomes in which rows are read again, which others may have changed.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// Longest time between two reads of the rows.
 const MAX_IDLE: Duration = Duration::from_secs(30);
@@ -293,16 +293,26 @@ impl DestinationWorker {
         arrivals: &mut watch::Receiver<()>,
         shutdown: &CancellationToken,
     ) {
-        let longest = if self.store.clock().is_some() {
-            POLL_INTERVAL
-        } else {
-            MAX_IDLE
-        };
-        let pause = until.map_or(longest, |until| until.since(self.clock.now()).min(longest));
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = arrivals.changed() => {}
-            () = shutdown.cancelled() => {}
+        let began = Instant::now();
+        loop {
+            let rest = MAX_IDLE.saturating_sub(began.elapsed());
+            let pause = until.map_or(rest, |until| until.since(self.clock.now()).min(rest));
+            let poll = self.store.poll_interval().unwrap_or(MAX_IDLE);
+            tokio::select! {
+                () = tokio::time::sleep(pause.min(poll)) => {}
+                _ = arrivals.changed() => return,
+                () = shutdown.cancelled() => return,
+            }
+            // Between two steps only a look at what other replicas did.
+            let now = self.clock.now();
+            if pause <= poll
+                || !matches!(
+                    self.store.is_delivery_due(self.name.clone(), now).await,
+                    Ok(false)
+                )
+            {
+                return;
+            }
         }
     }
 }
@@ -445,7 +455,7 @@ impl<'w> Session<'w> {
             let next_look = if !self.attempts.is_empty() {
                 self.last_stored_at + MAX_BATCH_DELAY
             } else if has_place {
-                renewal.min(self.choose_after.max(self.last_stored_at + POLL_INTERVAL))
+                renewal.min(self.choose_after.max(self.last_stored_at + READ_AGAIN))
             } else {
                 renewal
             };

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::field::Empty;
@@ -137,6 +137,8 @@ pub struct Puller {
     metrics: Arc<Metrics>,
     /// Wakes another worker when more feeds may be due.
     more: Notify,
+    /// Held by the worker that looks at the rows while all are idle.
+    watching: Mutex<()>,
 }
 
 impl Puller {
@@ -178,6 +180,7 @@ impl Puller {
             clock,
             metrics: Arc::new(Metrics::new()),
             more: Notify::new(),
+            watching: Mutex::default(),
         })
     }
 
@@ -430,19 +433,34 @@ impl Puller {
         self.store.next_due(self.lease_request()).await
     }
 
+    /// Waits until a feed may be due. One worker looks at the rows; the others wait for it, as it
+    /// wakes one of them whenever it has leased a feed.
     async fn idle(&self) {
-        let now = self.clock.now();
-        let pause = match self.next_due().await {
-            // Due but not leased: all of the account's requests are in flight.
-            Ok(Some(due_at)) if due_at <= now => BUSY_ACCOUNT_DELAY,
-            Ok(Some(due_at)) => due_at.since(now).min(MAX_IDLE),
-            Ok(None) => MAX_IDLE,
-            Err(_) => STORE_ERROR_DELAY,
+        let Ok(_watching) = self.watching.try_lock() else {
+            return self.more.notified().await;
         };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = self.store.triggered() => {}
-            () = self.more.notified() => {}
+        let began = tokio::time::Instant::now();
+        let mut just_looked = true;
+        loop {
+            let now = self.clock.now();
+            let (pause, is_last) = match self.next_due().await {
+                // Due but not leased: all of the account's requests are in flight.
+                Ok(Some(due_at)) if due_at <= now && just_looked => (BUSY_ACCOUNT_DELAY, true),
+                Ok(Some(due_at)) if due_at <= now => return,
+                Ok(next) => {
+                    let rest = MAX_IDLE.saturating_sub(began.elapsed());
+                    let pause = next.map_or(rest, |due_at| due_at.since(now).min(rest));
+                    let poll = self.store.poll_interval().unwrap_or(MAX_IDLE);
+                    (pause.min(poll), pause <= poll)
+                }
+                Err(_) => (STORE_ERROR_DELAY, true),
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => if is_last { return },
+                () = self.store.triggered() => return,
+                () = self.more.notified() => return,
+            }
+            just_looked = false;
         }
     }
 }

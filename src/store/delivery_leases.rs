@@ -19,7 +19,7 @@ use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::lanes::add_lanes;
 use crate::backoff;
-use crate::domain::Timestamp;
+use crate::domain::{DestinationName, Timestamp};
 
 /// Versions of a lane that one look at it reads.
 const SCAN_WINDOW: i64 = 1_000;
@@ -36,6 +36,10 @@ operations! {
     /// The lease covers the whole destination, so that a document is delivered by one worker at a
     /// time.
     pub write lease_deliveries(request: DeliveryLeaseRequest) -> DeliveryLeased;
+
+    /// Returns true if the destination may have something to deliver now: for a look that costs
+    /// less than a lease.
+    pub read_own is_delivery_due(destination: DestinationName, now: Timestamp) -> bool;
 
     /// Records attempts, renews the lease and returns the next versions; none whose sequence
     /// numbers are in `in_flight`.
@@ -237,6 +241,25 @@ async fn settle_and_continue<T: Tx>(
         more: more_lanes || chosen.advanced,
         deliveries: chosen.load(tx, id).await?,
     })
+}
+
+async fn is_delivery_due<T: Tx>(
+    tx: &mut T,
+    destination: DestinationName,
+    now: Timestamp,
+) -> Result<bool> {
+    static SQL: Sql = Sql::new(
+        "SELECT s.paused IS NULL AND coalesce(s.waits_until <= $2, true) AND coalesce(s.leased_until <= $2, true)
+             AND (EXISTS (SELECT 1 FROM lane l WHERE l.destination_id = s.id AND l.due_at IS NOT NULL AND l.due_at <= $2)
+                 OR EXISTS (SELECT 1 FROM delivery h
+                     WHERE h.destination_id = s.id AND h.next_try_at IS NOT NULL AND h.next_try_at <= $2)
+                 OR s.lanes_to < coalesce((SELECT max(id) FROM feed), 0)
+                 OR s.accounts_known <> (SELECT count(*) FROM account WHERE clock_offset IS NOT NULL))
+         FROM destination s WHERE s.name = $1",
+    );
+    let now = tx.now_or(now);
+    let due: Option<bool> = tx.first(&SQL, &[&destination, &now]).await?;
+    Ok(due.unwrap_or(true))
 }
 
 /// Returns until when a destination or a lane waits, unless the wait is over.

@@ -295,12 +295,20 @@ async fn choose<T: Tx>(
     now: Timestamp,
 ) -> Result<Option<(i64, i64, TriggerKind)>> {
     static SQL: Sql = Sql::with(
-        "SELECT c.feed_id, c.account_id, c.kind FROM (
-             SELECT q.account_id, k.column1 AS kind,
-                 (SELECT d.feed_id {waiting}) AS feed_id, (SELECT d.next_at {waiting}) AS next_at
-             FROM {queues} CROSS JOIN {kinds}) AS c
+        "SELECT c.feed_id, c.account_id, c.kind FROM ({first_of_each}) AS c
          WHERE c.feed_id IS NOT NULL ORDER BY c.kind, c.next_at LIMIT 1",
         &[
+            // SQLite knows no LATERAL, and PostgreSQL takes long to plan the other.
+            (
+                "first_of_each",
+                Fragment::Differs(
+                    "SELECT q.account_id, k.column1 AS kind,
+                         (SELECT d.feed_id {waiting}) AS feed_id, (SELECT d.next_at {waiting}) AS next_at
+                     FROM {queues} CROSS JOIN {kinds}",
+                    "SELECT q.account_id, k.column1 AS kind, w.feed_id, w.next_at
+                     FROM {queues} CROSS JOIN {kinds} CROSS JOIN LATERAL (SELECT d.feed_id, d.next_at {waiting}) AS w",
+                ),
+            ),
             (
                 "waiting",
                 Fragment::Same(

@@ -101,7 +101,7 @@ pub use tokens::*;
 pub use trigger_kind::*;
 pub use uploads::*;
 
-/// Interval at which a worker checks a shared database for triggers of other replicas.
+/// Interval at which a process looks at a shared database for what other replicas did.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A shared handle to the store.
@@ -194,9 +194,6 @@ impl Store {
         with_engine!(self, engine => engine.read(operation).await)
     }
 
-    /// Reads the quarantine, with the messages that this process was offered before.
-    async fn read_after_flush<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
-        with_engine!(self, engine => engine.flush_quarantine().await);
     /// Runs an operation of the service's own work in one snapshot. It never waits for what people
     /// and programs read.
     async fn read_own<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
@@ -204,6 +201,9 @@ impl Store {
         with_engine!(self, engine => engine.read_own(operation).await)
     }
 
+    /// Reads the quarantine, with the messages that this process was offered before.
+    async fn read_after_flush<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        with_engine!(self, engine => engine.flush_quarantine().await);
         self.read(operation).await
     }
 
@@ -261,15 +261,17 @@ impl Store {
         with_engine!(self, engine => engine.queue_lengths())
     }
 
-    /// Waits until a trigger may have been raised since the last call. The rows decide
+    /// Waits until this process may have raised a trigger since the last call. The rows decide
     /// what is due.
     pub async fn triggered(&self) {
+        self.triggers.notified().await;
+    }
+
+    /// Returns how often to look for what other replicas did; `None` if there are none.
+    pub fn poll_interval(&self) -> Option<Duration> {
         match &self.engine {
-            Engine::Sqlite(_) => self.triggers.notified().await,
-            // Triggers of other replicas are found by polling; this process's wake at once.
-            Engine::Postgres(_) => {
-                let _ = tokio::time::timeout(POLL_INTERVAL, self.triggers.notified()).await;
-            }
+            Engine::Sqlite(_) => None,
+            Engine::Postgres(_) => Some(POLL_INTERVAL),
         }
     }
 
