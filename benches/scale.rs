@@ -26,7 +26,7 @@ use ivesk_webhook::config::{
     default_account,
 };
 use ivesk_webhook::domain::{Clock, DestinationName, Queue, Timestamp};
-use ivesk_webhook::service::{Service, housekeeping};
+use ivesk_webhook::service::{Service, housekeeping, open_store};
 use ivesk_webhook::store::{LeaseRequest, SharedStore};
 use serde_json::json;
 
@@ -150,11 +150,8 @@ async fn measure(
         None => None,
     };
     let folder = tempfile::tempdir()?;
-    let service = Service::start(
-        config(folder.path().join("unused.db"), url)?,
-        Clock::system(),
-    )
-    .await?;
+    let config = config(folder.path().join("unused.db"), url)?;
+    let service = Service::start(config.clone(), Clock::system()).await?;
     let mut bench = Bench {
         repeat: arguments.repeat,
         url: url.clone(),
@@ -166,7 +163,6 @@ async fn measure(
     };
     bench.settle().await?;
     bench.idle(arguments.idle_seconds).await?;
-    bench.leases(scale).await?;
     bench.pages(scale).await?;
     let app = service.app().clone();
     bench
@@ -176,6 +172,10 @@ async fn measure(
         })
         .await?;
     ensure!(service.stop().await, "the service did not stop cleanly");
+    // Without the service, whose workers would take what is due.
+    bench.store = open_store(&config, &Clock::system()).await?;
+    bench.leases(scale).await?;
+    bench.store.close().await?;
     Ok(bench.rows)
 }
 
@@ -339,26 +339,21 @@ impl Bench {
             Ok(())
         })
         .await?;
-        // The workers of the service must not take them first.
         let now: Timestamp = Clock::system().now();
         self.run(&format!(
-            "UPDATE account SET paused = 'by_hand';
-             UPDATE feed_trigger SET due_at = {at}, next_at = {at} WHERE kind = 3",
+            "UPDATE feed_trigger SET due_at = {at}, next_at = {at} WHERE kind = 3",
             at = now.as_millis() - 1_000
         ))
         .await?;
         if self.postmaster.is_some() {
             self.run("VACUUM ANALYZE feed_trigger").await?;
         }
-        self.run("UPDATE account SET paused = NULL").await?;
         self.step("lease, all due", 1.0, async || {
             let lease = store.lease_page(request()).await?;
             ensure!(lease.is_some() || scale.feeds < 1_000, "all are due");
             Ok(())
         })
-        .await?;
-        self.run("UPDATE account SET paused = 'by_hand'").await?;
-        self.settle().await
+        .await
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use crate::ivesk::Entry;
 use crate::ivesk::view::View;
 use crate::store::{
     DeliveryFilter, DeliveryRow, DocumentFilter, DocumentRow, DocumentSearch, ImportErrorFilter,
-    ImportErrorRow, ImportErrorState, Store, StoreError, UploadFilter, UploadRow,
+    ImportErrorRow, ImportErrorState, Store, StoreError, UploadRow,
 };
 
 /// Versions read by one search.
@@ -19,7 +19,7 @@ const MAX_SEARCHED: usize = 20_000;
 /// Largest number of documents in a result, if several have the same number.
 const MAX_DOCUMENTS: usize = 20;
 
-/// Rows of uploads, deliveries and import errors in one read.
+/// Rows of versions, deliveries and import errors in one read.
 const MAX_ROWS: usize = 500;
 
 /// The trace of one document.
@@ -146,8 +146,8 @@ pub async fn find(store: &Store, query: &str) -> Result<Vec<Trace>, StoreError> 
         traces.push(trace_document(store, account, id).await?);
     }
     if traces.is_empty() {
-        let uploads = uploads(store, |row| row.correlation == query).await?;
-        traces.extend(uploads.iter().map(trace_upload));
+        let upload = store.upload_of(query.to_owned()).await?;
+        traces.extend(upload.iter().map(trace_upload));
     }
     Ok(traces)
 }
@@ -160,7 +160,7 @@ async fn identities(store: &Store, query: &str) -> Result<Vec<(Account, String)>
         ..DocumentFilter::default()
     });
     let mut found = identities_of(&by_id.await?);
-    for upload in uploads(store, |row| row.correlation == query).await? {
+    if let Some(upload) = store.upload_of(query.to_owned()).await? {
         let ids = upload.documents.into_iter();
         found.extend(ids.map(|id| (upload.account.clone(), id)));
     }
@@ -226,28 +226,6 @@ fn matches(row: &DocumentRow, query: &str) -> bool {
         || entry.userdata().is_some_and(|data| data.contains(query))
 }
 
-/// Returns every upload that `matches`.
-async fn uploads(
-    store: &Store,
-    matches: impl Fn(&UploadRow) -> bool,
-) -> Result<Vec<UploadRow>, StoreError> {
-    let mut matching = Vec::new();
-    let mut after = 0;
-    loop {
-        let rows = store.uploads(UploadFilter {
-            after,
-            missing_since: None,
-            limit: MAX_ROWS,
-        });
-        let rows = rows.await?;
-        let Some(last) = rows.last() else {
-            return Ok(matching);
-        };
-        after = last.id;
-        matching.extend(rows.into_iter().filter(|row| matches(row)));
-    }
-}
-
 async fn trace_document(
     store: &Store,
     account: Account,
@@ -260,9 +238,7 @@ async fn trace_document(
         ..DocumentFilter::default()
     });
     let rows = rows.await?;
-    let uploads = uploads(store, |row| {
-        row.account == account && row.documents.contains(&document_id)
-    });
+    let uploads = store.uploads_of_document(account.clone(), document_id.clone());
     let mut events: Vec<TraceEvent> = uploads.await?.iter().flat_map(upload_events).collect();
     let mut exported = false;
     for row in &rows {

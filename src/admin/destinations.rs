@@ -429,7 +429,7 @@ pub(super) async fn read_deliveries(
         company,
         sequence: None,
         after: sequence.saturating_sub(1),
-        limit: limit + 1 + app.store.destinations().await?.len(),
+        limit: limit + 1 + app.store.destination_count().await?,
     };
     let mut rows = app.store.deliveries(filter).await?;
     rows.retain(|row| (row.sequence, row.destination.as_str()) > (sequence, last_destination));

@@ -99,6 +99,13 @@ pub(super) async fn find(
     };
     let text = search_text(query)?;
     let (rows, next) = if text.is_empty() {
+        let is_filtered = search.account.is_some() || search.queue.is_some();
+        // Otherwise each version that is read is one of the rows.
+        let versions = u16::try_from(limit + 1).unwrap_or(BATCH).min(BATCH);
+        let search = DocumentSearch {
+            versions: if is_filtered { BATCH } else { versions },
+            ..search
+        };
         scan(&app.store, search, limit, |_| true).await?
     } else {
         // An id or sequence number is found by an index; only other text needs a scan.

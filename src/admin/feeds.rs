@@ -50,11 +50,11 @@ pub(super) async fn list(
 pub(super) async fn page_of(app: &App, page: &PageQuery) -> Result<Page<FeedRow>, AdminError> {
     let limit = page.limit()?;
     let place = page.place(List::FEEDS)?;
-    let place: Option<Vec<&str>> = place.as_ref().map(|text| text.splitn(3, '/').collect());
-    let mut rows = app.store.feeds().await?;
-    if let Some(place) = place {
-        rows.retain(|row| sort_key(&row.feed).as_slice() > place.as_slice());
-    }
+    let after = place.map(|text| {
+        let mut parts = text.splitn(3, '/').map(str::to_owned);
+        std::array::from_fn(|_| parts.next().unwrap_or_default())
+    });
+    let rows = app.store.feed_page(after, limit + 1).await?;
     Ok(Page::of(List::FEEDS, rows, limit, |row| {
         sort_key(&row.feed).join("/")
     }))
@@ -147,10 +147,10 @@ pub(super) async fn trigger_pull(app: &App, request: PullRequest) -> Result<Trig
 async fn refuse_second_backfill(app: &App, selected: &[Feed]) -> Result<(), AdminError> {
     let busy: Vec<String> = app
         .store
-        .feeds()
+        .these_feeds(selected.to_vec())
         .await?
         .into_iter()
-        .filter(|row| row.triggers.contains(&TriggerKind::Backfill) && selected.contains(&row.feed))
+        .filter(|row| row.triggers.contains(&TriggerKind::Backfill))
         .map(|row| row.feed.to_string())
         .collect();
     let Some(first) = busy.first() else {

@@ -21,7 +21,7 @@ use crate::metrics::{StoreSnapshot, StoreStep, TextFormat, UnexpectedCount};
 use crate::pull::{BlockedQueue, blocked_queues};
 use crate::receiver::challenge::Challenge;
 use crate::receiver::problem::Problem;
-use crate::store::{AccountRow, Activity, AlarmKind, BackupFile, FeedRow, SequenceRow, StoreError};
+use crate::store::{AccountRow, Activity, AlarmKind, BackupFile, SequenceRow, StoreError};
 use crate::subscriptions::problems;
 
 /// The state of the service.
@@ -48,13 +48,13 @@ pub(super) struct Status {
     /// Queues that are not pulled until a setting is added.
     blocked: Vec<BlockedQueue>,
     /// The number of known feeds.
-    feeds: usize,
+    feeds: u64,
     /// The number of removed feeds.
-    removed_feeds: usize,
-    /// The number of paused feeds.
-    paused_feeds: usize,
-    /// The number of feeds of which document versions may be missing.
-    incomplete_feeds: usize,
+    removed_feeds: u64,
+    /// The number of paused feeds, up to 10,000.
+    paused_feeds: u64,
+    /// The number of feeds of which document versions may be missing, up to 10,000.
+    incomplete_feeds: u64,
     /// The number of subscriptions.
     subscriptions: usize,
     /// What a person should know of or decide about subscriptions, the most urgent first.
@@ -198,9 +198,7 @@ async fn needs_person(
 #[utoipa::path(get, path = "/v1/status", tag = "service",
     responses((status = OK, description = "The state", body = Status)))]
 pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
-    let mut feeds = app.store.feeds().await?;
-    let all = feeds.len();
-    feeds.retain(FeedRow::is_known);
+    let feeds = app.store.feed_counts().await?;
     let subscriptions = app.store.subscriptions().await?;
     let now = app.clock.now();
     let problems = problems::all(&app.config, &subscriptions, now);
@@ -217,10 +215,10 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
         free_bytes: app.store.free_bytes().await?,
         accounts: app.store.accounts().await?,
         blocked: blocked_queues(&app.config),
-        feeds: feeds.len(),
-        removed_feeds: all - feeds.len(),
-        paused_feeds: feeds.iter().filter(|row| row.paused.is_some()).count(),
-        incomplete_feeds: feeds.iter().filter(|row| row.incomplete.is_some()).count(),
+        feeds: feeds.known,
+        removed_feeds: feeds.removed,
+        paused_feeds: feeds.paused,
+        incomplete_feeds: feeds.incomplete,
         subscriptions: subscriptions.len(),
         subscription_problems: problems.iter().map(SubscriptionProblem::of).collect(),
         unexpected_requests: app.metrics.unexpected_requests(now),

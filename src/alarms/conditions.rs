@@ -6,7 +6,7 @@ use super::refusals::STORM_WINDOW;
 use crate::config::Config;
 use crate::domain::{DestinationName, Timestamp, counted};
 use crate::metrics::{Refusals, StoreSnapshot, UnexpectedCount};
-use crate::pull::blocked_queues;
+use crate::pull::BlockedQueue;
 use crate::store::{
     AlarmKind, DestinationPauseReason, DestinationRow, FeedRow, Finding, IncompleteReason,
     PAGE_SIZE_NOTICE, UnannouncedDocuments,
@@ -15,6 +15,9 @@ use crate::subscriptions::problems::{self, Problem};
 
 /// Largest number of active alarms of one kind. Those that are active stay, whatever begins.
 const MAX_OF_A_KIND: usize = 100;
+
+/// Largest number of feeds with one trouble that a check reads.
+pub(super) const MAX_FEEDS: usize = 2_000;
 
 /// Time for which documents may be stored without a notification before an alarm is raised.
 pub(super) const SILENCE_AFTER: Duration = Duration::from_secs(15 * 60);
@@ -29,6 +32,13 @@ const MIN_CERTIFICATE_VALIDITY: Duration = Duration::from_secs(7 * 24 * 60 * 60)
 /// The state of the service at one check.
 pub(super) struct Facts {
     pub(super) stored: StoreSnapshot,
+    /// Feeds in trouble: paused, incomplete, and not pulled for long; of each those that are in
+    /// trouble longest, at most as many as [`MAX_FEEDS`].
+    pub(super) paused: Vec<FeedRow>,
+    pub(super) incomplete: Vec<FeedRow>,
+    pub(super) behind: Vec<FeedRow>,
+    /// Queues that can't be pulled, and how many of their feeds have a trigger waiting.
+    pub(super) blocked: Vec<(BlockedQueue, u64)>,
     pub(super) unannounced_documents: Vec<UnannouncedDocuments>,
     pub(super) late_uploads: usize,
     pub(super) free_bytes: Option<u64>,
@@ -45,7 +55,7 @@ pub(super) fn findings(facts: &Facts, config: &Config) -> Vec<Finding> {
     let mut found = silence(facts);
     found.extend(subscriptions(facts, config));
     found.extend(paused(facts));
-    found.extend(blocked(facts, config));
+    found.extend(blocked(facts));
     found.extend(behind(facts, config));
     found.extend(incomplete(facts, config));
     found.extend(refused_storm(facts));
@@ -136,7 +146,7 @@ fn paused(facts: &Facts) -> Vec<Finding> {
     let text = |subject: &str, (cause, fix): (&str, &str)| {
         format!("{subject} is paused: {cause}. Fix: {fix}, then run `ivesk-webhook feeds resume`")
     };
-    let feeds = facts.stored.feeds.iter().filter_map(|row| {
+    let feeds = facts.paused.iter().filter_map(|row| {
         let (feed, cause) = (row.feed.to_string(), row.paused?.cause_and_fix()?);
         Some(finding(AlarmKind::Paused, &feed, text(&feed, cause)))
     });
@@ -149,15 +159,10 @@ fn paused(facts: &Facts) -> Vec<Finding> {
 }
 
 /// Returns the blocked queues that have a trigger waiting.
-fn blocked(facts: &Facts, config: &Config) -> Vec<Finding> {
-    let waits = |row: &FeedRow| !row.triggers.is_empty();
+fn blocked(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
-    for row in blocked_queues(config) {
-        let feeds = facts.stored.feeds.iter();
-        let of_queue =
-            feeds.filter(|feed| feed.feed.account == row.account && feed.feed.queue == row.queue);
-        let waiting = of_queue.filter(|feed| waits(feed)).count();
-        if waiting == 0 {
+    for (row, waiting) in &facts.blocked {
+        if *waiting == 0 {
             continue;
         }
         let (account, queue) = (&row.account, row.queue);
@@ -182,37 +187,24 @@ fn blocked(facts: &Facts, config: &Config) -> Vec<Finding> {
     found
 }
 
+/// Returns the time without an ended pull after which a feed is behind.
+pub(super) fn behind_after(config: &Config) -> Duration {
+    config.pull.reconcile_every + config.alarms.behind_after
+}
+
 fn behind(facts: &Facts, config: &Config) -> Vec<Finding> {
-    let StoreSnapshot {
-        now,
-        accounts,
-        alarms,
-        ..
-    } = &facts.stored;
-    let limit = config.pull.reconcile_every + config.alarms.behind_after;
-    let blocked = blocked_queues(config);
-    // Paused and blocked feeds have an alarm of another kind.
-    let has_other_alarm = |row: &&FeedRow| {
-        let paused = accounts
-            .iter()
-            .any(|account| account.account == row.feed.account && account.paused.is_some());
-        let queue = |row: &&FeedRow| (row.feed.account.clone(), row.feed.queue);
-        let blocked = blocked
-            .iter()
-            .any(|blocked| (blocked.account.clone(), blocked.queue) == queue(row));
-        row.paused.is_some() || paused || blocked
-    };
+    let StoreSnapshot { now, alarms, .. } = &facts.stored;
+    let limit = behind_after(config);
     let is_active = |row: &FeedRow| {
         let subject = row.feed.to_string();
         let mut alarms = alarms.iter();
         alarms.any(|alarm| alarm.kind == AlarmKind::Behind && alarm.subject == subject)
     };
-    let feeds = facts.stored.feeds.iter();
+    let feeds = facts.behind.iter();
     feeds
-        .filter(|row| !has_other_alarm(row) && config.accounts.contains_key(&row.feed.account))
         .filter_map(|row| {
             // An incomplete feed has an alarm of another kind.
-            let age = now.since(row.pulled_at.max(row.up_to_date_at)?);
+            let age = now.since(row.pulled_at?);
             let counts = !facts.just_started || is_active(row);
             (counts && age > limit).then(|| {
                 let (feed, hours) = (&row.feed, counted(age.as_secs() / 3_600, "hour"));
@@ -243,7 +235,7 @@ fn incomplete(facts: &Facts, config: &Config) -> Vec<Finding> {
         );
         (!is_notice).then(|| finding(AlarmKind::Incomplete, feed, text))
     };
-    let feeds = facts.stored.feeds.iter();
+    let feeds = facts.incomplete.iter();
     feeds
         .filter(|row| config.accounts.contains_key(&row.feed.account))
         .filter_map(to_finding)

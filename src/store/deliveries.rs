@@ -262,12 +262,13 @@ named! {
 
 named_columns! { DeliveryState: "delivery state", name => Self::parse(&name); }
 
-/// The state of a destination.
+/// The state of a destination. Lanes, deferred versions and those that wait for a file are counted
+/// up to 10,000 of each.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct DestinationRow {
     /// Its name.
     pub name: DestinationName,
-    /// Versions that are to be delivered, up to 10,000; more are not counted.
+    /// Versions that are to be delivered, up to 1,000; more are not counted.
     pub waiting: u64,
     /// When the oldest of them was stored.
     pub waiting_since: Option<Timestamp>,
@@ -289,7 +290,8 @@ pub struct DestinationRow {
     pub delivered: u64,
     /// Versions that it rejected, since the store was created.
     pub rejected: u64,
-    /// Versions that are rejected now; those that a newer one has superseded are left out.
+    /// Versions that are rejected now, up to 1,000; those that a newer one has superseded are left
+    /// out.
     pub rejected_now: u64,
     /// The reason why it is paused.
     pub paused: Option<DestinationPauseReason>,

@@ -393,44 +393,12 @@ pub struct PullPlan {
 }
 
 operations! {
-    /// Lists all feeds, also removed ones.
-    pub read feeds() -> Vec<FeedRow>;
-
     /// Lists all accounts.
     pub read accounts() -> Vec<AccountRow>;
 }
 
 rows! {
-    FeedRow {
-        feed, cursor, last_page_at, pulled_at, up_to_date_at, first_complete_at, incomplete,
-        incomplete_since, documents, missed_notifications, gaps, unreadable, paused, waits_until, failures, last_error,
-        triggers, removed_at, pending_notifications,
-    }
     AccountRow { account, paused, waits_until, failures, last_error }
-}
-
-async fn feeds<T: Tx>(tx: &mut T) -> Result<Vec<FeedRow>> {
-    static SQL: Sql = Sql::new(
-        "SELECT a.name, f.queue, f.company, f.cursor, f.last_page_at, f.pulled_at, f.up_to_date_at, f.first_complete_at,
-                (SELECT g.reason FROM gap g WHERE g.feed_id = f.id AND g.closed_at IS NULL
-                 ORDER BY g.reason = 'page_size_unknown', g.id LIMIT 1),
-                (SELECT g.found_at FROM gap g WHERE g.feed_id = f.id AND g.closed_at IS NULL
-                 ORDER BY g.reason = 'page_size_unknown', g.id LIMIT 1),
-                f.documents, f.missed_notifications,
-                (SELECT count(*) FROM gap g WHERE g.feed_id = f.id AND g.closed_at IS NULL),
-                (SELECT count(*) FROM unreadable u WHERE u.feed_id = f.id),
-                f.paused, f.waits_until, f.failures, f.last_error,
-                (SELECT string_agg(CAST(d.kind AS TEXT), ',') FROM feed_trigger d
-                 LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
-                 WHERE d.feed_id = f.id AND d.raised > coalesce(r.completed, 0)),
-                f.removed_at,
-                coalesce((SELECT d.raised - coalesce(r.completed, 0) FROM feed_trigger d
-                 LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
-                 WHERE d.feed_id = f.id AND d.kind = 0), 0)
-         FROM feed f JOIN account a ON a.id = f.account_id
-         ORDER BY a.name{bytewise}, f.queue{bytewise}, f.company{bytewise}",
-    );
-    tx.all(&SQL, &[]).await
 }
 
 async fn accounts<T: Tx>(tx: &mut T) -> Result<Vec<AccountRow>> {

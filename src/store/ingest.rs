@@ -12,6 +12,7 @@ use super::engine::{Fragment, NewNotification, Sql, Tx};
 use super::error::Result;
 use super::row_ids::{NewFeed, account_id, feed_ids};
 use super::subscription_messages::{HeardTopics, record_confirmation};
+use super::tallies::{Tally, count_by_hour};
 use super::trigger_kind::TriggerKind;
 use super::{AcceptedMessage, Insertion, StoreError, Triggers, UNCLEAR_INTERVAL};
 use crate::domain::{Account, Feed, Queue, Timestamp};
@@ -23,15 +24,14 @@ pub(super) const MAX_GROUP: usize = 1024;
 /// Number of cached feeds at which the cache is cleared.
 const MAX_CACHED_FEEDS: usize = 100_000;
 
-/// A message that waits to be stored, and the channel for its answer.
 /// Maximum number of bytes of messages that wait for a commit, including those whose request has
 /// timed out.
 pub(super) const MAX_WAITING_BYTES: usize = 64 << 20;
 
+/// A message that waits to be stored, and the channel for its answer.
 pub(super) struct PendingMessage {
     pub(super) incoming: AcceptedMessage,
     pub(super) answer: oneshot::Sender<Result<Insertion>>,
-}
     /// Its share of [`MAX_WAITING_BYTES`], where nothing else counts them.
     pub(super) _room: Option<Room>,
 }
@@ -60,6 +60,7 @@ impl Drop for Room {
     fn drop(&mut self) {
         self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
     }
+}
 
 /// Messages that share one commit.
 pub(super) struct Group {
@@ -181,6 +182,8 @@ pub(super) async fn store_group<T: Tx>(
     heard.record(tx).await?;
     // Last, since replicas whose messages are of the same feeds wait for each other from here on.
     let raised = raise_triggers(tx, &new, known, &mut row_ids).await?;
+    let received = new.iter().map(|incoming| incoming.received_at);
+    count_by_hour(tx, Tally::Accepted, received).await?;
     Ok(StoredGroup {
         outcomes,
         row_ids,

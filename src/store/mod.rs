@@ -35,6 +35,7 @@ mod engine;
 mod erasure;
 mod error;
 mod feed_changes;
+mod feed_lists;
 mod feeds;
 mod gaps;
 mod hooks;
@@ -60,6 +61,7 @@ mod sessions;
 mod start;
 mod subscription_messages;
 mod subscriptions;
+mod tallies;
 mod tokens;
 mod trigger_kind;
 mod triggers;
@@ -78,6 +80,7 @@ pub use engine::{Copied, Progress, RestoredBackup, copy_from_sqlite, restore_bac
 pub use erasure::{ErasableVersion, ErasedFile, LeftFiles};
 pub use error::*;
 pub use feed_changes::*;
+pub use feed_lists::*;
 pub use feeds::*;
 pub use gaps::{FoundGap, GapFilter, GapRow, IncompleteReason, PAGE_SIZE_NOTICE};
 #[cfg(test)]

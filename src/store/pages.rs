@@ -24,6 +24,7 @@ use super::links::store_links;
 use super::pausing::pause_feed;
 use super::pulls::{advance, is_unannounced, plan_cursor_save};
 use super::row_ids::{NewFeed, feed_ids};
+use super::tallies::{Tally, count, count_by_hour};
 use super::trigger_kind::TriggerKind;
 use super::uploads::link_documents;
 use crate::backoff;
@@ -122,6 +123,9 @@ async fn commit_page<T: Tx>(
         new_gaps,
         missed_notifications,
     });
+    count(tx, Tally::MissedNotifications, missed_notifications).await?;
+    let stored = std::iter::repeat_n(plan.now, new.len());
+    count_by_hour(tx, Tally::Documents, stored).await?;
     insert(tx, &lease, &new, plan.now).await?;
     Ok(outcome)
 }

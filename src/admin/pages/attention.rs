@@ -17,7 +17,9 @@ use crate::admin::problem::AdminError;
 use crate::app::App;
 use crate::domain::Timestamp;
 use crate::pull::blocked_queues;
-use crate::store::{AlarmKind, FeedRow, SubscriptionRow, SubscriptionState, UploadFilter};
+use crate::store::{
+    AlarmKind, FeedCounts, FeedTrouble, SubscriptionRow, SubscriptionState, UploadFilter,
+};
 use crate::subscriptions::problems::{self, Problem, aws_account};
 
 /// Maximum number of items of one kind.
@@ -33,7 +35,7 @@ const STALE_AFTER: Duration = Duration::from_secs(2 * 60 * 60);
 pub(super) async fn all(
     app: &App,
     language: Language,
-    feeds: &[FeedRow],
+    feeds: FeedCounts,
     subscriptions: &[SubscriptionRow],
 ) -> Result<Vec<Markup>, AdminError> {
     let mut attention = AttentionList {
@@ -48,8 +50,8 @@ pub(super) async fn all(
     attention.alarms(app).await?;
     attention.blocked(app);
     attention.paused(app, feeds).await?;
-    attention.incomplete(feeds);
-    attention.stale(feeds);
+    attention.incomplete(app, feeds).await?;
+    attention.stale(app).await?;
     attention.subscriptions(problems.iter().filter(|problem| !unknown(problem)));
     attention.uploads(app).await?;
     attention.import_errors(app).await?;
@@ -115,22 +117,26 @@ impl AttentionList {
         }
     }
 
-    async fn paused(&mut self, app: &App, feeds: &[FeedRow]) -> Result<(), AdminError> {
+    async fn paused(&mut self, app: &App, feeds: FeedCounts) -> Result<(), AdminError> {
         let accounts = app.store.accounts().await?;
         let accounts = accounts
             .iter()
             .filter_map(|row| Some((row.account.to_string(), row.paused?)));
-        let feeds = feeds
+        let accounts: Vec<_> = accounts.collect();
+        let count = accounts.len() + usize::try_from(feeds.paused).unwrap_or(usize::MAX);
+        let first = app.store.feeds_in_trouble(FeedTrouble::Paused, MAX_LISTED);
+        let first = first.await?;
+        let first = first
             .iter()
             .filter_map(|row| Some((row.feed.to_string(), row.paused?)));
-        let paused: Vec<_> = accounts.chain(feeds).collect();
+        let paused: Vec<_> = accounts.into_iter().chain(first).collect();
         for (name, reason) in paused.iter().take(MAX_LISTED) {
             let reason = with_code(labels::feed_pause_reason(self.language, *reason));
             self.add("/feeds", html! { (name) ": " (reason) "." });
         }
         self.count(
             "/feeds",
-            paused.len().saturating_sub(MAX_LISTED),
+            count.saturating_sub(MAX_LISTED),
             ["more feed is paused", "more feeds are paused"],
             [
                 "kitas srautas sustabdytas",
@@ -141,21 +147,25 @@ impl AttentionList {
         Ok(())
     }
 
-    fn incomplete(&mut self, feeds: &[FeedRow]) {
-        let incomplete: Vec<_> = feeds
+    async fn incomplete(&mut self, app: &App, feeds: FeedCounts) -> Result<(), AdminError> {
+        let first = app
+            .store
+            .feeds_in_trouble(FeedTrouble::Incomplete, MAX_LISTED);
+        let first = first.await?;
+        let incomplete = first
             .iter()
-            .filter_map(|row| Some((&row.feed, row.incomplete?)))
-            .collect();
+            .filter_map(|row| Some((&row.feed, row.incomplete?)));
+        let count = usize::try_from(feeds.incomplete).unwrap_or(usize::MAX);
         let label = self
             .language
             .pick("documents may be missing", "gali trūkti dokumentų");
-        for (feed, reason) in incomplete.iter().take(MAX_LISTED) {
-            let reason = with_code(labels::incomplete_reason(self.language, *reason));
+        for (feed, reason) in incomplete {
+            let reason = with_code(labels::incomplete_reason(self.language, reason));
             self.add("/feeds", html! { (feed) ": " (label) " (" (reason) ")." });
         }
         self.count(
             "/feeds",
-            incomplete.len().saturating_sub(MAX_LISTED),
+            count.saturating_sub(MAX_LISTED),
             ["more feed is incomplete", "more feeds are incomplete"],
             [
                 "kitas srautas neišsamus",
@@ -163,14 +173,12 @@ impl AttentionList {
                 "kitų srautų neišsamių",
             ],
         );
+        Ok(())
     }
 
-    fn stale(&mut self, feeds: &[FeedRow]) {
-        let stale = feeds.iter().filter(|row| {
-            let old = |at| self.now.since(at) > STALE_AFTER;
-            row.paused.is_none() && row.pulled_at.max(row.up_to_date_at).is_some_and(old)
-        });
-        let stale = stale.count();
+    async fn stale(&mut self, app: &App) -> Result<(), AdminError> {
+        let stale = app.store.stale_feeds(self.now.before(STALE_AFTER)).await?;
+        let stale = usize::try_from(stale).unwrap_or(usize::MAX);
         self.count(
             "/feeds",
             stale,
@@ -184,6 +192,7 @@ impl AttentionList {
                 "srautų neskaityta ilgiau nei dvi valandas",
             ],
         );
+        Ok(())
     }
 
     fn subscriptions<'c>(&mut self, problems: impl Iterator<Item = &'c Problem<'c>>) {

@@ -13,7 +13,7 @@ use super::language::Language;
 use super::layout::{PageBody, badge};
 use crate::app::App;
 use crate::domain::Timestamp;
-use crate::store::{Activity, FeedRow, HourCount};
+use crate::store::{Activity, HourCount};
 
 /// Maximum number of refusal reasons shown; the others are added up.
 const MAX_REASONS: usize = 6;
@@ -26,16 +26,14 @@ pub(super) async fn page(context: PageContext) -> Response {
 async fn overview(app: &App, language: Language) -> PageResult {
     let now = app.clock.now();
     let not_ready = app.ingest.readiness().await.err();
-    let mut feeds = app.store.feeds().await?;
-    feeds.retain(FeedRow::is_known);
+    let feeds = app.store.feed_counts().await?;
     let subscriptions = app.store.subscriptions().await?;
-    let attention = attention::all(app, language, &feeds, &subscriptions).await?;
+    let attention = attention::all(app, language, feeds, &subscriptions).await?;
     let hours = hours(now);
     let first = hours.first().copied().unwrap_or(now);
     let activity = app.store.activity(first).await?;
     let sequence = app.store.sequence().await?;
     let documents = u64::try_from(sequence.last).unwrap_or_default();
-    let missed: u64 = feeds.iter().map(|row| row.missed_notifications).sum();
     Ok(PageBody {
         title: language.pick("Overview", "Apžvalga").to_owned(),
         content: html! {
@@ -79,8 +77,8 @@ async fn overview(app: &App, language: Language) -> PageResult {
                 h2 id="totals" { (language.pick("Totals", "Iš viso")) }
                 dl.numbers {
                     (number(language.pick("Document versions", "Dokumentų versijos"), documents, "/documents"))
-                    (number(language.pick("Feeds", "Srautai"), feeds.len() as u64, "/feeds"))
-                    (number(language.pick("Missed notifications", "Praleisti pranešimai"), missed, "/feeds"))
+                    (number(language.pick("Feeds", "Srautai"), feeds.known, "/feeds"))
+                    (number(language.pick("Missed notifications", "Praleisti pranešimai"), feeds.missed_notifications, "/feeds"))
                     (number(language.pick("Subscriptions", "Prenumeratos"), subscriptions.len() as u64, "/subscriptions"))
                 }
             }

@@ -20,6 +20,7 @@ use ivesk_webhook::unexpected::UnexpectedRequest;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::store::messages::Messages;
 use crate::support::app::TestApp;
 use crate::support::databases::Database;
 use crate::support::fake_sns::{Confirming, FOREIGN_TOPIC, Message};
@@ -168,6 +169,14 @@ impl Scene {
         }
     }
 
+    /// Accepts notification `number` of a feed.
+    async fn accept_notification(&self, number: u32, feed: Feed) {
+        let mut message = Messages::new().notification(number).await;
+        message.received_at = self.clock.now();
+        message.triggers = Triggers::Feed(feed);
+        self.store.accept(message).await.expect("stored");
+    }
+
     async fn notify(&self, feed: Feed) {
         let trigger = Trigger {
             feed,
@@ -193,7 +202,7 @@ async fn check(alarms: &Alarms) -> (Vec<AlarmKind>, Vec<AlarmKind>) {
 #[tokio::test]
 async fn silence_begins_with_missed_notifications_and_ends_with_one() {
     let scene = Scene::new().await;
-    scene.notify(exported(COMPANY)).await;
+    scene.accept_notification(1, exported(COMPANY)).await;
     scene.pull(&[], &[]).await;
     scene.clock.advance(hours(1));
     scene.pull(&[("a", scene.clock.now())], &[]).await;
@@ -212,7 +221,7 @@ async fn silence_begins_with_missed_notifications_and_ends_with_one() {
         alarm.text
     );
 
-    scene.notify(exported(COMPANY)).await;
+    scene.accept_notification(2, exported(COMPANY)).await;
     scene.assert_ended(AlarmKind::Silence).await;
 }
 

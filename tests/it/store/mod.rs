@@ -7,7 +7,7 @@ mod deliveries;
 mod feed_changes;
 mod gaps;
 mod kill;
-mod messages;
+pub(crate) mod messages;
 mod pages;
 mod plans;
 mod reading;

@@ -168,6 +168,7 @@ async fn a_location_is_kept_no_longer_than_needed(database: Database) {
             links_before,
             quarantine_before: START,
             alarms_before: START,
+            tallies_before: START,
         };
         test.store.retain(retention).await.expect("done");
     };
