@@ -12,6 +12,7 @@ mod pages;
 mod plans;
 mod reading;
 mod restoring;
+mod scale;
 mod secrets;
 mod sqlite;
 mod states;
