@@ -308,6 +308,10 @@ fn statements(scale: Scale, now: Timestamp, dialect: Dialect) -> Vec<String> {
             numbers(half / 400 - 1)
         ),
     ]);
+    all.push(format!(
+        "INSERT INTO document_link (sequence, url, listed_at) SELECT n * 50, 'https://files.example/' || CAST(n AS TEXT), {now} FROM {}",
+        numbers(documents / 50)
+    ));
     let hourly = |what: &str, table: &str, at: &str| {
         format!(
             "INSERT INTO tally (what, hour, part, count) SELECT '{what}', {at} / {hour} * {hour}, 0, count(*) FROM {table} GROUP BY 2"

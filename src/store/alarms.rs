@@ -413,7 +413,7 @@ async fn unannounced_documents<T: Tx>(
     );
     static NOTIFIED: Sql = Sql::new(
         "SELECT received_at FROM notification WHERE account_id = $1 AND event = $2 AND kind = 'Notification'
-         ORDER BY id DESC LIMIT 1",
+         ORDER BY received_at DESC LIMIT 1",
     );
     static COUNT: Sql = Sql::with(
         "SELECT count(*) {unannounced} AND a.id = $3 AND f.queue = $4 AND d.version_ms > $5",

@@ -180,7 +180,7 @@ CREATE TABLE notification (
 
 CREATE UNIQUE INDEX notification_identity ON notification (message_id, account_id, event);
 -- For the newest of an account's event.
-CREATE INDEX notification_newest ON notification (account_id, event, id) WHERE kind = 'Notification';
+CREATE INDEX notification_newest ON notification (account_id, event, received_at) WHERE kind = 'Notification';
 
 -- `on_exported` notifications of an account whose shape is not understood. `triggered_at` is when
 -- one last triggered all feeds of the account's exported queue, which happens once in a while.

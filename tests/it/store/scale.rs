@@ -68,7 +68,7 @@ async fn nothing_scans_a_store_that_years_of_use_have_filled(database: Database)
         "/v1/activity",
         "/v1/alarms?active=true",
         "/v1/feeds",
-        "/v1/gaps",
+        "/v1/feeds/gaps",
         "/v1/destinations",
         "/v1/destinations/archive/lanes",
         "/v1/deliveries?state=rejected",

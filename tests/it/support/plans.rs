@@ -94,6 +94,9 @@ const EXCEPTIONS: &[Exception] = &[
         "alarm",
         "its index has active ones only, at most a hundred of a kind",
     ),
+    // SQLite looks for rows that refer to an added account only while there are rows without theirs.
+    ("INSERT INTO account (", "notification", "it is never run"),
+    ("INSERT INTO account (", "import_error", "it is never run"),
     // SQLite looks for rows that refer to a deleted feed, and none is ever deleted.
     ("INSERT INTO feed (", "gap", "it is never run"),
     (
@@ -186,6 +189,13 @@ impl Statements {
         if client.batch_execute(settings).await.is_err() {
             // The test has stopped the server.
             return found;
+        }
+        if self.again.load(Ordering::Relaxed) {
+            // A generic plan does not know that few rows are asked for: in a large table it would
+            // read all for a join. With the real number it follows the indexes.
+            let settings =
+                "SET enable_mergejoin = off; SET enable_hashjoin = off; SET enable_material = off";
+            client.batch_execute(settings).await.expect("they are set");
         }
         for (sql, types) in self.take_new("PostgreSQL") {
             let values = vec!["NULL"; types.len()].join(", ");
