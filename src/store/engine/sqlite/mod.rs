@@ -10,7 +10,7 @@ use tokio::sync::{Notify, oneshot};
 pub(super) use self::error::explain;
 pub(super) use self::file::FileLock;
 use self::file::OpenFiles;
-use self::readers::Readers;
+use self::readers::{Readers, spawn};
 pub use self::restore::{RestoredBackup, restore_backup};
 use self::tx::{Begin, Database, SqliteTx, immediate, in_transaction};
 use self::writer::{Inbox, Writer};
@@ -309,14 +309,4 @@ pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, FileLo
     drop(schema::open_for_reading(path)?);
     let lock = FileLock::acquire(path)?;
     Ok((schema::open_for_reading(path)?, lock))
-}
-
-fn spawn(name: &str, path: &Path, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(work)
-        .map_err(|error| StoreError::NotAccessible {
-            path: path.to_owned(),
-            detail: format!("failed to start a thread: {error}; check the limits of this user"),
-        })
 }

@@ -1,6 +1,7 @@
 //! Threads that read, with a connection each.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::schema;
 use super::tx::Database;
-use super::{schema, spawn};
 use crate::store::StoreError;
 use crate::store::error::Result;
 
@@ -118,6 +119,21 @@ impl Readers {
 
 fn close(queue: &Queue) {
     queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
+/// Starts a thread of the store for the file at `path`.
+pub(super) fn spawn(
+    name: &str,
+    path: &Path,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|error| StoreError::NotAccessible {
+            path: path.to_owned(),
+            detail: format!("failed to start a thread: {error}; check the limits of this user"),
+        })
 }
 
 /// Waits for the next read; `None` once the queue is closed and empty.
