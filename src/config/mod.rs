@@ -32,6 +32,7 @@ mod import_errors;
 mod layers;
 mod load;
 mod log;
+mod pages;
 mod postgres;
 mod problem;
 mod public;
@@ -53,6 +54,7 @@ pub use egress::EgressConfig;
 pub use environment::{Environment, VARIABLE_PREFIX};
 pub use import_errors::{ImportErrorLanguage, ImportErrorsConfig};
 pub use log::{LogConfig, LogFormat};
+pub use pages::PagesConfig;
 pub use postgres::{Encryption, PostgresAddress};
 pub use problem::{ConfigError, Origin, Problem, Setting};
 pub use public::PublicConfig;
@@ -75,6 +77,8 @@ pub struct Config {
     pub public: PublicConfig,
     /// `[admin]`
     pub admin: AdminConfig,
+    /// `[pages]`
+    pub pages: PagesConfig,
     /// `[store]`
     pub store: StoreConfig,
     /// `[sns]`
@@ -153,6 +157,7 @@ impl Config {
                 socket: admin::default_socket(&setup.store),
                 ..AdminConfig::default()
             },
+            pages: PagesConfig::default(),
             store: StoreConfig {
                 backup_dir: setup.store.with_file_name("backups"),
                 url: StoreUrl::Sqlite(setup.store),
