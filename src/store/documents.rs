@@ -186,7 +186,7 @@ operations! {
 }
 
 /// The columns of a [`DocumentRow`].
-const COLUMNS: Fragment = Fragment::Same(
+pub(super) const COLUMNS: Fragment = Fragment::Same(
     "d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.superseded, d.first_pull,
         d.found_by, d.stored_at, d.erased_at, d.body",
 );
