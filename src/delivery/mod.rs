@@ -31,6 +31,7 @@ mod http;
 pub mod import_errors;
 mod layout;
 mod payload;
+pub mod shown_file;
 pub mod texts;
 pub mod worker;
 
