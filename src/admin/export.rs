@@ -127,6 +127,17 @@ pub(super) async fn respond(
     query: ExportQuery,
     columns: Vec<Column>,
 ) -> Result<Response, AdminError> {
+    let documents = documents(&admin.app, &query).await?;
+    respond_with(admin, &query, columns, documents).await
+}
+
+/// Returns the response with the table of these documents.
+pub(super) async fn respond_with(
+    admin: &Admin,
+    query: &ExportQuery,
+    columns: Vec<Column>,
+    documents: Documents,
+) -> Result<Response, AdminError> {
     let permit = Arc::clone(&admin.exports)
         .try_acquire_owned()
         .map_err(|_| {
@@ -152,7 +163,7 @@ pub(super) async fn respond(
         ),
     ];
     let export = Export {
-        documents: documents(&admin.app, &query).await?,
+        documents,
         per: query.per.unwrap_or_default(),
         layout,
     };

@@ -69,11 +69,11 @@ pub(super) struct Status {
 #[derive(Serialize, ToSchema)]
 pub(super) struct NeedsPerson {
     /// Its kind: that of an alarm, or `subscription`.
-    kind: &'static str,
+    pub(super) kind: &'static str,
     /// What is affected, such as a feed.
-    subject: String,
+    pub(super) subject: String,
     /// The problem, and what to do.
-    text: String,
+    pub(super) text: String,
 }
 
 /// Something that a person should know of or decide about subscriptions.
@@ -129,7 +129,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
 
 /// Returns what needs a person: faults of the store, then whatever an alarm is about or soon will
 /// be, and what is so common at the beginning that it is no alarm.
-async fn needs_person(
+pub(super) async fn needs_person(
     app: &App,
     problems: &[problems::Problem<'_>],
 ) -> Result<Vec<NeedsPerson>, StoreError> {

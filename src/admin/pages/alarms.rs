@@ -15,7 +15,7 @@ pub(super) async fn page(context: PageContext) -> Response {
 
 async fn list(context: &PageContext) -> PageResult {
     let (app, language) = (&context.admin.app, context.viewer.language);
-    let now = app.clock.now();
+    let now = context.now();
     let alarms = active_alarms(app, ROWS).await?;
     let columns = [
         language.pick("Alarm", "Įspėjimas"),
@@ -46,5 +46,6 @@ async fn list(context: &PageContext) -> PageResult {
                 (table(language.pick("Active alarms", "Aktyvūs įspėjimai"), &columns, rows))
             }
         },
+        refresh: false,
     })
 }

@@ -5,10 +5,9 @@ use maud::{Markup, html};
 
 use super::context::{PageContext, PageResult};
 use super::labels;
-use super::language::Language;
+use super::language::{Language, Now};
 use super::layout::{PageBody, badge, button, table, with_code};
 use crate::admin::subscriptions::{Subscription, all_subscriptions};
-use crate::domain::Timestamp;
 use crate::store::{SubscriptionRow, SubscriptionState};
 
 pub(super) async fn page(context: PageContext) -> Response {
@@ -18,7 +17,7 @@ pub(super) async fn page(context: PageContext) -> Response {
 
 async fn list(context: &PageContext) -> PageResult {
     let (app, language) = (&context.admin.app, context.viewer.language);
-    let now = app.clock.now();
+    let now = context.now();
     let mut subscriptions = all_subscriptions(app).await?;
     // Who owns an unknown topic is the most urgent question.
     subscriptions.sort_by_key(|one| one.row.state != SubscriptionState::UnknownTopic);
@@ -43,10 +42,11 @@ async fn list(context: &PageContext) -> PageResult {
                 (table(language.pick("Subscriptions", "Prenumeratos"), &columns, rows))
             }
         },
+        refresh: false,
     })
 }
 
-fn subscription(context: &PageContext, one: &Subscription, now: Timestamp) -> Vec<Markup> {
+fn subscription(context: &PageContext, one: &Subscription, now: Now<'_>) -> Vec<Markup> {
     let (viewer, language) = (&context.viewer, context.viewer.language);
     let row = &one.row;
     let owner = one.aws_account.as_deref().unwrap_or_default();

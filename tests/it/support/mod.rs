@@ -11,6 +11,7 @@ pub(crate) mod doctor;
 pub(crate) mod emulator;
 pub(crate) mod fake_sns;
 pub(crate) mod faults;
+pub(crate) mod full_store;
 pub(crate) mod ledger;
 pub(crate) mod load;
 pub(crate) mod plans;
