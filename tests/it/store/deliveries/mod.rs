@@ -22,6 +22,7 @@ mod histories;
 mod import_errors;
 mod leases;
 mod links;
+mod looking;
 mod outcomes;
 mod starting;
 
