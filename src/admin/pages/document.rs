@@ -642,11 +642,18 @@ fn raw_json(language: Language, body: &[u8]) -> Markup {
 /// Replaces links, which give access to everybody who has them.
 fn cut_links(value: &mut Value) {
     match value {
-        Value::String(text) if text.contains("://") => *text = "[…]".to_owned(),
+        Value::String(text) if is_secret(text) => *text = "[…]".to_owned(),
         Value::Array(items) => items.iter_mut().for_each(cut_links),
         Value::Object(fields) => fields.values_mut().for_each(cut_links),
         _ => {}
     }
+}
+
+/// Returns true if a text is a link or holds a part of one that gives access.
+fn is_secret(text: &str) -> bool {
+    const PARTS: [&str; 5] = ["://", "signature=", "token=", "credential=", "accesskeyid="];
+    let lower = text.to_ascii_lowercase();
+    PARTS.iter().any(|part| lower.contains(part))
 }
 
 /// Returns the document's PDF, fetched with the checks of deliveries.

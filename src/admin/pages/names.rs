@@ -9,12 +9,10 @@ use crate::app::App;
 use crate::domain::{Company, Feed, Queue};
 use crate::ivesk::document::Side;
 use crate::ivesk::{Entry, text};
+use crate::visible::foreign;
 
 /// Maximum number of companies whose names are read for one page.
 const MAX_NAMES: usize = 2_000;
-
-/// Longest name that is shown, in characters.
-const MAX_CHARS: usize = 80;
 
 /// The names of companies, from the newest document of each.
 #[derive(Debug, Default)]
@@ -90,11 +88,11 @@ fn own_name(entry: &Entry<'_>, company: &Company) -> Option<String> {
         .find_map(|leaf| shown_field(entry, &format!("{side}{leaf}")))
 }
 
-/// Returns a field's text or number as it is shown: without control characters, and none if it is
-/// empty.
+/// Returns a field's text or number as it is shown: without control characters and links, and none
+/// if it is empty.
 pub(super) fn shown_field(entry: &Entry<'_>, name: &str) -> Option<String> {
     let value = entry.raw(name).and_then(text)?;
     let shown: String = value.chars().filter(|c| !c.is_control()).collect();
     let shown = shown.trim();
-    (!shown.is_empty()).then(|| shown.chars().take(MAX_CHARS * 5).collect())
+    (!shown.is_empty()).then(|| foreign(shown))
 }
