@@ -295,7 +295,9 @@ impl Scene {
 
 /// Measures the delivery of pulled documents to each kind of destination.
 fn kinds(arguments: &Arguments, receiver: &Receiver) -> anyhow::Result<()> {
-    println!("destination              documents   seconds  per second  CPU seconds   resident MiB");
+    println!(
+        "destination              documents   seconds  per second  CPU seconds   resident MiB"
+    );
     let http = |max_concurrency| move |folder: &Path| receiver.section(folder, max_concurrency);
     let all = arguments.documents;
     receiver.reset(true);
@@ -310,12 +312,9 @@ fn kinds(arguments: &Arguments, receiver: &Receiver) -> anyhow::Result<()> {
             "kind = \"folder\"\nfiles = false\npath = {path:?}\n"
         ))
     })?;
-    let list = kind(
-        arguments,
-        "list, appended",
-        all,
-        |_| Ok("kind = \"list\"\n".to_owned()),
-    )?;
+    let list = kind(arguments, "list, appended", all, |_| {
+        Ok("kind = \"list\"\n".to_owned())
+    })?;
     let started = Instant::now();
     let before = list.processor_seconds()?;
     let read = read_list(list.admin)?;

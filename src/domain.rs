@@ -324,6 +324,11 @@ impl Feed {
             company: Company::mixed(),
         }
     }
+
+    /// Returns true if only its documents tell which company they belong to.
+    pub fn mixes_companies(&self) -> bool {
+        self.company == Company::mixed()
+    }
 }
 
 impl fmt::Display for Feed {

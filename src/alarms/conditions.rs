@@ -407,9 +407,38 @@ fn destinations(facts: &Facts, config: &Config) -> Vec<Finding> {
             (None, _) if row.paused_lanes > 0 => {
                 rejects(name, &counted(row.paused_lanes, "feed"), waiting)
             }
-            (None, _) => return None,
+            (None, _) => match row.failing_lanes_since {
+                Some(since) if now.since(since) > limit => fails_for(row, since),
+                _ => return None,
+            },
         };
         Some(finding(AlarmKind::Destination, name, text))
     };
-    configured.filter_map(to_finding).collect()
+    configured
+        .flat_map(|row| to_finding(row).into_iter().chain(deferred(row)))
+        .collect()
+}
+
+/// Returns that a destination accepts documents, and those of some feeds not.
+fn fails_for(row: &DestinationRow, since: Timestamp) -> String {
+    let (name, feeds) = (&row.name, counted(row.failing_lanes, "feed"));
+    format!(
+        "destination {name} accepts documents, but has accepted none of {feeds} since {since}. Fix: \
+         `ivesk-webhook destinations list {name}` shows which, and the error; correct it, and delivery resumes \
+         automatically, or run `ivesk-webhook deliveries skip` for a document that it can't take"
+    )
+}
+
+/// Returns that documents can't be delivered to a destination that accepts others.
+fn deferred(row: &DestinationRow) -> Option<Finding> {
+    let (name, count) = (&row.name, row.deferred);
+    (count > 0 && row.paused.is_none()).then(|| {
+        let documents = counted(count, "document");
+        let text = format!(
+            "{documents} can't be delivered to destination {name}, which accepts others; tried again daily. Fix: \
+             `ivesk-webhook deliveries list --destination {name} --state deferred` shows why; correct the cause, then \
+             run `ivesk-webhook deliveries retry {name} --state deferred`, or `deliveries skip`"
+        );
+        finding(AlarmKind::Destination, format!("{name}/deferred"), text)
+    })
 }

@@ -127,7 +127,7 @@ async fn act(api: &Api, config: &Config, action: Action) -> Result<Exit, Failure
                 .destinations
                 .iter()
                 .find(|(name, _)| name.as_str() == destination);
-            let excludes = of.is_some_and(|(_, settings)| settings.excludes_documents());
+            let excludes = of.is_some_and(|(_, settings)| settings.excludes_documents(&config.api));
             start(api, &destination, &from, feeds, excludes, yes).await
         }
         Action::Stop { destination, feeds } => {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::accounts::{AccountConfig, companies};
+use super::api::ApiConfig;
 use super::check::{excerpt, web_url};
 use super::environment::{VARIABLE_PREFIX, variable_of};
 use super::layers::{Layers, show};
@@ -100,10 +101,10 @@ impl DestinationConfig {
 
 impl DestinationConfig {
     /// Returns true if the documents themselves tell which of them it receives: lanes are made for
-    /// feeds, and the digitized queue mixes companies.
-    pub fn excludes_documents(&self) -> bool {
-        !self.document_types.is_empty()
-            || (self.queue == Queue::Digitized && !self.companies.is_empty())
+    /// feeds, and the digitized queue, or the only exported feed of a key, mixes companies.
+    pub fn excludes_documents(&self, api: &ApiConfig) -> bool {
+        let is_mixed = self.queue == Queue::Digitized || api.has_one_exported_feed();
+        !self.document_types.is_empty() || (is_mixed && !self.companies.is_empty())
     }
 }
 

@@ -1,21 +1,22 @@
 //! Documents that a destination does not receive, by what they say of themselves.
 
 use crate::config::DestinationConfig;
-use crate::domain::{Company, Queue};
+use crate::domain::Company;
 use crate::ivesk::Entry;
 use crate::store::Delivery;
 use crate::visible::foreign;
 
 /// Returns why the settings exclude a document; `None` if the destination receives it.
 ///
-/// An exported document's company is that of its feed, by which its lane was made. The digitized queue
-/// mixes companies, so there the document itself names them.
+/// A document's company is that of its feed, by which its lane was made. The digitized queue mixes
+/// companies, and so does the exported one of a key if `api.exported_path` names no company: there
+/// the document itself names them.
 pub(super) fn exclusion(config: &DestinationConfig, delivery: &Delivery) -> Option<String> {
-    if !config.excludes_documents() {
+    let by_company = delivery.feed.mixes_companies() && !config.companies.is_empty();
+    let by_type = !config.document_types.is_empty();
+    if !(by_company || by_type) {
         return None;
     }
-    let by_company = delivery.feed.queue == Queue::Digitized && !config.companies.is_empty();
-    let by_type = !config.document_types.is_empty();
     let entry = Entry::parse(&delivery.body);
     let entry = entry.as_ref();
     let of_type = by_type.then(|| other_type(config, entry)).flatten();

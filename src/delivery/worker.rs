@@ -22,7 +22,7 @@ use super::destination::{Destination, DestinationResponse};
 use super::filter;
 use super::texts;
 use crate::config::{Config, DestinationConfig, HistoryMode, ImportErrorsConfig};
-use crate::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
+use crate::domain::{Clock, Company, DestinationName, Feed, Timestamp};
 use crate::ivesk::Entry;
 use crate::store::{
     Attempt, Continued, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased,
@@ -315,10 +315,10 @@ pub fn rejection(
 
 /// Returns the company that a document belongs to.
 fn company(feed: &Feed, body: &[u8]) -> Option<Company> {
-    match feed.queue {
-        Queue::Exported => Some(feed.company.clone()),
-        Queue::Digitized => Entry::parse(body)?.companies().into_iter().next(),
+    if !feed.mixes_companies() {
+        return Some(feed.company.clone());
     }
+    Entry::parse(body)?.companies().into_iter().next()
 }
 
 /// A moment by both clocks. The one that is never set stands still while the machine is suspended.

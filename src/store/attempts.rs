@@ -6,8 +6,8 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::deliveries::{
-    Attempt, DeliveryLease, DeliveryOutcome, DeliveryState, DestinationPauseReason, LINK_TIMEOUT,
-    LanePauseReason, LateOutcome, LeaseAction,
+    Attempt, DEFERRED_RETRY, DeliveryLease, DeliveryOutcome, DeliveryState, DestinationPauseReason,
+    LINK_TIMEOUT, LanePauseReason, LateOutcome, LeaseAction, rest,
 };
 use super::destinations;
 use super::engine::{Sql, Tx, operations, params, rows};
@@ -26,9 +26,6 @@ const MAX_ATTEMPT_ROWS: i64 = 50;
 /// Failures of a document, and the time since the first, after which its lane tries another.
 pub(super) const DEFERRED_AFTER_FAILURES: u32 = 8;
 pub(super) const DEFERRED_AFTER_TIME: Duration = Duration::from_secs(30 * 60);
-
-/// Time between the attempts of a document that failed while others were accepted.
-const DEFERRED_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Equal rejections in a row, and at once from the first answer on, that pause a lane.
 const MAX_EQUAL_REJECTIONS: u32 = 20;
@@ -421,7 +418,7 @@ impl Counted {
         of.failing_since.get_or_insert(now);
         of.last_error = Some(error.to_owned());
         // Attempts that were in flight when a wait began belong to the same episode.
-        let is_new = of.waits_until.is_none_or(|until| until <= now);
+        let is_new = rest(of.waits_until, now).is_none();
         if is_new {
             of.failures += 1;
             let wait = backoff::DELIVERY.delay(of.failures - 1, backoff::jitter());
@@ -435,7 +432,7 @@ impl Counted {
         // The lane has gone on without a version that is tried apart from its order.
         let lane = self.lanes.get_mut(&version.feed);
         if let Some((lane, changed)) = lane.filter(|_| !version.is_apart) {
-            let waits = lane.failures > 0 && lane.due_at.is_some_and(|due| due > now);
+            let waits = lane.failures > 0 && rest(lane.due_at, now).is_some();
             if !waits {
                 lane.failures += 1;
                 lane.failing_since.get_or_insert(now);

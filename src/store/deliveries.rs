@@ -14,11 +14,25 @@ use serde::Serialize;
 use super::columns::{named, named_columns};
 use super::debug::redacted;
 use super::import_errors::NewImportError;
+use crate::backoff;
 use crate::domain::{Account, Company, DestinationName, Feed, Queue, Timestamp};
 
 /// Time that deliveries wait for a feed to be pulled again for fresh links. After that its
 /// documents are delivered without their files.
 pub(super) const LINK_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Time between the attempts of a document that failed while others were accepted.
+pub(super) const DEFERRED_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Returns until when a destination or a lane waits, unless the wait is over.
+pub(super) fn rest(until: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    backoff::rest_within(until, longest_wait(), now)
+}
+
+/// Returns the longest wait of a destination or a lane.
+pub(super) fn longest_wait() -> Duration {
+    backoff::DELIVERY.longest_wait(backoff::LONGEST_RETRY_AFTER)
+}
 
 /// Selects the documents that a destination receives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -282,6 +296,8 @@ pub struct DestinationRow {
     pub waiting_file: u64,
     /// Lanes whose last attempt failed.
     pub failing_lanes: u64,
+    /// Since when the one of them fails that has failed for the longest.
+    pub failing_lanes_since: Option<Timestamp>,
     /// Lanes that are paused until a person resumes the destination.
     pub paused_lanes: u64,
     /// Lanes whose history a person, or the settings, started.

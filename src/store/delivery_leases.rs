@@ -6,12 +6,11 @@
 //! turn is the longest ago.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use super::attempts::{DEFERRED_AFTER_FAILURES, DEFERRED_AFTER_TIME, own, record};
 use super::deliveries::{
-    Attempt, Continued, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased,
-    LINK_TIMEOUT, LeaseAction,
+    Attempt, Continued, DEFERRED_RETRY, Delivery, DeliveryLease, DeliveryLeaseRequest,
+    DeliveryLeased, LINK_TIMEOUT, LeaseAction, longest_wait, rest,
 };
 use super::destinations::add_held;
 use super::documents;
@@ -185,6 +184,7 @@ async fn lease_deliveries<T: Tx>(
     }
     let id = destination.id;
     let more_lanes = add_lanes(tx, id, &request.lanes, now).await?;
+    end_future_waits(tx, id, now).await?;
     let mut chosen = Choice::new(&request, destination.probing, &[], now);
     chosen.choose(tx, id).await?;
     if chosen.is_empty() {
@@ -239,13 +239,14 @@ async fn settle_and_continue<T: Tx>(
     })
 }
 
-/// Returns until when a destination or a lane waits, unless the wait is over.
-fn rest(until: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-    backoff::rest_within(until, longest_wait(), now)
-}
-
-fn longest_wait() -> Duration {
-    backoff::DELIVERY.longest_wait(backoff::LONGEST_RETRY_AFTER)
+/// Makes versions due whose wait a clock that was ahead has set.
+async fn end_future_waits<T: Tx>(tx: &mut T, destination: i64, now: Timestamp) -> Result<()> {
+    static SQL: Sql = Sql::new(
+        "UPDATE delivery SET next_try_at = $3
+         WHERE destination_id = $1 AND next_try_at IS NOT NULL AND next_try_at > $2",
+    );
+    let latest = backoff::latest_end(now, DEFERRED_RETRY.max(LINK_TIMEOUT));
+    tx.run(&SQL, &[&destination, &latest, &now]).await
 }
 
 /// Returns the moment when the next lane or version is due.
@@ -498,7 +499,7 @@ impl<'r> Choice<'r> {
                      WHERE e.document_id = d.document_id AND e.feed_id = d.feed_id AND n.note IS NOT NULL
                      ORDER BY n.sequence DESC LIMIT 1)
              FROM (SELECT o.sequence, coalesce(h.link_tries, 0) AS link_tries,
-                          coalesce(w.requested_at <= $3, false) AS link_timed_out
+                          coalesce(w.requested_at <= $3 OR w.requested_at > $4, false) AS link_timed_out
                    FROM document o
                    LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = o.sequence
                    LEFT JOIN fresh_link_request w ON w.feed_id = o.feed_id
@@ -509,9 +510,12 @@ impl<'r> Choice<'r> {
         if self.sequences.is_empty() {
             return Ok(Vec::new());
         }
-        let timeout = self.now.before(LINK_TIMEOUT);
+        let (timeout, latest) = (
+            self.now.before(LINK_TIMEOUT),
+            backoff::latest_present(self.now),
+        );
         let mut loaded: Vec<Delivery> = tx
-            .all(&LOAD, &[&destination, &self.sequences, &timeout])
+            .all(&LOAD, &[&destination, &self.sequences, &timeout, &latest])
             .await?;
         let places: HashMap<i64, usize> = self
             .sequences

@@ -36,6 +36,8 @@ async fn destinations<T: Tx>(tx: &mut T) -> Result<Vec<DestinationRow>> {
                 (SELECT count(*) FROM delivery h WHERE h.destination_id = s.id AND h.state = 'waiting_file' AND h.state <> 'delivered'),
                 (SELECT count(*) FROM lane l WHERE l.destination_id = s.id AND (l.failures > 0 OR l.paused IS NOT NULL)
                      AND l.paused IS NULL),
+                (SELECT min(l.failing_since) FROM lane l WHERE l.destination_id = s.id
+                     AND (l.failures > 0 OR l.paused IS NOT NULL) AND l.paused IS NULL),
                 (SELECT count(*) FROM lane l WHERE l.destination_id = s.id AND (l.failures > 0 OR l.paused IS NOT NULL)
                      AND l.paused IS NOT NULL),
                 (SELECT count(*) FROM lane l WHERE l.destination_id = s.id AND l.begins_at IS NULL AND l.removed_at IS NULL
@@ -78,6 +80,7 @@ impl Column for DestinationRow {
             deferred: columns.get()?,
             waiting_file: columns.get()?,
             failing_lanes: columns.get()?,
+            failing_lanes_since: columns.get()?,
             paused_lanes: columns.get()?,
             unknown_lanes: columns.get()?,
             started_lanes: columns.get()?,

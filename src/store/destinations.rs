@@ -121,7 +121,7 @@ pub struct StartPreview {
 /// companies $4.
 pub(super) const MATCHING: Fragment = Fragment::Same(
     "f.queue = $2 AND ({length}($3) = 0 OR a.name IN ({elements}($3)))
-         AND ({length}($4) = 0 OR f.queue = 'digitized' OR f.company IN ({elements}($4)))",
+         AND ({length}($4) = 0 OR f.company = '' OR f.company IN ({elements}($4)))",
 );
 
 operations! {

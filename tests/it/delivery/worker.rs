@@ -25,6 +25,7 @@ use crate::support::deliveries::{destination_name, drain, step, step_until, with
 use crate::support::ledger::{Ledger, Reaction};
 use crate::support::puller::{
     Bench, COMPANY, NEIGHBOR, company, digitized, exported, hours, minutes, seconds,
+    set_exported_path,
 };
 
 /// Advances the clock by `time`, pulling and delivering whenever something is due.
@@ -557,21 +558,39 @@ async fn a_digitized_document_tells_by_code_or_name_whose_it_is() {
     };
     let cases = [
         (bought(Some(NEIGHBOR), "x"), None),
-        (bought(None, "Zalia saka, UAB"), Some("its name is not in `company_names`")),
+        (
+            bought(None, "Zalia saka, UAB"),
+            Some("its name is not in `company_names`"),
+        ),
         (bought(None, "UAB \"Zalia Saka\""), None),
         (with(bought(Some(NEIGHBOR), "x"), unmarked.clone()), None),
-        (with(bought(None, "UAB \"Zalia Saka\""), unmarked), Some("its company is not known")),
-        (bought(Some(COMPANY), "UAB \"Zalia Saka\""), Some("belongs to 302320404")),
         (
-            with(bought(Some(NEIGHBOR), "x"), json!({ "buyerisfavorite": false })),
+            with(bought(None, "UAB \"Zalia Saka\""), unmarked),
+            Some("its company is not known"),
+        ),
+        (
+            bought(Some(COMPANY), "UAB \"Zalia Saka\""),
+            Some("belongs to 302320404"),
+        ),
+        (
+            with(
+                bought(Some(NEIGHBOR), "x"),
+                json!({ "buyerisfavorite": false }),
+            ),
             Some("its company is not known"),
         ),
         (
             with(bought(Some(NEIGHBOR), "x"), json!({ "doctype": "Receipt" })),
             Some("type is `Receipt`, which is not in `document_types`"),
         ),
-        (with(bought(Some(NEIGHBOR), "x"), json!({ "doctype": null })), Some("has no type")),
-        (with(bought(Some(NEIGHBOR), "x"), json!({ "doctype": "INVOICE" })), None),
+        (
+            with(bought(Some(NEIGHBOR), "x"), json!({ "doctype": null })),
+            Some("has no type"),
+        ),
+        (
+            with(bought(Some(NEIGHBOR), "x"), json!({ "doctype": "INVOICE" })),
+            None,
+        ),
     ];
     let ids = bench.control.digitize(DEFAULT_KEY, COMPANY, cases.len());
     let ids = ids.expect("the company exists");
@@ -605,6 +624,64 @@ async fn a_digitized_document_tells_by_code_or_name_whose_it_is() {
     assert_eq!(ledger.accepted().len(), delivered.count());
     let row = row(&bench, "books").await;
     assert_eq!((row.waiting, row.rejected, row.failures), (0, 0, 0));
+}
+
+/// One feed for a key lists the documents of all its companies.
+#[tokio::test]
+async fn where_the_path_names_no_company_the_document_does() {
+    let bench = Bench::with("company_in=none", |config| {
+        set_exported_path(config, "none");
+        config.api.import_error_path = Some("/errors".to_owned());
+    })
+    .await;
+    bench.settle().await;
+    let ledger = Ledger::start().await;
+    let settings = DestinationConfig {
+        companies: vec![company(NEIGHBOR)],
+        ..ledger.destination()
+    };
+    let books = worker(&bench, "books", &settings).await;
+    let of = |code: &str| {
+        json!({
+            "sellerisfavorite": true, "sellercode": code, "buyerisfavorite": false, "buyercode": "111111111",
+        })
+    };
+    bench.clock.advance(seconds(1));
+    let exported = bench.control.export(COMPANY, 3).expect("it exists");
+    let ids: Vec<String> = exported.into_iter().map(|(id, _)| id).collect();
+    for (id, code) in ids.iter().zip([COMPANY, NEIGHBOR, NEIGHBOR]) {
+        bench.amend(id, of(code));
+    }
+    let refused = ids[2].clone();
+    ledger.react(move |entry| match entry.document_id == refused {
+        true => Reaction::rejects("Nežinomas PVM kodas."),
+        false => Reaction::Accepts,
+    });
+    bench.clock.advance(hours(2));
+    bench.settle().await;
+    drain(&books).await;
+    let states = bench.deliveries().await;
+    let state = |id: &String| {
+        let row = states.iter().find(|row| row.document_id == *id);
+        row.expect("each has a state").state
+    };
+    assert_eq!(
+        ids.iter().map(state).collect::<Vec<_>>(),
+        [
+            DeliveryState::Skipped,
+            DeliveryState::Delivered,
+            DeliveryState::Rejected
+        ]
+    );
+    bench.clock.advance(IMPORT_ERROR_WAIT);
+    let sender = import_error_sender(&bench).expect("a sender of import errors");
+    assert_eq!(sender.step().await.expect("a step"), SendOutcome::Sent);
+    let sent = bench.control.reported_errors();
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    assert_eq!(
+        (&*sent[0].documentid, &*sent[0].companycode),
+        (&*ids[2], NEIGHBOR)
+    );
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use ivesk_webhook::config::{
     AlarmCommand, AlarmTarget, Config, DestinationConfig, DestinationKind, HistoryMode,
     default_account,
 };
+use ivesk_webhook::delivery::Delivery;
 use ivesk_webhook::domain::{
     Clock, DestinationName, DocumentVersion, Event, Feed, Queue, Timestamp,
 };
@@ -26,7 +27,7 @@ use crate::support::fake_sns::{Confirming, FOREIGN_TOPIC, Message};
 use crate::support::faults::Faults;
 use crate::support::process::write_program;
 use crate::support::puller::{
-    COMPANY, digitized, exported, folder, hours, minutes, settings, start_time,
+    COMPANY, NEIGHBOR, digitized, exported, folder, hours, minutes, settings, start_time,
 };
 use crate::support::stand_in::{Answer, StandIn};
 
@@ -507,83 +508,139 @@ async fn late_uploads_alarm_until_their_documents_arrive() {
     scene.assert_ended(AlarmKind::UploadsLate).await;
 }
 
-#[tokio::test]
-async fn a_failing_destination_alarms_until_it_accepts_a_document() {
-    let name = DestinationName::parse("books").expect("a name");
-    let scene = Scene::with(|config, _| {
-        let destination = DestinationConfig {
-            queue: Queue::Exported,
-            accounts: Vec::new(),
-            companies: Vec::new(),
-            history: HistoryMode::Deliver,
-            max_concurrency: 1,
-            timeout: minutes(1),
-            kind: DestinationKind::List,
-        };
-        config.destinations.insert(
-            DestinationName::parse("books").expect("a name"),
-            destination,
-        );
-    })
-    .await;
-    let now = || scene.clock.now();
-    let registered = scene.store.register_destinations(
-        vec![(name.clone(), DestinationFilter::all_of(Queue::Exported))],
-        now(),
-    );
-    registered.await.expect("registered");
-    scene.notify(exported(COMPANY)).await;
-    scene.pull(&[("a", now())], &[]).await;
-    let lease = || async {
-        loop {
+/// A destination, `books`, whose outcomes the test decides.
+struct Books {
+    scene: Scene,
+    name: DestinationName,
+}
+
+impl Books {
+    async fn new() -> Self {
+        let name = DestinationName::parse("books").expect("a name");
+        let scene = Scene::with(|config, _| {
+            let destination = DestinationConfig {
+                history: HistoryMode::Deliver,
+                ..DestinationConfig::of(DestinationKind::List)
+            };
+            let name = DestinationName::parse("books").expect("a name");
+            config.destinations.insert(name, destination);
+        })
+        .await;
+        let filter = DestinationFilter::all_of(Queue::Exported);
+        let registered = vec![(name.clone(), filter)];
+        let registered = scene
+            .store
+            .register_destinations(registered, scene.clock.now());
+        registered.await.expect("registered");
+        Self { scene, name }
+    }
+
+    /// Stores a version of a document in a company's feed.
+    async fn export(&self, code: &str, id: &str) {
+        self.scene.notify(exported(code)).await;
+        self.scene.pull(&[(id, self.scene.clock.now())], &[]).await;
+    }
+
+    /// Attempts the deliveries that are due: the document `wrong` fails, the others are accepted.
+    async fn deliver(&self, wrong: &str) {
+        let now = self.scene.clock.now();
+        let lease = loop {
             let request = DeliveryLeaseRequest {
-                destination: name.clone(),
+                destination: self.name.clone(),
                 lanes: LanePlan {
                     filter: DestinationFilter::all_of(Queue::Exported),
                     deliver_history: true,
                     lookback: hours(24),
                 },
-                now: now(),
+                now,
                 lease: minutes(1),
                 limit: 10,
                 limit_bytes: 1 << 20,
             };
-            match scene.store.lease_deliveries(request).await.expect("works") {
-                DeliveryLeased::Batch(lease) => return lease,
+            let leased = self.scene.store.lease_deliveries(request).await;
+            match leased.expect("works") {
+                DeliveryLeased::Batch(lease) => break lease,
                 DeliveryLeased::Advanced => {}
-                DeliveryLeased::Nothing { .. } => panic!("a version is due"),
+                DeliveryLeased::Nothing { .. } => return,
             }
-        }
-    };
-    let failed = Attempt {
-        sequence: 1,
-        began_at: now(),
-        outcome: DeliveryOutcome::Unavailable {
-            error: "answered 500".to_owned(),
-            retry_after: None,
-        },
-    };
-    let settled =
-        scene
-            .store
-            .settle_deliveries(lease().await, vec![failed], LeaseAction::Release, now());
-    settled.await.expect("stored");
+        };
+        let attempt = |delivery: &Delivery| Attempt {
+            sequence: delivery.sequence,
+            began_at: now,
+            outcome: match delivery.document_id == wrong {
+                true => DeliveryOutcome::Unavailable {
+                    error: "answered 500".to_owned(),
+                    retry_after: None,
+                },
+                false => DeliveryOutcome::Delivered { note: None },
+            },
+        };
+        let mut attempts: Vec<Attempt> = lease.deliveries.iter().map(attempt).collect();
+        attempts.sort_by_key(|one| matches!(one.outcome, DeliveryOutcome::Delivered { .. }));
+        let settled =
+            self.scene
+                .store
+                .settle_deliveries(lease, attempts, LeaseAction::Release, now);
+        settled.await.expect("stored");
+    }
+}
+
+#[tokio::test]
+async fn a_failing_destination_alarms_until_it_accepts_a_document() {
+    let books = Books::new().await;
+    let scene = &books.scene;
+    books.export(COMPANY, "a").await;
+    books.deliver("a").await;
     scene.clock.advance(minutes(29));
     assert_eq!(scene.check().await, (vec![], vec![]));
     scene.clock.advance(minutes(2));
     let alarm = scene.assert_raised(AlarmKind::Destination).await;
     assert!(alarm.text.contains("answered 500"), "{}", alarm.text);
+    books.deliver("").await;
+    scene.assert_ended(AlarmKind::Destination).await;
+}
 
-    let delivered = Attempt {
-        sequence: 1,
-        began_at: now(),
-        outcome: DeliveryOutcome::Delivered { note: None },
-    };
-    let settled =
-        scene
-            .store
-            .settle_deliveries(lease().await, vec![delivered], LeaseAction::Release, now());
-    settled.await.expect("stored");
+#[tokio::test]
+async fn a_feed_that_fails_alarms_although_others_are_accepted() {
+    let books = Books::new().await;
+    let scene = &books.scene;
+    books.export(COMPANY, "a").await;
+    books.deliver("a").await;
+    books.export(NEIGHBOR, "b").await;
+    books.deliver("a").await;
+    scene.clock.advance(minutes(29));
+    assert_eq!(scene.check().await, (vec![], vec![]));
+    scene.clock.advance(minutes(2));
+    let alarm = scene.assert_raised(AlarmKind::Destination).await;
+    assert!(
+        alarm.text.contains("none of 1 feed since"),
+        "{}",
+        alarm.text
+    );
+    books.deliver("").await;
+    scene.assert_ended(AlarmKind::Destination).await;
+}
+
+#[tokio::test]
+async fn a_deferred_document_alarms_until_it_is_accepted() {
+    let books = Books::new().await;
+    let scene = &books.scene;
+    books.export(COMPANY, "a").await;
+    books.deliver("a").await;
+    for minute in 0..60 {
+        scene.clock.advance(minutes(1));
+        if minute == 20 {
+            books.export(NEIGHBOR, "b").await;
+        }
+        books.deliver("a").await;
+    }
+    let alarm = scene.assert_raised(AlarmKind::Destination).await;
+    assert_eq!(alarm.subject, "books/deferred");
+    assert!(alarm.text.contains("--state deferred"), "{}", alarm.text);
+    scene.clock.advance(hours(24));
+    // Hours without a pull have alarms of their own.
+    books.export(COMPANY, "c").await;
+    books.deliver("").await;
     scene.assert_ended(AlarmKind::Destination).await;
 }
 

@@ -12,6 +12,7 @@ on_both_stores! {
     the_first_export_of_a_new_company_is_delivered,
     a_clock_that_is_ahead_changes_nothing,
     a_clock_that_is_behind_changes_nothing,
+    a_lane_begins_no_later_than_now,
     a_lane_is_held_until_the_vendors_clock_is_known,
     a_feed_started_at_a_cursor_begins_there,
     a_version_without_a_moment_is_new_after_the_first_pull,
@@ -121,6 +122,22 @@ async fn deliver_first_export(mut scene: Scene, ahead: i64) {
     assert_eq!(scene.deliver_all().await, [format!("first@{export}")]);
     let known = scene.lane(&company("1")).await.begins_at;
     assert_eq!(known, Some(key(vendors(START))), "{ahead}");
+}
+
+/// A clock that was ahead when the destination became known holds nothing that is new.
+async fn a_lane_begins_no_later_than_now(database: Database) {
+    let (mut scene, correction) = Scene::with_correction(database).await;
+    correction.set(48 * 3_600_000);
+    scene.register_destination().await;
+    let feed = company("1");
+    correction.set(0);
+    scene.pull_dated(&feed, &[], 0).await;
+    let now = key(scene.clock.now());
+    assert_eq!(scene.lane(&feed).await.begins_at, Some(now));
+    scene.clock.advance(HOUR);
+    let new = key(scene.clock.now());
+    scene.pull_dated(&feed, &[("a", &new)], 0).await;
+    assert_eq!(scene.deliver_all().await, [format!("a@{new}")]);
 }
 
 async fn a_lane_is_held_until_the_vendors_clock_is_known(database: Database) {
