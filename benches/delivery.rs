@@ -1,10 +1,12 @@
-//! Documents per second delivered to each kind of destination, and the cost of an
+//! Documents per second delivered to each kind of destination, and the cost of a held and of an
 //! unavailable destination while a backlog is pulled.
 //!
 //! Runs the program's `emulator` and `serve` as processes and reads `/proc`, so it needs
-//! Linux. The emulator and the receiver share the machine with the service.
+//! Linux. The emulator and the receiver share the machine with the service, and with PostgreSQL,
+//! whose processor time is not in the figures.
 //!
-//! `cargo bench --bench delivery -- --documents 10000 --backlog 200000`
+//! `cargo bench --bench delivery -- --documents 20000 --backlog 200000`, and with
+//! `--postgres postgres://USER@HOST/postgres` on a server whose user may create databases.
 
 #![expect(
     clippy::disallowed_methods,
@@ -33,15 +35,18 @@ mod support;
 /// The measurements.
 #[derive(Clone, Debug, Parser)]
 struct Arguments {
-    /// Documents for each kind of destination; `command` gets a tenth
-    #[arg(long, default_value_t = 10_000)]
+    /// Documents for each kind of destination; `command` gets a tenth; 0 skips this part
+    #[arg(long, default_value_t = 20_000)]
     documents: usize,
-    /// Documents for the unavailable destination; 0 skips this part
+    /// Documents for the held and the unavailable destination; 0 skips this part
     #[arg(long, default_value_t = 200_000)]
     backlog: usize,
     /// Concurrent deliveries to the destination with the backlog
     #[arg(long, default_value_t = 1)]
     max_concurrency: usize,
+    /// URL of a PostgreSQL server whose user may create databases; without it, SQLite
+    #[arg(long)]
+    postgres: Option<String>,
     /// Ignored; passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -51,7 +56,7 @@ const COMPANY: &str = "302320404";
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 /// Time between requests for progress.
-const SAMPLE_EVERY: Duration = Duration::from_millis(20);
+const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -59,7 +64,9 @@ async fn main() -> anyhow::Result<()> {
     let receiver = Receiver::open().await?;
     // The measurements block; the receiver runs on other threads.
     tokio::task::spawn_blocking(move || {
-        kinds(&arguments, &receiver)?;
+        if arguments.documents > 0 {
+            kinds(&arguments, &receiver)?;
+        }
         match arguments.backlog {
             0 => Ok(()),
             _ => backlog(&arguments, &receiver),
@@ -144,11 +151,58 @@ struct Scene {
     admin: SocketAddr,
     _vendor: Vendor,
     _folder: tempfile::TempDir,
+    database: Option<Database>,
+}
+
+/// A database of one scene on a PostgreSQL server.
+struct Database {
+    server: String,
+    name: String,
+}
+
+impl Database {
+    fn create(server: &str) -> anyhow::Result<Self> {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::SeqCst);
+        let name = format!("delivery_{}_{number}", std::process::id());
+        let database = Self {
+            server: server.to_owned(),
+            name,
+        };
+        database.run(&format!("CREATE DATABASE {}", database.name))?;
+        Ok(database)
+    }
+
+    fn url(&self) -> anyhow::Result<url::Url> {
+        let mut url = url::Url::parse(&self.server)?;
+        url.set_path(&self.name);
+        Ok(url)
+    }
+
+    fn run(&self, sql: &str) -> anyhow::Result<()> {
+        tokio::runtime::Handle::current().block_on(async {
+            let (client, connection) =
+                tokio_postgres::connect(&self.server, tokio_postgres::NoTls).await?;
+            tokio::spawn(connection);
+            client.batch_execute(sql).await?;
+            anyhow::Ok(())
+        })
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if let Some(database) = self.database.take() {
+            // The server's connections are closed with it.
+            let _ = database.run(&format!("DROP DATABASE {} WITH (FORCE)", database.name));
+        }
+    }
 }
 
 impl Scene {
     /// Starts it with a destination `one` of these settings, or without if they are empty.
     fn start(
+        arguments: &Arguments,
         count: usize,
         destination: impl FnOnce(&Path) -> anyhow::Result<String>,
     ) -> anyhow::Result<Self> {
@@ -159,8 +213,14 @@ impl Scene {
             none if none.is_empty() => none,
             destination => format!("[destinations.one]\n{destination}"),
         };
+        let database = arguments.postgres.as_deref().map(Database::create);
+        let database = database.transpose()?;
+        let store = match &database {
+            Some(database) => format!("[store]\nurl = \"{}\"\n", database.url()?),
+            None => String::new(),
+        };
         let sections = format!(
-            "[api]\nurl = \"{}\"\nexported_path = \"path\"\n\
+            "{store}[api]\nurl = \"{}\"\nexported_path = \"path\"\n\
              [accounts.default]\ndigitized = false\ncompanies = [\"{COMPANY}\"]\n{destination}",
             vendor.api
         );
@@ -170,6 +230,7 @@ impl Scene {
             admin,
             _vendor: vendor,
             _folder: folder,
+            database,
         })
     }
 
@@ -186,6 +247,19 @@ impl Scene {
             );
             std::thread::sleep(SAMPLE_EVERY);
         }
+    }
+
+    /// Returns the processor time of `serve` since its start.
+    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    fn processor_seconds(&self) -> anyhow::Result<f64> {
+        let stat = format!("/proc/{}/stat", self.server.status("Pid")?);
+        let stat = std::fs::read_to_string(stat)?;
+        // After the name in parentheses, as the 14th and 15th of all fields, come user and system
+        // time in ticks of 10 ms (proc_pid_stat(5)).
+        let (_, fields) = stat.rsplit_once(')').context("a name")?;
+        let ticks = fields.split_ascii_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map(|field| field.parse().unwrap_or(0)).sum();
+        Ok(ticks as f64 / 100.0)
     }
 
     /// Waits until `count` documents are stored; returns the duration.
@@ -209,7 +283,7 @@ impl Scene {
         let started = Instant::now();
         self.until("the last delivery", || {
             let destination = self.destination().ok()?;
-            (destination["behind"] == 0).then_some(())
+            (destination["waiting"] == 0).then_some(())
         })?;
         Ok(started.elapsed())
     }
@@ -221,52 +295,62 @@ impl Scene {
 
 /// Measures the delivery of pulled documents to each kind of destination.
 fn kinds(arguments: &Arguments, receiver: &Receiver) -> anyhow::Result<()> {
-    println!("destination              documents   seconds  per second   resident MiB");
+    println!(
+        "destination              documents   seconds  per second  CPU seconds   resident MiB"
+    );
     let http = |max_concurrency| move |folder: &Path| receiver.section(folder, max_concurrency);
     let all = arguments.documents;
     receiver.reset(true);
-    kind("http, max_concurrency 1", all, http(1))?;
-    kind("http, max_concurrency 16", all, http(16))?;
-    kind("command, /bin/true", all / 10, |_| {
+    kind(arguments, "http, max_concurrency 1", all, http(1))?;
+    kind(arguments, "http, max_concurrency 16", all, http(16))?;
+    kind(arguments, "command, /bin/true", all / 10, |_| {
         Ok("kind = \"command\"\nprogram = \"/bin/true\"\n".to_owned())
     })?;
-    kind("folder, no files", all, |folder| {
+    kind(arguments, "folder, no files", all, |folder| {
         let path = folder.join("archive");
         Ok(format!(
             "kind = \"folder\"\nfiles = false\npath = {path:?}\n"
         ))
     })?;
-    let list = kind(
-        "list, appended",
-        all,
-        |_| Ok("kind = \"list\"\n".to_owned()),
-    )?;
+    let list = kind(arguments, "list, appended", all, |_| {
+        Ok("kind = \"list\"\n".to_owned())
+    })?;
     let started = Instant::now();
+    let before = list.processor_seconds()?;
     let read = read_list(list.admin)?;
     ensure!(read == all, "the list has {read}");
-    line("list, read", all, started.elapsed(), &list)
+    line("list, read", all, (started.elapsed(), before), &list)
 }
 
 fn kind(
+    arguments: &Arguments,
     name: &str,
     count: usize,
     destination: impl FnOnce(&Path) -> anyhow::Result<String>,
 ) -> anyhow::Result<Scene> {
-    let scene = Scene::start(count, destination)?;
+    let scene = Scene::start(arguments, count, destination)?;
     scene.pulled(count)?;
+    let before = scene.processor_seconds()?;
     // The documents of a first pull are held until the destination is started.
     scene.post("/v1/destinations/one/start", &json!({ "from": "all" }))?;
     let elapsed = scene.delivered()?;
-    line(name, count, elapsed, &scene)?;
+    line(name, count, (elapsed, before), &scene)?;
     Ok(scene)
 }
 
-fn line(name: &str, count: usize, elapsed: Duration, scene: &Scene) -> anyhow::Result<()> {
+/// Prints the duration, and the processor time of `serve` beyond what it was before.
+fn line(
+    name: &str,
+    count: usize,
+    (elapsed, before): (Duration, f64),
+    scene: &Scene,
+) -> anyhow::Result<()> {
     let seconds = elapsed.as_secs_f64();
     println!(
-        "{name:<24} {count:>9} {seconds:>9.1} {:>11.0} {:>14.1}",
+        "{name:<24} {count:>9} {seconds:>9.1} {:>11.0} {:>12.1} {:>14.1}",
         per_second(count as u64, seconds),
-        mebibytes(scene.server.memory_kib("VmRSS")?)
+        scene.processor_seconds()? - before,
+        mebibytes(scene.server.status("VmRSS")?)
     );
     Ok(())
 }
@@ -286,30 +370,43 @@ fn read_list(admin: SocketAddr) -> anyhow::Result<usize> {
     }
 }
 
-/// Pulls a backlog without a destination, then with an unavailable one, which then resumes.
+/// Pulls a backlog without a destination, with a held one, and with an unavailable one, which then
+/// resumes.
 fn backlog(arguments: &Arguments, receiver: &Receiver) -> anyhow::Result<()> {
     let count = arguments.backlog;
-    println!("\n{count:>7} documents pulled        seconds  per second   resident MiB   peak MiB");
-    let alone = Scene::start(count, |_| Ok(String::new()))?;
-    let without = alone.pulled(count)?;
+    println!(
+        "\n{count:>7} documents pulled        seconds  per second  CPU seconds   resident MiB   peak MiB"
+    );
+    let pull = |destination: &str| -> anyhow::Result<(Scene, Duration)> {
+        let scene = Scene::start(arguments, count, |folder| {
+            let section = receiver.section(folder, arguments.max_concurrency)?;
+            Ok(match destination {
+                "" => String::new(),
+                history => format!("history = \"{history}\"\n{section}"),
+            })
+        })?;
+        let elapsed = scene.pulled(count)?;
+        Ok((scene, elapsed))
+    };
+    let (alone, without) = pull("")?;
     stage("without a destination", count, without, &alone)?;
     drop(alone);
 
-    receiver.reset(false);
-    let scene = Scene::start(count, |folder| {
-        let section = receiver.section(folder, arguments.max_concurrency)?;
-        Ok(format!("history = \"deliver\"\n{section}"))
+    let (scene, with) = pull("hold")?;
+    scene.until("the last document passed", || {
+        let destination = scene.destination().ok()?;
+        (destination["held"] == count).then_some(())
     })?;
-    let with = scene.pulled(count)?;
+    stage("with a held one", count, with, &scene)?;
+    ensure!(scene.destination()?["delivered"] == 0, "it was delivered");
+    cost("held", without, with);
+    drop(scene);
+
+    receiver.reset(false);
+    let (scene, with) = pull("deliver")?;
     stage("with an unavailable one", count, with, &scene)?;
-    println!(
-        "the unavailable destination costs {:.1} % of the pull rate",
-        (1.0 - without.as_secs_f64() / with.as_secs_f64()) * 100.0
-    );
-    let destination = scene.destination()?;
-    ensure!(
-        destination["delivered"] == 0 && destination["behind"].as_u64() >= Some(count as u64 - 1)
-    );
+    cost("unavailable", without, with);
+    ensure!(scene.destination()?["delivered"] == 0, "it was delivered");
 
     receiver.reset(true);
     let resumed = Instant::now();
@@ -331,13 +428,21 @@ fn backlog(arguments: &Arguments, receiver: &Receiver) -> anyhow::Result<()> {
     stage("delivered", count, drained, &scene)
 }
 
+fn cost(which: &str, without: Duration, with: Duration) {
+    println!(
+        "the {which} destination costs {:.1} % of the pull rate",
+        (1.0 - without.as_secs_f64() / with.as_secs_f64()) * 100.0
+    );
+}
+
 fn stage(name: &str, count: usize, elapsed: Duration, scene: &Scene) -> anyhow::Result<()> {
     let seconds = elapsed.as_secs_f64();
     println!(
-        "{name:<24} {seconds:>14.1} {:>11.0} {:>14.1} {:>10.1}",
+        "{name:<24} {seconds:>14.1} {:>11.0} {:>12.1} {:>14.1} {:>10.1}",
         per_second(count as u64, seconds),
-        mebibytes(scene.server.memory_kib("VmRSS")?),
-        mebibytes(scene.server.memory_kib("VmHWM")?)
+        scene.processor_seconds()?,
+        mebibytes(scene.server.status("VmRSS")?),
+        mebibytes(scene.server.status("VmHWM")?)
     );
     Ok(())
 }

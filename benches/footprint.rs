@@ -70,7 +70,7 @@ fn start_up(arguments: &Arguments) -> anyhow::Result<()> {
             times.push(started.elapsed());
             if times.len() == arguments.starts {
                 std::thread::sleep(SETTLE);
-                idle = server.memory_kib("VmRSS")?;
+                idle = server.status("VmRSS")?;
             }
         }
     }
@@ -128,8 +128,8 @@ fn watch(arguments: &Arguments, server: &Process, admin: SocketAddr) -> anyhow::
         println!(
             "{count:>9} {elapsed:>9.1} {:>11.0} {:>14.1} {:>10.1}",
             per_second(count, elapsed),
-            mebibytes(server.memory_kib("VmRSS")?),
-            mebibytes(server.memory_kib("VmHWM")?),
+            mebibytes(server.status("VmRSS")?),
+            mebibytes(server.status("VmHWM")?),
         );
     }
     Ok(())

@@ -296,7 +296,9 @@ impl fmt::Display for Company {
 }
 
 /// A list of documents with one cursor: (account, queue, company).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
+)]
 pub struct Feed {
     /// The account whose API key reads the feed.
     pub account: Account,
@@ -324,6 +326,11 @@ impl Feed {
             company: Company::mixed(),
         }
     }
+
+    /// Returns true if only its documents tell which company they belong to.
+    pub fn mixes_companies(&self) -> bool {
+        self.company == Company::mixed()
+    }
 }
 
 impl fmt::Display for Feed {
@@ -343,9 +350,17 @@ impl fmt::Display for Feed {
 pub struct Cursor(String);
 
 impl Cursor {
+    /// The word by which a person names the beginning of a queue, where there is no cursor.
+    pub const BEGINNING: &str = "beginning";
+
     /// Wraps the vendor's text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
+    }
+
+    /// Returns the cursor that a person names; `None` is the beginning of the queue.
+    pub fn named(text: String) -> Option<Self> {
+        (text != Self::BEGINNING).then_some(Self(text))
     }
 
     /// Returns the vendor's text.

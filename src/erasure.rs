@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -41,7 +40,7 @@ pub enum Subject {
 }
 
 /// What was erased.
-#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Default)]
 pub struct Erased {
     /// Versions whose contents were removed from the store.
     pub versions: u64,
@@ -59,7 +58,7 @@ pub struct Erased {
 }
 
 /// Files of erased documents that could not be removed.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug)]
 pub struct FilesLeft {
     /// The destination that is a folder.
     pub destination: DestinationName,

@@ -16,6 +16,7 @@
 //! - [`service`]: everything that `serve` runs: listeners, workers, housekeeping.
 //! - [`app`]: the handles that `service`, `admin` and `cli` share.
 //! - [`admin`]: the admin listener: API and status page.
+//! - [`api`]: requests and responses of the admin API: the contract of server, commands and pages.
 //! - [`receiver`]: the public listener, which accepts SNS messages.
 //! - [`subscriptions`]: confirms, approves and restores SNS subscriptions.
 //! - [`pull`]: pulls feeds: triggers, pages, reconciliation.
@@ -56,8 +57,9 @@
 //! ```text
 //! cli           -> every room
 //! service       -> admin, app, receiver, subscriptions, pull, delivery, uploads, alarms, erasure
-//! admin         -> app, alarms, doctor, receiver, subscriptions, pull, delivery, erasure, export,
+//! admin         -> api, app, alarms, doctor, receiver, subscriptions, pull, delivery, erasure, export,
 //!                  trace
+//! api           -> doctor, subscriptions, pull, erasure, export
 //! app           -> receiver, subscriptions
 //! doctor        -> receiver, subscriptions, delivery
 //! receiver      -> subscriptions
@@ -75,6 +77,7 @@
 
 pub mod admin;
 pub mod alarms;
+pub mod api;
 pub mod app;
 pub mod backoff;
 pub mod cli;

@@ -7,11 +7,15 @@ use crate::ivesk::Entry;
 use crate::ivesk::view::View;
 use crate::store::{
     DeliveryFilter, DeliveryRow, DocumentFilter, DocumentRow, DocumentSearch, ImportErrorFilter,
-    ImportErrorRow, ImportErrorState, Store, StoreError, UploadFilter, UploadRow,
+    ImportErrorRow, ImportErrorState, Store, StoreError, UploadRow,
 };
 
 /// Versions read by one search.
 const SEARCH_BATCH: u16 = 250;
+
+/// Shortest part of userdata by which a document is found: a short one, such as a sequence number, is in
+/// many by chance.
+const MIN_PART_BYTES: usize = 8;
 
 /// Newest versions that are searched for a number or for userdata.
 const MAX_SEARCHED: usize = 20_000;
@@ -19,7 +23,7 @@ const MAX_SEARCHED: usize = 20_000;
 /// Largest number of documents in a result, if several have the same number.
 const MAX_DOCUMENTS: usize = 20;
 
-/// Rows of uploads, deliveries and import errors in one read.
+/// Rows of versions, deliveries and import errors in one read.
 const MAX_ROWS: usize = 500;
 
 /// The trace of one document.
@@ -65,7 +69,7 @@ pub enum Step {
     ImportErrorRefused,
     /// An import error was not sent: the document was no longer rejected, or a person decided so.
     ImportErrorDiscarded,
-    /// A person skipped a version, or the destination's filter excludes its company.
+    /// A person skipped a version, or the destination's settings exclude it.
     Skipped,
 }
 
@@ -146,8 +150,8 @@ pub async fn find(store: &Store, query: &str) -> Result<Vec<Trace>, StoreError> 
         traces.push(trace_document(store, account, id).await?);
     }
     if traces.is_empty() {
-        let uploads = uploads(store, |row| row.correlation == query).await?;
-        traces.extend(uploads.iter().map(trace_upload));
+        let upload = store.upload_of(query.to_owned()).await?;
+        traces.extend(upload.iter().map(trace_upload));
     }
     Ok(traces)
 }
@@ -160,7 +164,7 @@ async fn identities(store: &Store, query: &str) -> Result<Vec<(Account, String)>
         ..DocumentFilter::default()
     });
     let mut found = identities_of(&by_id.await?);
-    for upload in uploads(store, |row| row.correlation == query).await? {
+    if let Some(upload) = store.upload_of(query.to_owned()).await? {
         let ids = upload.documents.into_iter();
         found.extend(ids.map(|id| (upload.account.clone(), id)));
     }
@@ -199,7 +203,7 @@ fn unique(mut identities: Vec<(Account, String)>) -> Vec<(Account, String)> {
     identities
 }
 
-/// Returns the documents whose number is `query`, or whose userdata contains it.
+/// Returns the documents whose number or userdata is `query`, or whose userdata contains a long one.
 async fn search(store: &Store, query: &str) -> Result<Vec<(Account, String)>, StoreError> {
     let mut search = DocumentSearch {
         versions: SEARCH_BATCH,
@@ -223,29 +227,9 @@ fn matches(row: &DocumentRow, query: &str) -> bool {
         return false;
     };
     entry.view().number.as_deref() == Some(query)
-        || entry.userdata().is_some_and(|data| data.contains(query))
-}
-
-/// Returns every upload that `matches`.
-async fn uploads(
-    store: &Store,
-    matches: impl Fn(&UploadRow) -> bool,
-) -> Result<Vec<UploadRow>, StoreError> {
-    let mut matching = Vec::new();
-    let mut after = 0;
-    loop {
-        let rows = store.uploads(UploadFilter {
-            after,
-            missing_since: None,
-            limit: MAX_ROWS,
-        });
-        let rows = rows.await?;
-        let Some(last) = rows.last() else {
-            return Ok(matching);
-        };
-        after = last.id;
-        matching.extend(rows.into_iter().filter(|row| matches(row)));
-    }
+        || entry.userdata().is_some_and(|data| {
+            data == query || (query.len() >= MIN_PART_BYTES && data.contains(query))
+        })
 }
 
 async fn trace_document(
@@ -260,9 +244,7 @@ async fn trace_document(
         ..DocumentFilter::default()
     });
     let rows = rows.await?;
-    let uploads = uploads(store, |row| {
-        row.account == account && row.documents.contains(&document_id)
-    });
+    let uploads = store.uploads_of_document(account.clone(), document_id.clone());
     let mut events: Vec<TraceEvent> = uploads.await?.iter().flat_map(upload_events).collect();
     let mut exported = false;
     for row in &rows {
@@ -361,7 +343,8 @@ fn delivery_events(row: &DeliveryRow) -> Vec<TraceEvent> {
         ..TraceEvent::once(at, step, detail)
     };
     if row.attempts.is_empty() {
-        let detail = row.state.as_str().to_owned();
+        let state = row.state.as_str();
+        let detail = row.detail.clone().unwrap_or_else(|| state.to_owned());
         return vec![event(row.changed_at, Step::Skipped, Some(detail))];
     }
     let attempts = row.attempts.iter().map(|attempt| {
@@ -413,12 +396,12 @@ fn import_error_event(row: &ImportErrorRow) -> TraceEvent {
             },
         ),
         ImportErrorState::Refused => (
-            row.created_at,
+            row.ended_at.unwrap_or(row.created_at),
             Step::ImportErrorRefused,
             row.last_error.clone().unwrap_or_default(),
         ),
         ImportErrorState::Withdrawn | ImportErrorState::Discarded => (
-            row.created_at,
+            row.ended_at.unwrap_or(row.created_at),
             Step::ImportErrorDiscarded,
             row.message.clone(),
         ),

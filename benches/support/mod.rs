@@ -48,8 +48,8 @@ impl Process {
         Err(anyhow!("the program ended before it printed `{mark}`"))
     }
 
-    /// Returns a value of `/proc/<pid>/status`, in KiB.
-    pub(crate) fn memory_kib(&self, name: &str) -> anyhow::Result<u64> {
+    /// Returns a number in `/proc/<pid>/status`; those of memory are in KiB.
+    pub(crate) fn status(&self, name: &str) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
             .context("failed to read /proc; this benchmark needs Linux")?;
         let line = status.lines().find_map(|line| line.strip_prefix(name));

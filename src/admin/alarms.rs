@@ -4,37 +4,20 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::paging::{List, Page, PageQuery};
 use super::problem::{ApiResult, Params};
+use crate::api::alarms::{Alarm, AlarmQuery};
 use crate::app::App;
 use crate::store::{AlarmFilter, AlarmRow, StoreError};
 
-/// The alarms that are requested.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct AlarmQuery {
-    /// Only alarms that are on.
-    #[serde(default)]
-    active: bool,
-    /// `next` of the previous page; absent for the first page.
-    #[param(max_length = 400)]
-    after: Option<String>,
-    /// Most rows on the page.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    limit: Option<usize>,
-}
-
 /// Lists alarms, oldest first
 #[utoipa::path(get, path = "/v1/alarms", tag = "alarms", params(AlarmQuery),
-    responses((status = OK, description = "Alarms", body = Page<AlarmRow>)))]
+    responses((status = OK, description = "Alarms", body = Page<Alarm>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<AlarmQuery>,
-) -> ApiResult<Page<AlarmRow>> {
+) -> ApiResult<Page<Alarm>> {
     let page = PageQuery {
         after: query.after,
         limit: query.limit,
@@ -52,7 +35,7 @@ pub(super) async fn list(
         // Beyond the limit, since no cursor can lead to them.
         page.rows.splice(0..0, store_alarms(&app));
     }
-    Ok(Json(page))
+    Ok(Json(page.map(Alarm::from)))
 }
 
 /// Lists at most `limit` active alarms, and first those that the store can't keep.

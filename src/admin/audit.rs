@@ -9,21 +9,21 @@ use tracing::{error, info};
 
 use super::identity::Identity;
 use super::paging::{List, Page, PageQuery};
-use super::problem::{ApiResult, Params};
+use super::problem::{AdminError, ApiResult, Params};
+use crate::api::audit;
 use crate::app::App;
-
-use crate::store::{AuditEntry, AuditRow};
+use crate::store::AuditEntry;
 use crate::visible::foreign;
 
 /// Lists actions of people and programs, newest first
 ///
 /// At most the newest 100,000.
 #[utoipa::path(get, path = "/v1/audit", tag = "service", params(PageQuery),
-    responses((status = OK, description = "Actions", body = Page<AuditRow>)))]
+    responses((status = OK, description = "Actions", body = Page<audit::Action>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(page): Params<PageQuery>,
-) -> ApiResult<Page<AuditRow>> {
+) -> ApiResult<Page<audit::Action>> {
     Ok(Json(read(&app, &page).await?))
 }
 
@@ -32,14 +32,12 @@ pub(super) async fn list(
 /// # Errors
 ///
 /// If the page's parameters are wrong, or the store can't be read.
-pub(super) async fn read(
-    app: &App,
-    page: &PageQuery,
-) -> Result<Page<AuditRow>, super::problem::AdminError> {
+pub(super) async fn read(app: &App, page: &PageQuery) -> Result<Page<audit::Action>, AdminError> {
     let (limit, before) = (page.limit()?, page.row(List::AUDIT)?);
     let before = (before > 0).then_some(before);
     let rows = app.store.audit(before, limit + 1).await?;
-    Ok(Page::of(List::AUDIT, rows, limit, |row| row.id))
+    let page = Page::of(List::AUDIT, rows, limit, |row| row.id);
+    Ok(page.map(audit::Action::from))
 }
 
 /// What was done, and to what.

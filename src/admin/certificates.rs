@@ -4,37 +4,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
 
 use super::paging::{List, Page, PageQuery};
 use super::problem::{ApiResult, Params};
+use crate::api::subscriptions::ShownCertificate;
 use crate::app::App;
-use crate::domain::Timestamp;
-use crate::sns::CertificateSummary;
-use crate::sns::certificate::Certificate;
-use crate::store::CertificateRow;
-
-/// A stored certificate.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(super) struct ShownCertificate {
-    /// Its `SigningCertURL`.
-    pub(super) url: String,
-    /// The time at which it was fetched.
-    pub(super) fetched_at: Timestamp,
-    /// Its subject and dates; null if it can't be parsed.
-    pub(super) certificate: Option<CertificateSummary>,
-}
-
-impl From<CertificateRow> for ShownCertificate {
-    fn from(row: CertificateRow) -> Self {
-        let certificate = Certificate::parse(&row.pem, None).ok();
-        Self {
-            url: row.url,
-            fetched_at: row.fetched_at,
-            certificate: certificate.map(|certificate| certificate.summary().clone()),
-        }
-    }
-}
 
 /// Lists signing certificates that have verified a message, with their dates
 #[utoipa::path(get, path = "/v1/certificates", tag = "subscriptions", params(PageQuery),

@@ -4,42 +4,21 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
 
 use super::feeds::{known_account, parse_company};
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, NoFields, Params};
+use crate::api::Changed;
+use crate::api::deliveries::{Delivery, DeliveryQuery, Selection};
+use crate::api::destinations::{Destination, Lane, Start, StartPlan, Stop};
 use crate::app::App;
-use crate::config::{DestinationConfig, DestinationKind};
+use crate::config::DestinationConfig;
 use crate::delivery::worker::lane_plan;
 use crate::domain::{Company, DestinationName, Moment};
 use crate::store::{
     DeliveryFilter, DeliveryRow, DeliverySelection, DeliveryState, DestinationChange,
-    DestinationRow, LaneRow, LaneSelection, RunState, StartFrom, StartPreview,
+    LaneSelection, StartFrom,
 };
-
-/// A destination and its state.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Destination {
-    /// The destination.
-    #[serde(flatten)]
-    pub(super) row: DestinationRow,
-    /// Its state.
-    #[serde(flatten)]
-    pub(super) state: RunState,
-    /// Its kind; null if it is no longer configured.
-    pub(super) kind: Option<&'static str>,
-}
-
-const fn kind(destination: &DestinationConfig) -> &'static str {
-    match destination.kind {
-        DestinationKind::Http { .. } => "http",
-        DestinationKind::Command { .. } => "command",
-        DestinationKind::Folder { .. } => "folder",
-        DestinationKind::List => "list",
-    }
-}
 
 /// Lists destinations with their state
 #[utoipa::path(get, path = "/v1/destinations", tag = "delivery", params(PageQuery),
@@ -50,26 +29,15 @@ pub(super) async fn destinations(
 ) -> ApiResult<Page<Destination>> {
     let limit = page.limit()?;
     let place = page.place(List::DESTINATIONS)?.unwrap_or_default();
-    let mut destinations = all_destinations(&app).await?;
-    destinations.retain(|destination| destination.row.name.as_str() > place.as_str());
-    Ok(Json(Page::of(
-        List::DESTINATIONS,
-        destinations,
-        limit,
-        |destination| destination.row.name.clone(),
-    )))
-}
-
-/// Returns every destination that was ever known, by name.
-pub(super) async fn all_destinations(app: &App) -> Result<Vec<Destination>, AdminError> {
     let now = app.clock.now();
-    let rows = app.store.destinations().await?.into_iter();
-    let destinations = rows.map(|row| Destination {
-        kind: app.config.destinations.get(&row.name).map(kind),
-        state: row.state(now),
-        row,
-    });
-    Ok(destinations.collect())
+    let mut rows = app.store.destinations().await?;
+    rows.retain(|row| row.name.as_str() > place.as_str());
+    let page = Page::of(List::DESTINATIONS, rows, limit, |row| row.name.clone());
+    Ok(Json(page.map(|row| {
+        let config = app.config.destinations.get(&row.name);
+        let kind = config.map(|destination| destination.kind.as_str());
+        Destination::of(row, kind, now)
+    })))
 }
 
 /// Lists the lanes of a destination
@@ -77,63 +45,18 @@ pub(super) async fn all_destinations(app: &App) -> Result<Vec<Destination>, Admi
 /// A lane is one feed at one destination. Versions before its `begins_at` are history.
 #[utoipa::path(get, path = "/v1/destinations/{name}/lanes", tag = "delivery",
     params(("name" = String, Path, description = "The destination's name"), PageQuery),
-    responses((status = OK, description = "Lanes in the order in which their feeds became known", body = Page<LaneRow>)))]
+    responses((status = OK, description = "Lanes in the order in which their feeds became known", body = Page<Lane>)))]
 pub(super) async fn lanes(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Params(page): Params<PageQuery>,
-) -> ApiResult<Page<LaneRow>> {
+) -> ApiResult<Page<Lane>> {
     let limit = page.limit()?;
     let after = page.row(List::LANES)?;
     let name = parse_destination(&name)?;
     let rows = app.store.lanes(name, after, limit + 1).await?;
     let page = Page::of(List::LANES, rows, limit, |(feed, _)| *feed);
-    Ok(Json(page.map(|(_, lane)| lane)))
-}
-
-/// The lanes that a start is for, and its point: all lanes of the destination, unless account or
-/// company are set.
-#[derive(Deserialize, ToSchema, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Start {
-    /// `all`: everything that is stored. Or a moment (RFC 3339): versions since then, in the
-    /// vendor's time; lanes that begin before it begin there from now on.
-    pub(super) from: String,
-    /// Only this account's feeds.
-    pub(super) account: Option<String>,
-    /// Only this company's feed.
-    #[schema(max_length = 64)]
-    #[param(max_length = 64)]
-    pub(super) company: Option<String>,
-}
-
-/// The lanes whose start is to be stopped: all of the destination, unless account or company
-/// are set.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Stop {
-    /// Only this account's feeds.
-    account: Option<String>,
-    /// Only this company's feed.
-    #[schema(max_length = 64)]
-    company: Option<String>,
-}
-
-/// The number of lanes or versions that changed.
-#[derive(Serialize, ToSchema)]
-pub(super) struct DestinationChanged {
-    /// The number.
-    pub(super) changed: usize,
-}
-
-/// What a start would deliver.
-#[derive(Serialize, ToSchema)]
-pub(super) struct StartPlan {
-    /// Documents in all.
-    pub(super) documents: u64,
-    /// Those of each feed that has any.
-    pub(super) feeds: Vec<StartPreview>,
+    Ok(Json(page.map(|(_, lane)| lane.into())))
 }
 
 /// Shows what a start would deliver
@@ -158,10 +81,7 @@ pub(super) async fn plan_start(
     let lanes = selection(app, start.account.as_deref(), start.company.as_deref())?;
     let from = start_from(&start.from)?;
     let feeds = app.store.preview_start(name, lanes, from).await?;
-    Ok(StartPlan {
-        documents: feeds.iter().map(|feed| feed.documents).sum(),
-        feeds,
-    })
+    Ok(feeds.into())
 }
 
 /// Starts the history of lanes, or moves their start back
@@ -169,12 +89,12 @@ pub(super) async fn plan_start(
 /// Versions that the destination has accepted are not delivered again.
 #[utoipa::path(post, path = "/v1/destinations/{name}/start", tag = "delivery", request_body = Start,
     params(("name" = String, Path, description = "The destination's name")),
-    responses((status = OK, description = "The number of lanes", body = DestinationChanged)))]
+    responses((status = OK, description = "The number of lanes", body = Changed)))]
 pub(super) async fn start(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Input(start): Input<Start>,
-) -> ApiResult<DestinationChanged> {
+) -> ApiResult<Changed> {
     start_lanes(&app, &name, &start).await.map(Json)
 }
 
@@ -183,7 +103,7 @@ pub(super) async fn start_lanes(
     app: &App,
     name: &str,
     start: &Start,
-) -> Result<DestinationChanged, AdminError> {
+) -> Result<Changed, AdminError> {
     let name = make_lanes(app, name).await?;
     let lanes = selection(app, start.account.as_deref(), start.company.as_deref())?;
     let from = start_from(&start.from)?;
@@ -230,12 +150,12 @@ fn start_from(from: &str) -> Result<StartFrom, AdminError> {
 /// Stops a start: history that is not delivered yet is held again
 #[utoipa::path(post, path = "/v1/destinations/{name}/stop", tag = "delivery", request_body = Stop,
     params(("name" = String, Path, description = "The destination's name")),
-    responses((status = OK, description = "The number of lanes that had been started", body = DestinationChanged)))]
+    responses((status = OK, description = "The number of lanes that had been started", body = Changed)))]
 pub(super) async fn stop(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Input(stop): Input<Stop>,
-) -> ApiResult<DestinationChanged> {
+) -> ApiResult<Changed> {
     let name = parse_destination(&name)?;
     let lanes = selection(&app, stop.account.as_deref(), stop.company.as_deref())?;
     change(&app, name, DestinationChange::Stop { lanes }).await
@@ -244,38 +164,25 @@ pub(super) async fn stop(
 /// Pauses a destination until it is resumed
 #[utoipa::path(post, path = "/v1/destinations/{name}/pause", tag = "delivery", request_body = NoFields,
     params(("name" = String, Path, description = "The destination's name")),
-    responses((status = OK, description = "1 if it was not paused before", body = DestinationChanged)))]
+    responses((status = OK, description = "1 if it was not paused before", body = Changed)))]
 pub(super) async fn pause(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Input(NoFields {}): Input<NoFields>,
-) -> ApiResult<DestinationChanged> {
+) -> ApiResult<Changed> {
     change(&app, parse_destination(&name)?, DestinationChange::Pause).await
 }
 
 /// Resumes a destination and its paused lanes now, also those that wait to retry
 #[utoipa::path(post, path = "/v1/destinations/{name}/resume", tag = "delivery", request_body = NoFields,
     params(("name" = String, Path, description = "The destination's name")),
-    responses((status = OK, description = "1 if it, or a lane, waited or was paused", body = DestinationChanged)))]
+    responses((status = OK, description = "1 if it, or a lane, waited or was paused", body = Changed)))]
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Input(NoFields {}): Input<NoFields>,
-) -> ApiResult<DestinationChanged> {
+) -> ApiResult<Changed> {
     change(&app, parse_destination(&name)?, DestinationChange::Resume).await
-}
-
-/// The versions to deliver again, or to skip: one, or all in a state.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Selection {
-    /// This version.
-    sequence: Option<i64>,
-    /// All in this state; of a retry `rejected` if neither is given.
-    state: Option<DeliveryState>,
-    /// Only those of this company; not with `sequence`.
-    #[schema(max_length = 64)]
-    company: Option<String>,
 }
 
 impl Selection {
@@ -309,12 +216,12 @@ impl Selection {
 /// Versions that a newer one has superseded are left out.
 #[utoipa::path(post, path = "/v1/destinations/{name}/retry", tag = "delivery", request_body = Selection,
     params(("name" = String, Path, description = "The destination's name")),
-    responses((status = OK, description = "The number of versions", body = DestinationChanged)))]
+    responses((status = OK, description = "The number of versions", body = Changed)))]
 pub(super) async fn retry(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Input(selection): Input<Selection>,
-) -> ApiResult<DestinationChanged> {
+) -> ApiResult<Changed> {
     use DeliveryState::{Deferred, Rejected, Skipped, WaitingFile};
     let allowed = [Rejected, Deferred, WaitingFile, Skipped];
     let selection = selection.read(&allowed, Some(Rejected))?;
@@ -325,29 +232,25 @@ pub(super) async fn retry(
 /// Skips versions that are not finished: one, or all in a state
 #[utoipa::path(post, path = "/v1/destinations/{name}/skip", tag = "delivery", request_body = Selection,
     params(("name" = String, Path, description = "The destination's name")),
-    responses((status = OK, description = "The number of versions", body = DestinationChanged)))]
+    responses((status = OK, description = "The number of versions", body = Changed)))]
 pub(super) async fn skip(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Input(selection): Input<Selection>,
-) -> ApiResult<DestinationChanged> {
+) -> ApiResult<Changed> {
     use DeliveryState::{Deferred, Pending, Rejected, WaitingFile};
     let allowed = [Pending, Deferred, WaitingFile, Rejected];
     let skip = DestinationChange::Skip(selection.read(&allowed, None)?);
     change(&app, parse_destination(&name)?, skip).await
 }
 
-async fn change(
-    app: &App,
-    name: DestinationName,
-    change: DestinationChange,
-) -> ApiResult<DestinationChanged> {
+async fn change(app: &App, name: DestinationName, change: DestinationChange) -> ApiResult<Changed> {
     let changed = app
         .store
         .change_destination(name, change, app.clock.now())
         .await?;
     let changed = changed.ok_or(AdminError::UnknownRow)?;
-    Ok(Json(DestinationChanged { changed }))
+    Ok(Json(Changed { changed }))
 }
 
 /// Parses the name of a destination.
@@ -369,36 +272,16 @@ pub(super) fn configured_destination<'a>(
     Ok((name, destination))
 }
 
-/// The deliveries that are requested.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct DeliveryQuery {
-    /// Only those of this destination.
-    pub(super) destination: Option<String>,
-    /// Only in this state.
-    #[param(inline)]
-    pub(super) state: Option<DeliveryState>,
-    /// Only those of this company.
-    #[param(max_length = 64)]
-    pub(super) company: Option<String>,
-    /// `next` of the previous page; absent for the first page.
-    #[param(max_length = 400)]
-    pub(super) after: Option<String>,
-    /// Most rows on the page.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    pub(super) limit: Option<usize>,
-}
-
 /// Lists deliveries with their attempts
 #[utoipa::path(get, path = "/v1/deliveries", tag = "delivery", params(DeliveryQuery),
     responses((status = OK, description = "Deliveries by sequence number",
-        body = Page<DeliveryRow>)))]
+        body = Page<Delivery>)))]
 pub(super) async fn deliveries(
     State(app): State<Arc<App>>,
     Params(query): Params<DeliveryQuery>,
-) -> ApiResult<Page<DeliveryRow>> {
-    read_deliveries(&app, query).await.map(Json)
+) -> ApiResult<Page<Delivery>> {
+    let page = read_deliveries(&app, query).await?;
+    Ok(Json(page.map(Delivery::from)))
 }
 
 /// Returns one page of deliveries.
@@ -429,7 +312,7 @@ pub(super) async fn read_deliveries(
         company,
         sequence: None,
         after: sequence.saturating_sub(1),
-        limit: limit + 1 + app.store.destinations().await?.len(),
+        limit: limit + 1 + app.store.destination_count().await?,
     };
     let mut rows = app.store.deliveries(filter).await?;
     rows.retain(|row| (row.sequence, row.destination.as_str()) > (sequence, last_destination));

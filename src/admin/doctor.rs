@@ -4,25 +4,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
-use utoipa::ToSchema;
 
 use super::feeds::{known_account, parse_company};
 use super::problem::{AdminError, ApiResult, Input};
+use crate::api::doctor::{Checks, DoctorRequest};
 use crate::app::App;
-use crate::doctor::{self, Checks};
+use crate::doctor;
 use crate::domain::Account;
-
-/// The company whose exported queue's address is looked for.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DoctorRequest {
-    /// The company's code; absent to look for no address.
-    #[schema(max_length = 64)]
-    company: Option<String>,
-    /// Its account; optional if there is only one.
-    account: Option<String>,
-}
 
 /// Checks settings, keys, connections and destinations as this process sees them
 ///

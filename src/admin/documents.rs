@@ -4,17 +4,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
 
 use super::feeds::{known_account, parse_company};
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, Params};
+use crate::api::documents::{EraseRequest, Erased, FoundDocument, SearchQuery, TraceQuery};
 use crate::app::App;
-use crate::domain::{Account, Queue};
-use crate::erasure::{self, Erased, Subject};
+use crate::domain::Account;
+use crate::erasure::{self, Subject};
 use crate::ivesk::Entry;
-use crate::ivesk::view::View;
 use crate::store::{DocumentRow, DocumentSearch, Store};
 use crate::trace::{Trace, find as find_traces};
 
@@ -27,49 +25,6 @@ const MAX_BATCHES: usize = 8;
 /// Longest search text, in characters.
 const MAX_TEXT_CHARS: usize = 100;
 
-/// The documents that are searched for.
-#[derive(Clone, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct SearchQuery {
-    /// A document's id or a version's sequence number, complete; or a part of the document's
-    /// number, or of the name or code of its seller or buyer, in letters of either case.
-    #[param(max_length = 100)]
-    pub(super) q: Option<String>,
-    /// Only those of this account.
-    pub(super) account: Option<String>,
-    /// Only those of this queue.
-    #[param(inline)]
-    pub(super) queue: Option<Queue>,
-    /// Only those of this company.
-    #[param(max_length = 64)]
-    pub(super) company: Option<String>,
-    /// `next` of the previous page; absent for the newest documents.
-    #[param(max_length = 400)]
-    pub(super) after: Option<String>,
-    /// Most rows on the page.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    pub(super) limit: Option<usize>,
-}
-
-/// A version of a document, with the fields by which people know it.
-#[derive(Serialize, ToSchema)]
-pub(super) struct FoundDocument {
-    /// The version.
-    #[serde(flatten)]
-    pub(super) row: DocumentRow,
-    /// Fields of the document; empty once retention has removed its body.
-    pub(super) view: View,
-}
-
-impl From<DocumentRow> for FoundDocument {
-    fn from(row: DocumentRow) -> Self {
-        Self {
-            view: row.body.as_deref().map(View::read).unwrap_or_default(),
-            row,
-        }
-    }
-}
-
 /// Searches documents, newest first
 ///
 /// One response examines at most 2,000 versions. It may hold few rows, or none, and still
@@ -80,14 +35,15 @@ pub(super) async fn search(
     State(app): State<Arc<App>>,
     Params(query): Params<SearchQuery>,
 ) -> ApiResult<Page<FoundDocument>> {
-    find(&app, &query).await.map(Json)
+    let Page { rows, next } = find(&app, &query).await?;
+    Ok(Json(Page {
+        rows: rows.into_iter().map(FoundDocument::from).collect(),
+        next,
+    }))
 }
 
 /// Returns one page of matching documents.
-pub(super) async fn find(
-    app: &App,
-    query: &SearchQuery,
-) -> Result<Page<FoundDocument>, AdminError> {
+pub(super) async fn find(app: &App, query: &SearchQuery) -> Result<Page<DocumentRow>, AdminError> {
     let page = PageQuery {
         after: query.after.clone(),
         limit: query.limit,
@@ -99,6 +55,13 @@ pub(super) async fn find(
     };
     let text = search_text(query)?;
     let (rows, next) = if text.is_empty() {
+        let is_filtered = search.account.is_some() || search.queue.is_some();
+        // Otherwise each version that is read is one of the rows.
+        let versions = u16::try_from(limit + 1).unwrap_or(BATCH).min(BATCH);
+        let search = DocumentSearch {
+            versions: if is_filtered { BATCH } else { versions },
+            ..search
+        };
         scan(&app.store, search, limit, |_| true).await?
     } else {
         // An id or sequence number is found by an index; only other text needs a scan.
@@ -110,7 +73,7 @@ pub(super) async fn find(
         }
     };
     Ok(Page {
-        rows: rows.into_iter().map(FoundDocument::from).collect(),
+        rows,
         next: next.map(|before| List::DOCUMENTS.cursor(before)),
     })
 }
@@ -219,16 +182,6 @@ async fn scan(
     Ok((rows, search.before))
 }
 
-/// The document that is traced.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct TraceQuery {
-    /// A document's id or number, a version's sequence number, or the userdata of an upload.
-    #[param(min_length = 1, max_length = 200)]
-    q: String,
-}
-
 /// Traces a document from its upload or first pull to its deliveries
 #[utoipa::path(get, path = "/v1/documents/trace", tag = "documents", params(TraceQuery),
     responses((status = OK, description = "One trace per matching document", body = Vec<Trace>)))]
@@ -242,23 +195,6 @@ pub(super) async fn trace(
         ));
     }
     Ok(Json(find_traces(app.store.as_ref(), &q).await?))
-}
-
-/// The documents to erase: those of a company, or one document.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EraseRequest {
-    /// Only those of this account.
-    account: Option<String>,
-    /// The company's code: all its documents.
-    #[schema(max_length = 64)]
-    company: Option<String>,
-    /// A document's id at Įvesk.lt: all its versions.
-    #[schema(min_length = 1)]
-    document: Option<String>,
-    /// `next` of the previous response; absent to begin.
-    #[schema(minimum = 0)]
-    after: Option<i64>,
 }
 
 /// Erases documents
@@ -288,5 +224,5 @@ pub(super) async fn erase(
     };
     let (store, config, clock) = (&app.store, &app.config, &app.clock);
     let erased = erasure::erase(store, config, clock, account, &subject, request.after);
-    Ok(Json(erased.await?))
+    Ok(Json(erased.await?.into()))
 }

@@ -9,24 +9,22 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
-use serde::Deserialize;
 use tokio::sync::mpsc;
 use tracing::warn;
-use utoipa::IntoParams;
 
-use super::documents::{SearchQuery, by_id_or_sequence, mentioning, search_of, search_text};
+use super::documents::{by_id_or_sequence, mentioning, search_of, search_text};
 use super::feeds::{known_account, parse_company};
 use super::identity::Identity;
 use super::problem::{AdminError, ApiResult, Params};
 use super::rules::Needs;
 use super::state::Admin;
+use crate::api::documents::{ExportQuery, FieldsQuery, SearchQuery};
 use crate::app::App;
-use crate::domain::{Queue, Timestamp, counted};
-use crate::export::cells::{Decimal, Encoding};
-use crate::export::columns::{self, Column, Per};
+use crate::domain::{Timestamp, counted};
+use crate::export::columns::{self, Column};
 use crate::export::fields::{self, FieldReport};
 use crate::export::stream::{Documents, Export, Part, Summary, moment};
-use crate::export::table::{Format, Layout, Separator};
+use crate::export::table::{Format, Layout};
 use crate::store::{DocumentSearch, DocumentStretch, StoreError};
 
 /// Most exports that run at once: each may hold a few megabytes.
@@ -37,56 +35,6 @@ const DEFAULT_VERSIONS: u64 = 10_000;
 
 /// Most versions whose fields one request counts.
 const MAX_VERSIONS: u64 = 100_000;
-
-/// What is exported, and how.
-#[derive(Clone, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ExportQuery {
-    /// `csv` or `json`: a table for spreadsheets, or one JSON object a line.
-    #[param(inline)]
-    pub(super) format: Option<Format>,
-    /// What a row is: a document, or a line of one.
-    #[param(inline)]
-    pub(super) per: Option<Per>,
-    /// Names of columns, separated by commas, or `all`; the usual ones if absent. `field:NAME` is any other
-    /// field of the JSON, which may be a link: it needs the right `operate`.
-    #[param(max_length = 1000)]
-    pub(super) columns: Option<String>,
-    /// What separates cells of CSV.
-    #[param(inline)]
-    pub(super) separator: Option<Separator>,
-    /// The sign before decimals in CSV.
-    #[param(inline)]
-    pub(super) decimal: Option<Decimal>,
-    /// The encoding of CSV. A character that Windows-1257 does not have becomes `?`; the column `replaced`
-    /// counts them.
-    #[param(inline)]
-    pub(super) encoding: Option<Encoding>,
-    /// As of the search.
-    #[param(max_length = 100)]
-    pub(super) q: Option<String>,
-    /// Only those of this account.
-    pub(super) account: Option<String>,
-    /// Only those of this queue.
-    #[param(inline)]
-    pub(super) queue: Option<Queue>,
-    /// Only those of this company.
-    #[param(max_length = 64)]
-    pub(super) company: Option<String>,
-    /// Only versions that were exported or digitized at this moment or later: a date, from midnight in UTC,
-    /// or a date and time.
-    #[param(max_length = 100)]
-    pub(super) since: Option<String>,
-    /// Only versions from before this moment.
-    #[param(max_length = 100)]
-    pub(super) until: Option<String>,
-    /// Only versions after this sequence number.
-    #[param(minimum = 0)]
-    pub(super) after: Option<i64>,
-    /// Also versions that a newer one has replaced.
-    pub(super) superseded: Option<bool>,
-}
 
 /// Exports documents as a table
 ///
@@ -127,6 +75,17 @@ pub(super) async fn respond(
     query: ExportQuery,
     columns: Vec<Column>,
 ) -> Result<Response, AdminError> {
+    let documents = documents(&admin.app, &query).await?;
+    respond_with(admin, &query, columns, documents).await
+}
+
+/// Returns the response with the table of these documents.
+pub(super) async fn respond_with(
+    admin: &Admin,
+    query: &ExportQuery,
+    columns: Vec<Column>,
+    documents: Documents,
+) -> Result<Response, AdminError> {
     let permit = Arc::clone(&admin.exports)
         .try_acquire_owned()
         .map_err(|_| {
@@ -152,7 +111,7 @@ pub(super) async fn respond(
         ),
     ];
     let export = Export {
-        documents: documents(&admin.app, &query).await?,
+        documents,
         per: query.per.unwrap_or_default(),
         layout,
     };
@@ -257,24 +216,6 @@ fn parse_moment(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Adm
         })
     };
     text.filter(|text| !text.is_empty()).map(parse).transpose()
-}
-
-/// The documents whose fields are counted.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct FieldsQuery {
-    /// Only those of this account.
-    account: Option<String>,
-    /// Only those of this queue.
-    #[param(inline)]
-    queue: Option<Queue>,
-    /// Only those of this company.
-    #[param(max_length = 64)]
-    company: Option<String>,
-    /// How many versions are read at most, the newest first.
-    #[param(minimum = 1, maximum = 100_000, default = 10_000)]
-    newest: Option<u64>,
 }
 
 /// Counts which fields the newest documents carry

@@ -5,30 +5,21 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, Params};
+use crate::api::Changed;
+use crate::api::feeds::{
+    FeedSelection, FeedStart, FeedStarted, FeedStatus, PullRequest, Resume, Triggered,
+};
 use crate::app::App;
 use crate::config::did_you_mean;
 use crate::domain::{Account, Company, Cursor, Feed, Queue};
 use crate::pull::configured_feeds;
-use crate::store::{FeedRow, FeedStartedAt, PauseChange, RunState, Trigger, TriggerKind};
+use crate::store::{FeedRow, FeedStartedAt, PauseChange, Trigger, TriggerKind};
 
 /// Longest cursor that a person sets.
 const MAX_CURSOR_BYTES: usize = 1000;
-
-/// A feed and its state.
-#[derive(Serialize, ToSchema)]
-pub(super) struct FeedStatus {
-    /// The feed.
-    #[serde(flatten)]
-    row: FeedRow,
-    /// Its state.
-    #[serde(flatten)]
-    state: RunState,
-}
 
 /// Lists feeds with their state
 #[utoipa::path(get, path = "/v1/feeds", tag = "feeds", params(PageQuery),
@@ -42,7 +33,7 @@ pub(super) async fn list(
     let now = app.clock.now();
     Ok(Json(page.map(|row| {
         let state = row.state(row.account(&accounts), now);
-        FeedStatus { row, state }
+        FeedStatus::from((row, state))
     })))
 }
 
@@ -50,11 +41,11 @@ pub(super) async fn list(
 pub(super) async fn page_of(app: &App, page: &PageQuery) -> Result<Page<FeedRow>, AdminError> {
     let limit = page.limit()?;
     let place = page.place(List::FEEDS)?;
-    let place: Option<Vec<&str>> = place.as_ref().map(|text| text.splitn(3, '/').collect());
-    let mut rows = app.store.feeds().await?;
-    if let Some(place) = place {
-        rows.retain(|row| sort_key(&row.feed).as_slice() > place.as_slice());
-    }
+    let after = place.map(|text| {
+        let mut parts = text.splitn(3, '/').map(str::to_owned);
+        std::array::from_fn(|_| parts.next().unwrap_or_default())
+    });
+    let rows = app.store.feed_page(after, limit + 1).await?;
     Ok(Page::of(List::FEEDS, rows, limit, |row| {
         sort_key(&row.feed).join("/")
     }))
@@ -67,33 +58,6 @@ fn sort_key(feed: &Feed) -> [&str; 3] {
         feed.queue.as_str(),
         feed.company.as_str(),
     ]
-}
-
-/// The feeds to pull; absent fields mean all.
-#[derive(Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PullRequest {
-    /// Only those of this account.
-    pub(super) account: Option<String>,
-    /// Only those of this queue.
-    pub(super) queue: Option<Queue>,
-    /// Only those of this company.
-    #[schema(max_length = 64)]
-    pub(super) company: Option<String>,
-    /// True to add the company's exported feed if it is not known.
-    #[serde(default)]
-    pub(super) new: bool,
-    /// The cursor from which to pull an earlier stretch again; the feed's own cursor stays.
-    pub(super) from: Option<String>,
-}
-
-/// The feeds that will be pulled.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Triggered {
-    /// The feeds.
-    pub(super) feeds: Vec<Feed>,
-    /// What is probably wrong.
-    pub(super) warnings: Vec<String>,
 }
 
 /// Triggers a pull of the selected feeds
@@ -118,15 +82,15 @@ pub(super) async fn pull(
 /// Triggers a pull of the selected feeds.
 pub(super) async fn trigger_pull(app: &App, request: PullRequest) -> Result<Triggered, AdminError> {
     let feeds = select_feeds(app, &request).await?;
-    if request.from.is_some() {
-        refuse_second_backfill(app, &feeds).await?;
-    }
-    let now = app.clock.now();
-    let from = request.from.map(Cursor::new);
-    let kind = match from {
+    let kind = match request.from {
         Some(_) => TriggerKind::Backfill,
         None => TriggerKind::Notification,
     };
+    if kind == TriggerKind::Backfill {
+        refuse_second_backfill(app, &feeds).await?;
+    }
+    let now = app.clock.now();
+    let from = request.from.and_then(Cursor::named);
     let triggers = feeds
         .iter()
         .map(|feed| Trigger {
@@ -147,10 +111,10 @@ pub(super) async fn trigger_pull(app: &App, request: PullRequest) -> Result<Trig
 async fn refuse_second_backfill(app: &App, selected: &[Feed]) -> Result<(), AdminError> {
     let busy: Vec<String> = app
         .store
-        .feeds()
+        .these_feeds(selected.to_vec())
         .await?
         .into_iter()
-        .filter(|row| row.triggers.contains(&TriggerKind::Backfill) && selected.contains(&row.feed))
+        .filter(|row| row.triggers.contains(&TriggerKind::Backfill))
         .map(|row| row.feed.to_string())
         .collect();
     let Some(first) = busy.first() else {
@@ -267,27 +231,6 @@ fn warnings<'f>(feeds: impl Iterator<Item = &'f Feed>) -> Vec<String> {
     doubts.into_iter().collect()
 }
 
-/// One feed, or all feeds of an account if `queue` and `company` are absent.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FeedSelection {
-    /// The account.
-    #[schema(pattern = "^[a-z0-9_-]{1,40}$", examples("default"))]
-    pub(super) account: String,
-    /// The queue.
-    pub(super) queue: Option<Queue>,
-    /// The company; absent for the digitized queue.
-    #[schema(max_length = 64)]
-    pub(super) company: Option<String>,
-}
-
-/// The number of feeds and accounts that changed.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Changed {
-    /// The number.
-    pub(super) changed: usize,
-}
-
 /// Pauses a feed, or all feeds of an account
 #[utoipa::path(post, path = "/v1/feeds/pause", tag = "feeds", request_body = FeedSelection,
     responses((status = OK, description = "The number of changes", body = Changed)))]
@@ -298,24 +241,6 @@ pub(super) async fn pause(
     set_paused(&app, request, PauseChange::Pause)
         .await
         .map(Json)
-}
-
-/// The feeds to resume.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Resume {
-    /// The account.
-    #[schema(pattern = "^[a-z0-9_-]{1,40}$", examples("default"))]
-    account: String,
-    /// The queue.
-    queue: Option<Queue>,
-    /// The company; absent for the digitized queue.
-    #[schema(max_length = 64)]
-    company: Option<String>,
-    /// True if the documents are the company's own, although they are another company's too: the
-    /// feed is not paused for that again.
-    #[serde(default)]
-    accept: bool,
 }
 
 /// Resumes a feed, or all feeds of an account
@@ -414,40 +339,6 @@ pub(super) async fn remove(
     }))
 }
 
-/// A feed, and the cursor at which it continues.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FeedStart {
-    /// The account.
-    #[schema(pattern = "^[a-z0-9_-]{1,40}$", examples("default"))]
-    account: String,
-    /// The queue.
-    queue: Option<Queue>,
-    /// The company; absent for the digitized queue.
-    #[schema(max_length = 64)]
-    company: Option<String>,
-    /// The cursor: a `next` of Įvesk.lt, or the time of a document.
-    #[schema(min_length = 1, max_length = 1000)]
-    cursor: String,
-    /// True to add the feed if it is not known.
-    #[serde(default)]
-    new: bool,
-}
-
-/// The feed that was set to a cursor.
-#[derive(Serialize, ToSchema)]
-pub(super) struct FeedStarted {
-    /// The feed.
-    feed: Feed,
-    /// Its old cursor; null if it had none.
-    previous: Option<Cursor>,
-    /// True if what lies between was recorded as a gap: the new cursor is not known to be the
-    /// earlier one.
-    gap: bool,
-    /// What is probably wrong.
-    warnings: Vec<String>,
-}
-
 /// Lets a feed continue at a cursor, where another program has stopped
 ///
 /// What lies between the old and the new cursor is recorded as a gap, unless the new one is the earlier.
@@ -480,6 +371,13 @@ pub(super) async fn start_at(
         return Err(AdminError::BadRequest(format!(
             "`cursor` must have 1 to {MAX_CURSOR_BYTES} bytes and no control characters"
         )));
+    }
+    if cursor == Cursor::BEGINNING {
+        return Err(AdminError::BadRequest(
+            "a new feed starts at the beginning by itself, and `ivesk-webhook pull --from beginning` reads a feed again \
+             from there"
+                .to_owned(),
+        ));
     }
     let rows = app.store.feeds().await?;
     match rows.iter().find(|row| row.feed == feed) {

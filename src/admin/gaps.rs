@@ -4,39 +4,22 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde::Deserialize;
-use utoipa::IntoParams;
 
-use super::feeds::Changed;
 use super::identity::Identity;
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
+use crate::api::Changed;
+use crate::api::feeds::{Gap, GapQuery};
 use crate::app::App;
-use crate::store::{GapFilter, GapRow};
-
-/// The gaps that are requested.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct GapQuery {
-    /// True for closed gaps too.
-    #[serde(default)]
-    closed: bool,
-    /// `next` of the previous page; absent for the first page.
-    #[param(max_length = 400)]
-    after: Option<String>,
-    /// Most rows on the page.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    limit: Option<usize>,
-}
+use crate::store::GapFilter;
 
 /// Lists gaps: stretches of feeds in which document versions may be missing
 #[utoipa::path(get, path = "/v1/feeds/gaps", tag = "feeds", params(GapQuery),
-    responses((status = OK, description = "Gaps, oldest first", body = Page<GapRow>)))]
+    responses((status = OK, description = "Gaps, oldest first", body = Page<Gap>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<GapQuery>,
-) -> ApiResult<Page<GapRow>> {
+) -> ApiResult<Page<Gap>> {
     let page = PageQuery {
         after: query.after,
         limit: query.limit,
@@ -48,7 +31,8 @@ pub(super) async fn list(
         limit: limit + 1,
     };
     let rows = app.store.gaps(filter).await?;
-    Ok(Json(Page::of(List::GAPS, rows, limit, |row| row.id)))
+    let page = Page::of(List::GAPS, rows, limit, |row| row.id);
+    Ok(Json(page.map(Gap::from)))
 }
 
 /// Dismisses a gap that was compared with Įvesk.lt

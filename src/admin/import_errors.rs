@@ -4,42 +4,26 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
 
-use super::destinations::DestinationChanged;
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
+use crate::api::Changed;
+use crate::api::import_errors::{
+    ImportError, ImportErrorPath, ImportErrorQuery, PausedPaths, SelectedImportErrors,
+};
 use crate::app::App;
 use crate::domain::{Account, Company};
 use crate::store::{
-    ImportErrorDecision, ImportErrorFilter, ImportErrorPathRow, ImportErrorRow,
-    ImportErrorSelection, ImportErrorState,
+    ImportErrorDecision, ImportErrorFilter, ImportErrorSelection, ImportErrorState,
 };
-
-/// The import errors that are requested.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ImportErrorQuery {
-    /// Only in this state.
-    #[param(inline)]
-    state: Option<ImportErrorState>,
-    /// `next` of the previous page; absent for the first page.
-    #[param(max_length = 400)]
-    after: Option<String>,
-    /// Most rows on the page.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    limit: Option<usize>,
-}
 
 /// Lists import errors, oldest first
 #[utoipa::path(get, path = "/v1/import-errors", tag = "delivery", params(ImportErrorQuery),
-    responses((status = OK, description = "Import errors", body = Page<ImportErrorRow>)))]
+    responses((status = OK, description = "Import errors", body = Page<ImportError>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<ImportErrorQuery>,
-) -> ApiResult<Page<ImportErrorRow>> {
+) -> ApiResult<Page<ImportError>> {
     let page = PageQuery {
         after: query.after,
         limit: query.limit,
@@ -52,16 +36,8 @@ pub(super) async fn list(
         limit: limit + 1,
     };
     let rows = app.store.import_errors(filter).await?;
-    Ok(Json(Page::of(List::IMPORT_ERRORS, rows, limit, |row| {
-        row.id
-    })))
-}
-
-/// Paths of import errors that are paused.
-#[derive(Serialize, ToSchema)]
-pub(super) struct PausedPaths {
-    /// One for each account.
-    rows: Vec<ImportErrorPathRow>,
+    let page = Page::of(List::IMPORT_ERRORS, rows, limit, |row| row.id);
+    Ok(Json(page.map(ImportError::from)))
 }
 
 /// Lists the accounts whose import errors are not sent
@@ -70,8 +46,10 @@ pub(super) struct PausedPaths {
 #[utoipa::path(get, path = "/v1/import-errors/paused", tag = "delivery",
     responses((status = OK, description = "Paused paths", body = PausedPaths)))]
 pub(super) async fn paused(State(app): State<Arc<App>>) -> ApiResult<PausedPaths> {
-    let rows = app.store.paused_import_error_paths().await?;
-    Ok(Json(PausedPaths { rows }))
+    let rows = app.store.paused_import_error_paths().await?.into_iter();
+    Ok(Json(PausedPaths {
+        rows: rows.map(ImportErrorPath::from).collect(),
+    }))
 }
 
 /// Sends an import error now
@@ -80,7 +58,7 @@ pub(super) async fn paused(State(app): State<Arc<App>>) -> ApiResult<PausedPaths
 #[utoipa::path(post, path = "/v1/import-errors/{id}/retry", tag = "delivery", request_body = NoFields,
     params(("id" = i64, Path, description = "The import error's row")),
     responses(
-        (status = OK, description = "The import error is due", body = DestinationChanged),
+        (status = OK, description = "The import error is due", body = Changed),
         (status = CONFLICT, description = "`conflict`: the import error can't be sent",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
@@ -88,7 +66,7 @@ pub(super) async fn retry(
     State(app): State<Arc<App>>,
     RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
-) -> ApiResult<DestinationChanged> {
+) -> ApiResult<Changed> {
     decide_one(&app, id, ImportErrorDecision::Retry)
         .await
         .map(Json)
@@ -98,7 +76,7 @@ pub(super) async fn retry(
 #[utoipa::path(post, path = "/v1/import-errors/{id}/discard", tag = "delivery", request_body = NoFields,
     params(("id" = i64, Path, description = "The import error's row")),
     responses(
-        (status = OK, description = "The import error is discarded", body = DestinationChanged),
+        (status = OK, description = "The import error is discarded", body = Changed),
         (status = CONFLICT, description = "`conflict`: the import error was sent, or there is none",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
@@ -106,7 +84,7 @@ pub(super) async fn discard(
     State(app): State<Arc<App>>,
     RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
-) -> ApiResult<DestinationChanged> {
+) -> ApiResult<Changed> {
     decide_one(&app, id, ImportErrorDecision::Discard)
         .await
         .map(Json)
@@ -121,13 +99,13 @@ pub(super) async fn decide_one(
     app: &App,
     id: i64,
     decision: ImportErrorDecision,
-) -> Result<DestinationChanged, AdminError> {
+) -> Result<Changed, AdminError> {
     let selection = ImportErrorSelection {
         id: Some(id),
         ..ImportErrorSelection::default()
     };
     match decide(app, selection, decision).await? {
-        DestinationChanged { changed: 0 } => Err(AdminError::Conflict(
+        Changed { changed: 0 } => Err(AdminError::Conflict(
             match decision {
                 ImportErrorDecision::Retry => {
                     "this import error can't be sent: it does not exist, was sent already, or has no company"
@@ -146,10 +124,10 @@ async fn decide(
     app: &App,
     selection: ImportErrorSelection,
     decision: ImportErrorDecision,
-) -> Result<DestinationChanged, AdminError> {
+) -> Result<Changed, AdminError> {
     let now = app.clock.now();
     let changed = app.store.decide_import_errors(selection, decision, now);
-    Ok(DestinationChanged {
+    Ok(Changed {
         changed: changed.await?,
     })
 }
@@ -169,21 +147,6 @@ pub(super) async fn resume(app: &App, account: &str) -> Result<(), AdminError> {
     let selection = selected.selection()?;
     decide(app, selection, ImportErrorDecision::Retry).await?;
     Ok(())
-}
-
-/// Selects import errors by what is named; at least one field must be.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SelectedImportErrors {
-    /// Only of this account.
-    account: Option<String>,
-    /// Only of the company with this code.
-    company: Option<String>,
-    /// Only in this state; otherwise pending and refused ones.
-    state: Option<ImportErrorState>,
-    /// True to select all that are pending or refused, if nothing else is named.
-    #[serde(default)]
-    all: bool,
 }
 
 impl SelectedImportErrors {
@@ -223,11 +186,11 @@ impl SelectedImportErrors {
 /// Those that are pending or refused are sent if their document is still rejected. Resumes sending for
 /// their accounts if it is paused.
 #[utoipa::path(post, path = "/v1/import-errors/retry", tag = "delivery", request_body = SelectedImportErrors,
-    responses((status = OK, description = "The number of import errors that are due", body = DestinationChanged)))]
+    responses((status = OK, description = "The number of import errors that are due", body = Changed)))]
 pub(super) async fn retry_some(
     State(app): State<Arc<App>>,
     Input(selected): Input<SelectedImportErrors>,
-) -> ApiResult<DestinationChanged> {
+) -> ApiResult<Changed> {
     let selection = selected.selection()?;
     decide(&app, selection, ImportErrorDecision::Retry)
         .await
@@ -236,11 +199,11 @@ pub(super) async fn retry_some(
 
 /// Never sends several import errors, unless they are retried
 #[utoipa::path(post, path = "/v1/import-errors/discard", tag = "delivery", request_body = SelectedImportErrors,
-    responses((status = OK, description = "The number of discarded import errors", body = DestinationChanged)))]
+    responses((status = OK, description = "The number of discarded import errors", body = Changed)))]
 pub(super) async fn discard_some(
     State(app): State<Arc<App>>,
     Input(selected): Input<SelectedImportErrors>,
-) -> ApiResult<DestinationChanged> {
+) -> ApiResult<Changed> {
     let selection = selected.selection()?;
     decide(&app, selection, ImportErrorDecision::Discard)
         .await

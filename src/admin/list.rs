@@ -4,101 +4,25 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use utoipa::{IntoParams, ToSchema};
 
-use super::destinations::{DestinationChanged, configured_destination, parse_destination};
+use super::destinations::{configured_destination, parse_destination};
 use super::identity::Identity;
 use super::paging::PageQuery;
 use super::problem::{AdminError, ApiResult, Input, Params, RowId};
 use super::rules::Needs;
+use crate::api::Changed;
+use crate::api::documents::{Documents, ListQuery, ListedDocument, OutcomeReport, ReportedOutcome};
 use crate::app::App;
 use crate::config::DestinationKind;
 use crate::delivery::worker::rejection;
-use crate::domain::{DestinationName, Feed, Timestamp};
-use crate::store::{DeliveryState, DocumentFilter, LateOutcome, ListEntry, Rights};
+use crate::domain::{DestinationName, Feed};
+use crate::store::{DocumentFilter, LateOutcome, Rights};
 
 /// Most bytes of documents in one response.
 const MAX_LIST_BYTES: usize = 8 << 20;
 
 /// Longest message of a rejection, in characters.
 const MAX_MESSAGE_CHARS: usize = 4_000;
-
-/// The part of the list that is requested.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ListQuery {
-    /// The destination, of the kind `list`; may be omitted if there is only one.
-    destination: Option<String>,
-    /// `next` of the previous response; absent for the start of the list.
-    #[param(max_length = 100)]
-    after: Option<String>,
-    /// Most documents in the response.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    limit: Option<usize>,
-}
-
-/// A part of the list.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Documents {
-    /// Documents in the order in which they are to be processed.
-    documents: Vec<ListedDocument>,
-    /// The value of `after` for the next request: `<epoch>:<number>:<check>`. Store it in the same
-    /// transaction as the documents.
-    next: String,
-    /// True if there are more documents.
-    more: bool,
-}
-
-/// One version of one document.
-#[derive(Serialize, ToSchema)]
-struct ListedDocument {
-    /// Its place in this list.
-    number: i64,
-    /// The same for the same version of the same document, also after a restore, a repetition
-    /// or a new numbering: process each key once.
-    key: String,
-    /// The state of its delivery.
-    state: DeliveryState,
-    /// The feed that it was pulled from.
-    #[serde(flatten)]
-    feed: Feed,
-    /// The vendor's id.
-    document_id: String,
-    /// Its version: the moment in UTC, without a zone; the vendor's text if it is no moment.
-    version: String,
-    /// Its sequence number, with which its outcome is reported.
-    sequence: i64,
-    /// The time at which it was stored.
-    stored_at: Timestamp,
-    /// The vendor's JSON, byte for byte.
-    #[schema(value_type = Object)]
-    document: Option<Box<RawValue>>,
-}
-
-impl From<ListEntry> for ListedDocument {
-    fn from(
-        ListEntry {
-            number,
-            state,
-            delivery,
-        }: ListEntry,
-    ) -> Self {
-        Self {
-            number,
-            key: delivery.key(),
-            state,
-            document_id: delivery.document_id,
-            version: delivery.version,
-            sequence: delivery.sequence,
-            stored_at: delivery.stored_at,
-            document: serde_json::from_slice(&delivery.body).ok(),
-            feed: delivery.feed,
-        }
-    }
-}
 
 /// Lists documents for a program
 ///
@@ -230,27 +154,6 @@ fn list_of(app: &App, name: Option<&str>) -> Result<DestinationName, AdminError>
     }
 }
 
-/// The outcome that a program reports for a version.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct OutcomeReport {
-    /// The destination; may be omitted if there is only one of the kind `list`.
-    destination: Option<String>,
-    /// The outcome.
-    outcome: ReportedOutcome,
-    /// The reason of a rejection, in words that the accountant understands.
-    #[schema(max_length = 4000)]
-    message: Option<String>,
-}
-
-/// The outcomes that can be reported.
-#[derive(Clone, Copy, Deserialize, PartialEq, Eq, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum ReportedOutcome {
-    Delivered,
-    Rejected,
-}
-
 /// Reports the outcome of a version
 ///
 /// Possible for every kind of destination that the version was delivered to: a receiver may
@@ -258,7 +161,7 @@ enum ReportedOutcome {
 #[utoipa::path(post, path = "/v1/documents/{id}/outcome", tag = "delivery", request_body = OutcomeReport,
     params(("id" = i64, Path, description = "`sequence` of the version")),
     responses(
-        (status = OK, description = "The outcome is recorded; reporting it twice changes nothing", body = DestinationChanged),
+        (status = OK, description = "The outcome is recorded; reporting it twice changes nothing", body = Changed),
         (status = CONFLICT, description = "`conflict`: the version was not delivered to this destination",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
@@ -267,7 +170,7 @@ pub(super) async fn outcome(
     Extension(identity): Extension<Identity>,
     RowId(sequence): RowId,
     Input(report): Input<OutcomeReport>,
-) -> ApiResult<DestinationChanged> {
+) -> ApiResult<Changed> {
     let destination = match permitted(&identity, report.destination.as_deref())? {
         Some(name) => configured_destination(&app, name)?.0,
         None => list_of(&app, None)?,
@@ -300,7 +203,7 @@ pub(super) async fn outcome(
         .record_outcome(destination, sequence, outcome, app.clock.now())
         .await?;
     if recorded {
-        Ok(Json(DestinationChanged { changed: 1 }))
+        Ok(Json(Changed { changed: 1 }))
     } else {
         Err(AdminError::Conflict(
             "this version was not delivered to the destination; `GET /v1/deliveries` lists its deliveries"

@@ -4,32 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::identity::{Identity, new_secret, sha256};
 use super::problem::{AdminError, ApiResult, Input};
+use crate::api::tokens::{LoginLink, LoginLinkRequest};
 use crate::app::App;
-use crate::domain::Timestamp;
 use crate::store::{LINK_LIFETIME, NewLoginLink, Rights};
-
-/// The link to create.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct LoginLinkRequest {
-    /// The rights of the browser's session: `read`, `operate` or `admin`.
-    #[schema(value_type = String, pattern = "^(read|operate|admin)$")]
-    rights: Rights,
-}
-
-/// A link that lets one browser in.
-#[derive(Serialize, ToSchema)]
-pub(super) struct LoginLink {
-    /// Path and query of the link, on this listener. A secret until it is used.
-    path: String,
-    /// When it ends, unless it is used before.
-    expires_at: Timestamp,
-}
 
 /// Creates a link that lets one browser in, once, within ten minutes
 #[utoipa::path(post, path = "/v1/login-links", tag = "service", request_body = LoginLinkRequest,

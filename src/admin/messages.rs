@@ -4,68 +4,37 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
+use crate::api::messages::{Notification, QuarantinedMessage, RetryResult, WithBody};
 use crate::app::App;
-use crate::store::{Insertion, NotificationRow, QuarantineRow};
-
-/// A row with the message's headers and body.
-#[derive(Serialize, ToSchema)]
-pub(super) struct WithBody<R> {
-    #[serde(flatten)]
-    row: R,
-    /// The SNS headers as `name: value` lines; empty if they are not stored.
-    headers: String,
-    /// The body in base64, since a refused message need not be text; null once retention
-    /// has removed it.
-    body: Option<String>,
-}
+use crate::store::Insertion;
 
 /// Lists refused messages, oldest first
 #[utoipa::path(get, path = "/v1/quarantine", tag = "messages", params(PageQuery),
-    responses((status = OK, description = "Refused messages", body = Page<QuarantineRow>)))]
+    responses((status = OK, description = "Refused messages", body = Page<QuarantinedMessage>)))]
 pub(super) async fn quarantine(
     State(app): State<Arc<App>>,
     Params(page): Params<PageQuery>,
-) -> ApiResult<Page<QuarantineRow>> {
+) -> ApiResult<Page<QuarantinedMessage>> {
     let (limit, after) = (page.limit()?, page.row(List::QUARANTINE)?);
     let rows = app.store.quarantine(after, limit + 1).await?;
-    Ok(Json(Page::of(List::QUARANTINE, rows, limit, |row| row.id)))
+    let page = Page::of(List::QUARANTINE, rows, limit, |row| row.id);
+    Ok(Json(page.map(QuarantinedMessage::from)))
 }
 
 /// Returns a refused message with its body
 #[utoipa::path(get, path = "/v1/quarantine/{id}", tag = "messages",
     params(("id" = i64, Path, description = "The row")),
-    responses((status = OK, description = "The message", body = WithBody<QuarantineRow>)))]
+    responses((status = OK, description = "The message", body = WithBody<QuarantinedMessage>)))]
 pub(super) async fn quarantined(
     State(app): State<Arc<App>>,
     RowId(id): RowId,
-) -> ApiResult<WithBody<QuarantineRow>> {
+) -> ApiResult<WithBody<QuarantinedMessage>> {
     let message = app.store.quarantined(id).await?;
     let message = message.ok_or(AdminError::UnknownRow)?;
-    Ok(Json(WithBody {
-        headers: message.headers,
-        body: Some(STANDARD.encode(&message.body)),
-        row: message.row,
-    }))
-}
-
-/// The result of verifying a quarantined message again.
-#[derive(Serialize, ToSchema)]
-pub(super) struct RetryResult {
-    /// True if it was accepted, and removed from the quarantine.
-    pub(super) accepted: bool,
-    /// True if it had been accepted before.
-    duplicate: bool,
-    /// The code of the refusal; null if it was accepted.
-    code: Option<&'static str>,
-    /// The refusal in words; null if it was accepted.
-    reason: Option<String>,
+    Ok(Json(message.into()))
 }
 
 /// Verifies a refused message again, as of its receipt
@@ -94,7 +63,7 @@ pub(super) async fn retry_quarantined(app: &App, id: i64) -> Result<RetryResult,
         Err(refusal) => RetryResult {
             accepted: false,
             duplicate: false,
-            code: Some(refusal.code()),
+            code: Some(refusal.code().to_owned()),
             reason: Some(refusal.to_string()),
         },
     })
@@ -102,31 +71,26 @@ pub(super) async fn retry_quarantined(app: &App, id: i64) -> Result<RetryResult,
 
 /// Lists stored notifications, oldest first
 #[utoipa::path(get, path = "/v1/notifications", tag = "messages", params(PageQuery),
-    responses((status = OK, description = "Notifications", body = Page<NotificationRow>)))]
+    responses((status = OK, description = "Notifications", body = Page<Notification>)))]
 pub(super) async fn notifications(
     State(app): State<Arc<App>>,
     Params(page): Params<PageQuery>,
-) -> ApiResult<Page<NotificationRow>> {
+) -> ApiResult<Page<Notification>> {
     let (limit, after) = (page.limit()?, page.row(List::NOTIFICATIONS)?);
     let rows = app.store.notifications(after, limit + 1).await?;
-    Ok(Json(Page::of(List::NOTIFICATIONS, rows, limit, |row| {
-        row.id
-    })))
+    let page = Page::of(List::NOTIFICATIONS, rows, limit, |row| row.id);
+    Ok(Json(page.map(Notification::from)))
 }
 
 /// Returns a notification with its body
 #[utoipa::path(get, path = "/v1/notifications/{id}", tag = "messages",
     params(("id" = i64, Path, description = "The row")),
-    responses((status = OK, description = "The notification", body = WithBody<NotificationRow>)))]
+    responses((status = OK, description = "The notification", body = WithBody<Notification>)))]
 pub(super) async fn notification(
     State(app): State<Arc<App>>,
     RowId(id): RowId,
-) -> ApiResult<WithBody<NotificationRow>> {
+) -> ApiResult<WithBody<Notification>> {
     let notification = app.store.notification(id).await?;
     let notification = notification.ok_or(AdminError::UnknownRow)?;
-    Ok(Json(WithBody {
-        headers: String::new(),
-        body: notification.body.map(|body| STANDARD.encode(body)),
-        row: notification.row,
-    }))
+    Ok(Json(notification.into()))
 }

@@ -42,7 +42,7 @@ mod state;
 mod status;
 mod subscriptions;
 mod tokens;
-pub(crate) mod uploads;
+mod uploads;
 mod uses;
 
 /// Returns the admin listener's routes.

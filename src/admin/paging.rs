@@ -4,29 +4,15 @@ use std::fmt::Display;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
 
 use super::problem::AdminError;
+pub(super) use crate::api::{Page, PageQuery};
 
 /// Rows on one page, unless the request sets `limit`.
 const DEFAULT_ROWS: usize = 100;
 
 /// Most rows on one page.
 const MAX_ROWS: usize = 500;
-
-/// The page of a list that is requested.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct PageQuery {
-    /// `next` of the previous page; absent for the first page.
-    #[param(max_length = 400)]
-    pub(super) after: Option<String>,
-    /// Most rows on the page.
-    #[param(minimum = 1, maximum = 500, default = 100)]
-    pub(super) limit: Option<usize>,
-}
 
 impl PageQuery {
     /// Returns the limit of rows.
@@ -68,15 +54,6 @@ impl PageQuery {
     }
 }
 
-/// One page of a list.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Page<T> {
-    /// The rows.
-    pub(super) rows: Vec<T>,
-    /// The value of `after` for the next page; null on the last page.
-    pub(super) next: Option<String>,
-}
-
 impl<T> Page<T> {
     /// Creates a page of the first `limit` rows; another page follows if there are more.
     pub(super) fn of<P: Display>(
@@ -92,14 +69,6 @@ impl<T> Page<T> {
             .filter(|_| more)
             .map(|row| list.cursor(place(row)));
         Self { rows, next }
-    }
-
-    /// Converts each row.
-    pub(super) fn map<U>(self, convert: impl FnMut(T) -> U) -> Page<U> {
-        Page {
-            rows: self.rows.into_iter().map(convert).collect(),
-            next: self.next,
-        }
     }
 }
 

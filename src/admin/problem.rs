@@ -13,8 +13,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
+pub(super) use crate::api::{NoFields, ProblemBody};
 use crate::store::StoreError;
 
 /// Largest body of a request to this listener.
@@ -116,20 +116,6 @@ impl AdminError {
     }
 }
 
-/// A problem (RFC 9457).
-#[derive(Serialize, utoipa::ToSchema)]
-#[schema(as = Problem)]
-pub(super) struct ProblemBody {
-    /// `urn:ivesk-webhook:error:` followed by the code.
-    r#type: String,
-    /// The error and what to do, for people.
-    title: String,
-    /// The response's status.
-    status: u16,
-    /// The error, for programs.
-    code: &'static str,
-}
-
 impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
         let (status, code) = self.answer();
@@ -141,7 +127,7 @@ impl IntoResponse for AdminError {
             r#type: format!("urn:ivesk-webhook:error:{code}"),
             title: self.to_string(),
             status: status.as_u16(),
-            code,
+            code: code.to_owned(),
         });
         let mut response = (status, body).into_response();
         response.headers_mut().insert(
@@ -212,11 +198,6 @@ impl<S: Send + Sync> FromRequestParts<S> for RowId {
             .map_err(|rejection: PathRejection| AdminError::BadRequest(rejection.body_text()))
     }
 }
-
-/// An empty JSON object.
-#[derive(Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NoFields {}
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,5 @@
 //! The service as a whole: health, status, activity, metrics, backup.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,100 +8,21 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::alarms::store_alarms;
 use super::problem::{AdminError, ApiResult, Input, NoFields};
 use crate::alarms;
+use crate::api::status::{
+    AccountStatus, Activity, BackedUp, BackupRequest, BlockedQueue, NeedsPerson, Status,
+    SubscriptionProblem,
+};
 use crate::app::App;
-use crate::domain::{Account, Event};
-use crate::metrics::{StoreSnapshot, StoreStep, TextFormat, UnexpectedCount};
-use crate::pull::{BlockedQueue, blocked_queues};
+use crate::metrics::{StoreSnapshot, StoreStep, TextFormat};
+use crate::pull::blocked_queues;
 use crate::receiver::challenge::Challenge;
 use crate::receiver::problem::Problem;
-use crate::store::{AccountRow, Activity, AlarmKind, BackupFile, FeedRow, SequenceRow, StoreError};
+use crate::store::{AlarmKind, BackupFile, StoreError};
 use crate::subscriptions::problems;
-
-/// The state of the service.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Status {
-    /// The program's name.
-    service: &'static str,
-    /// The program's version.
-    version: &'static str,
-    /// True if a message would be accepted now.
-    ready: bool,
-    /// The code of the refusal if it would not.
-    reason: Option<&'static str>,
-    /// The store's fault and what to do, if no message can be stored.
-    store_fault: Option<String>,
-    /// The database's damage and what to do, if the last check found any.
-    damage: Option<String>,
-    /// The numbering of versions.
-    sequence: SequenceRow,
-    /// Free bytes on the store's disk; null if the store is a database server.
-    free_bytes: Option<u64>,
-    /// Every account.
-    accounts: Vec<AccountRow>,
-    /// Queues that are not pulled until a setting is added.
-    blocked: Vec<BlockedQueue>,
-    /// The number of known feeds.
-    feeds: usize,
-    /// The number of removed feeds.
-    removed_feeds: usize,
-    /// The number of paused feeds.
-    paused_feeds: usize,
-    /// The number of feeds of which document versions may be missing.
-    incomplete_feeds: usize,
-    /// The number of subscriptions.
-    subscriptions: usize,
-    /// What a person should know of or decide about subscriptions, the most urgent first.
-    subscription_problems: Vec<SubscriptionProblem>,
-    /// Requests to the public listener of this process that reached no webhook, within a day.
-    unexpected_requests: Vec<UnexpectedCount>,
-    /// What needs a person now, the most urgent first.
-    needs_person: Vec<NeedsPerson>,
-}
-
-/// Something that needs a person.
-#[derive(Serialize, ToSchema)]
-pub(super) struct NeedsPerson {
-    /// Its kind: that of an alarm, or `subscription`.
-    kind: &'static str,
-    /// What is affected, such as a feed.
-    subject: String,
-    /// The problem, and what to do.
-    text: String,
-}
-
-/// Something that a person should know of or decide about subscriptions.
-#[derive(Serialize, ToSchema)]
-pub(super) struct SubscriptionProblem {
-    /// The account.
-    account: Account,
-    /// The event.
-    event: Event,
-    /// The subscription's row; null if there is none.
-    id: Option<i64>,
-    /// What was found.
-    found: String,
-    /// What to do.
-    fix: String,
-}
-
-impl SubscriptionProblem {
-    fn of(problem: &problems::Problem<'_>) -> Self {
-        let (account, event) = problem.webhook();
-        Self {
-            account: account.clone(),
-            event,
-            id: problem.row().map(|row| row.id),
-            found: problem.to_string(),
-            fix: problem.fix(),
-        }
-    }
-}
 
 /// Returns 200 while the process runs
 #[utoipa::path(get, path = "/healthz", tag = "service",
@@ -129,12 +49,12 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
 
 /// Returns what needs a person: faults of the store, then whatever an alarm is about or soon will
 /// be, and what is so common at the beginning that it is no alarm.
-async fn needs_person(
+pub(super) async fn needs_person(
     app: &App,
     problems: &[problems::Problem<'_>],
 ) -> Result<Vec<NeedsPerson>, StoreError> {
-    let item = |kind, subject, text| NeedsPerson {
-        kind,
+    let item = |kind: &str, subject, text| NeedsPerson {
+        kind: kind.to_owned(),
         subject,
         text,
     };
@@ -198,31 +118,31 @@ async fn needs_person(
 #[utoipa::path(get, path = "/v1/status", tag = "service",
     responses((status = OK, description = "The state", body = Status)))]
 pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
-    let mut feeds = app.store.feeds().await?;
-    let all = feeds.len();
-    feeds.retain(FeedRow::is_known);
+    let feeds = app.store.feed_counts().await?;
     let subscriptions = app.store.subscriptions().await?;
     let now = app.clock.now();
     let problems = problems::all(&app.config, &subscriptions, now);
     let reason = app.ingest.readiness().await.err();
     let faults = app.health.store_faults();
+    let accounts = app.store.accounts().await?;
+    let blocked = blocked_queues(&app.config);
     Ok(Json(Status {
-        service: env!("CARGO_PKG_NAME"),
-        version: env!("CARGO_PKG_VERSION"),
+        service: env!("CARGO_PKG_NAME").to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         ready: reason.is_none(),
-        reason: reason.map(|refusal| refusal.code()),
+        reason: reason.map(|refusal| refusal.code().to_owned()),
         store_fault: faults.unavailable.map(|fault| fault.text),
         damage: faults.damaged.map(|fault| fault.text),
-        sequence: app.store.sequence().await?,
+        sequence: app.store.sequence().await?.into(),
         free_bytes: app.store.free_bytes().await?,
-        accounts: app.store.accounts().await?,
-        blocked: blocked_queues(&app.config),
-        feeds: feeds.len(),
-        removed_feeds: all - feeds.len(),
-        paused_feeds: feeds.iter().filter(|row| row.paused.is_some()).count(),
-        incomplete_feeds: feeds.iter().filter(|row| row.incomplete.is_some()).count(),
+        accounts: accounts.into_iter().map(AccountStatus::from).collect(),
+        blocked: blocked.into_iter().map(BlockedQueue::from).collect(),
+        feeds: feeds.known,
+        removed_feeds: feeds.removed,
+        paused_feeds: feeds.paused,
+        incomplete_feeds: feeds.incomplete,
         subscriptions: subscriptions.len(),
-        subscription_problems: problems.iter().map(SubscriptionProblem::of).collect(),
+        subscription_problems: problems.iter().map(SubscriptionProblem::from).collect(),
         unexpected_requests: app.metrics.unexpected_requests(now),
         needs_person: needs_person(&app, &problems).await?,
     }))
@@ -239,24 +159,7 @@ const ACTIVITY_PERIOD: Duration = Duration::from_secs(23 * 60 * 60);
     responses((status = OK, description = "Counts; hours without any are left out", body = Activity)))]
 pub(super) async fn activity(State(app): State<Arc<App>>) -> ApiResult<Activity> {
     let first = app.clock.now().before(ACTIVITY_PERIOD).hour();
-    Ok(Json(app.store.activity(first).await?))
-}
-
-/// The file to write a backup to.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct BackupRequest {
-    /// The name of a new file in the folder `store.backup_dir`, without a path.
-    #[schema(min_length = 1, max_length = 200)]
-    name: String,
-}
-
-/// A complete backup.
-#[derive(Serialize, ToSchema)]
-pub(super) struct BackedUp {
-    /// The file on the server's machine.
-    #[schema(value_type = String)]
-    path: PathBuf,
+    Ok(Json(app.store.activity(first).await?.into()))
 }
 
 /// Writes a backup of the store to the folder `store.backup_dir` on the server's machine

@@ -5,38 +5,25 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::feeds::known_account;
 use super::identity::Identity;
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
+use crate::api::subscriptions::{
+    ConfirmResult, RequestedSubscription, RevokeRequest, RevokeResult, Subscription,
+    SubscriptionId, SubscriptionNotes,
+};
 use crate::app::App;
-use crate::domain::{Event, Timestamp};
 use crate::sns::known_arns::MAX_KNOWN;
 use crate::store::SubscriptionRow;
 use crate::subscriptions::ConfirmOutcome;
 use crate::subscriptions::problems::{self, Problem, aws_account};
 
-/// A subscription, and what a person should do about it.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Subscription {
-    /// The subscription.
-    #[serde(flatten)]
-    pub(super) row: SubscriptionRow,
-    /// The AWS account that owns the topic, once a message of SNS has arrived.
-    pub(super) aws_account: Option<String>,
-    /// Who approved the topic; null if the settings allow it, or nobody does.
-    pub(super) topic_approved_by: Option<String>,
-    /// What a person should know or decide; null if there is nothing.
-    pub(super) problem: Option<String>,
-    /// What a person should do; null if nothing is to be done.
-    pub(super) fix: Option<String>,
-}
-
-/// Returns all subscriptions, oldest first.
-pub(super) async fn all_subscriptions(app: &App) -> Result<Vec<Subscription>, AdminError> {
+/// Returns all subscriptions, oldest first, and what is to be said about each.
+pub(super) async fn all_subscriptions(
+    app: &App,
+) -> Result<Vec<(SubscriptionRow, SubscriptionNotes)>, AdminError> {
     let rows = app.store.subscriptions().await?;
     let problems = problems::all(&app.config, &rows, app.clock.now());
     let problem = |row: &SubscriptionRow| {
@@ -65,13 +52,13 @@ pub(super) async fn all_subscriptions(app: &App) -> Result<Vec<Subscription>, Ad
     Ok(rows
         .map(|(row, found)| {
             let (problem, fix) = found.unzip();
-            Subscription {
+            let notes = SubscriptionNotes {
                 aws_account: owner(&row),
                 topic_approved_by: approved_by(&row),
                 problem,
                 fix,
-                row,
-            }
+            };
+            (row, notes)
         })
         .collect())
 }
@@ -85,33 +72,9 @@ pub(super) async fn list(
 ) -> ApiResult<Page<Subscription>> {
     let (limit, after) = (page.limit()?, page.row(List::SUBSCRIPTIONS)?);
     let mut rows = all_subscriptions(&app).await?;
-    rows.retain(|subscription| subscription.row.id > after);
-    Ok(Json(Page::of(
-        List::SUBSCRIPTIONS,
-        rows,
-        limit,
-        |subscription| subscription.row.id,
-    )))
-}
-
-/// A subscription that was requested from Įvesk.lt.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RequestedSubscription {
-    /// The webhook's account.
-    #[schema(pattern = "^[a-z0-9_-]{1,40}$", examples("default"))]
-    account: String,
-    /// The webhook's event.
-    event: Event,
-    /// The name that was sent to Įvesk.lt.
-    name: String,
-}
-
-/// The subscription's row.
-#[derive(Serialize, ToSchema)]
-pub(super) struct SubscriptionId {
-    /// Its id.
-    id: i64,
+    rows.retain(|(row, _)| row.id > after);
+    let page = Page::of(List::SUBSCRIPTIONS, rows, limit, |(row, _)| row.id);
+    Ok(Json(page.map(Subscription::from)))
 }
 
 /// Records that a subscription was requested from Įvesk.lt
@@ -128,17 +91,6 @@ pub(super) async fn requested(
         .subscription_requested(account, request.event, request.name, now)
         .await?;
     Ok(Json(SubscriptionId { id }))
-}
-
-/// The result of visiting SubscribeURL.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ConfirmResult {
-    /// True if the subscription is confirmed.
-    pub(super) confirmed: bool,
-    /// The error if it is not.
-    pub(super) error: Option<String>,
-    /// The time of the next attempt; null if there is none.
-    pub(super) next_try_at: Option<Timestamp>,
 }
 
 /// Approves a subscription, and confirms it
@@ -162,22 +114,6 @@ pub(super) async fn approve(
     change(&app, id, Decision::Approve(identity.owner))
         .await
         .map(Json)
-}
-
-/// The topic that is no longer approved.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RevokeRequest {
-    /// Its whole ARN.
-    #[schema(max_length = 2000)]
-    topic_arn: String,
-}
-
-/// The result of revoking an approval.
-#[derive(Serialize, ToSchema)]
-pub(super) struct RevokeResult {
-    /// Subscriptions to the topic, which were removed from the list.
-    subscriptions: usize,
 }
 
 /// Revokes the approval of a topic

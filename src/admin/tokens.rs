@@ -6,15 +6,14 @@ use axum::Json;
 use axum::extract::State;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::identity::sha256;
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
+use crate::api::tokens::{CreatedToken, RevokedToken, Token, TokenRequest};
 use crate::app::App;
 use crate::domain::Timestamp;
-use crate::store::{ApiTokenMade, ApiTokenRow, MAX_API_TOKENS, NewApiToken, Rights};
+use crate::store::{ApiTokenMade, MAX_API_TOKENS, NewApiToken, Rights};
 
 /// The prefix of every token, by which a leaked one can be recognized.
 const PREFIX: &str = "iwh_";
@@ -29,40 +28,16 @@ const MAX_NAME_CHARS: usize = 60;
 ///
 /// The tokens themselves are not stored.
 #[utoipa::path(get, path = "/v1/tokens", tag = "tokens", params(PageQuery),
-    responses((status = OK, description = "Tokens, oldest first", body = Page<ApiTokenRow>)))]
+    responses((status = OK, description = "Tokens, oldest first", body = Page<Token>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(page): Params<PageQuery>,
-) -> ApiResult<Page<ApiTokenRow>> {
+) -> ApiResult<Page<Token>> {
     let (limit, after) = (page.limit()?, page.row(List::TOKENS)?);
     let mut rows = app.store.api_tokens().await?;
     rows.retain(|row| row.id > after);
-    Ok(Json(Page::of(List::TOKENS, rows, limit, |row| row.id)))
-}
-
-/// A token to create.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TokenRequest {
-    /// Its name: 1 to 60 characters, unique.
-    #[schema(min_length = 1, max_length = 60)]
-    name: String,
-    /// The rights of its bearer: `metrics`, `read`, `operate`, `admin`, or `destination:NAME` for
-    /// the program behind a destination of the kind `list`.
-    #[schema(value_type = String, pattern = "^(metrics|read|operate|admin|destination:[a-z0-9_-]{1,40})$")]
-    rights: Rights,
-    /// When it ends, such as `2027-01-31T00:00:00Z`; absent if it never does.
-    #[schema(format = DateTime)]
-    expires_at: Option<String>,
-}
-
-/// A created token.
-#[derive(Serialize, ToSchema)]
-pub(super) struct CreatedToken {
-    /// Its row.
-    id: i64,
-    /// The token, shown this once.
-    token: String,
+    let page = Page::of(List::TOKENS, rows, limit, |row| row.id);
+    Ok(Json(page.map(Token::from)))
 }
 
 /// Creates a token
@@ -136,13 +111,6 @@ fn random_token() -> Result<String, AdminError> {
     getrandom::fill(&mut bytes)
         .map_err(|_| AdminError::Conflict("the system provides no random numbers".into()))?;
     Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
-}
-
-/// A revoked token.
-#[derive(Serialize, ToSchema)]
-pub(super) struct RevokedToken {
-    /// Its row.
-    id: i64,
 }
 
 /// Revokes a token and ends its sessions, with immediate effect

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::feeds::known_account;
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, Params, RowId};
+use crate::api::uploads::{
+    ClaimResult, LocationKept, ResultRecorded, SettleReason, Upload, UploadClaim, UploadPlace,
+    UploadResult, UploadSettled,
+};
 use crate::app::App;
-use crate::domain::Timestamp;
-use crate::store::{NewUpload, Settling, UploadBegun, UploadEnd, UploadFilter, UploadRow};
+use crate::store::{NewUpload, Settling, UploadEnd, UploadFilter};
 use crate::visible::foreign;
 
 /// Longest claim: a 2 GB file on a slow line.
@@ -23,23 +23,13 @@ const MAX_CLAIM_SECONDS: u64 = 48 * 60 * 60;
 /// Longest reason for settling an upload.
 const MAX_REASON_CHARS: usize = 500;
 
-/// An upload and its progress.
-#[derive(Serialize, ToSchema)]
-pub(super) struct UploadStatus {
-    /// Its state, or `returned` once a document of it was pulled, `settled` if a person expects
-    /// none, or `late` if none was pulled for longer than `upload.late_after`.
-    status: &'static str,
-    #[serde(flatten)]
-    row: UploadRow,
-}
-
 /// Lists uploads with their progress, oldest first
 #[utoipa::path(get, path = "/v1/uploads", tag = "uploads", params(PageQuery),
-    responses((status = OK, description = "Uploads", body = Page<UploadStatus>)))]
+    responses((status = OK, description = "Uploads", body = Page<Upload>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(page): Params<PageQuery>,
-) -> ApiResult<Page<UploadStatus>> {
+) -> ApiResult<Page<Upload>> {
     let limit = page.limit()?;
     let filter = UploadFilter {
         after: page.row(List::UPLOADS)?,
@@ -49,53 +39,7 @@ pub(super) async fn list(
     let late_before = app.config.upload.late_before(app.clock.now());
     let rows = app.store.uploads(filter).await?;
     let page = Page::of(List::UPLOADS, rows, limit, |row| row.id);
-    Ok(Json(page.map(|row| UploadStatus {
-        status: row.status(late_before),
-        row,
-    })))
-}
-
-/// A claim to send a file.
-#[derive(Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct UploadClaim {
-    /// The account whose API key sends it.
-    #[schema(pattern = "^[a-z0-9_-]{1,40}$", examples("default"))]
-    pub(crate) account: String,
-    /// SHA-256 of its content, 64 hexadecimal digits.
-    #[schema(pattern = "^[0-9a-fA-F]{64}$")]
-    pub(crate) sha256: String,
-    /// Its length in bytes.
-    #[schema(maximum = 9_223_372_036_854_775_807_i64)]
-    pub(crate) size_bytes: u64,
-    /// Its name, without folders.
-    pub(crate) file_name: String,
-    /// The correlation that is sent with it and returned with its documents; unique.
-    pub(crate) correlation: String,
-    /// True to send content again that was sent before.
-    pub(crate) force: bool,
-    /// The process that sends it.
-    pub(crate) owner: String,
-    /// The claim's duration in seconds, during which no other process sends the file; two days
-    /// at most.
-    pub(crate) claim_seconds: u64,
-}
-
-/// The answer to a claim.
-#[derive(Serialize, ToSchema)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
-pub(super) enum ClaimResult {
-    /// Send the file, with this correlation; first to the location of an earlier attempt, if
-    /// there is one.
-    Send {
-        id: i64,
-        correlation: String,
-        location: Option<String>,
-    },
-    /// This content was sent before.
-    Already { id: i64 },
-    /// Another process sends it: claim it again at this time.
-    Busy { until: Timestamp },
+    Ok(Json(page.map(|row| Upload::of(row, late_before))))
 }
 
 /// Claims a file's content for sending
@@ -136,32 +80,8 @@ pub(super) async fn begin(
             claim: Duration::from_secs(claim),
         })
         .await?;
-    Ok(Json(match begun {
-        UploadBegun::Send { row, location } => ClaimResult::Send {
-            id: row.id,
-            correlation: row.correlation,
-            // Only for the right `operate`: it permits sending a file to this place.
-            location: location.map(|location| location.expose_secret().to_owned()),
-        },
-        UploadBegun::Already(row) => ClaimResult::Already { id: row.id },
-        UploadBegun::Busy { until } => ClaimResult::Busy { until },
-    }))
+    Ok(Json(begun.into()))
 }
-
-/// The location of a file that is about to be sent.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct UploadPlace {
-    /// The process that sends it.
-    owner: String,
-    /// Įvesk.lt's answer with the location; null to forget it.
-    #[schema(value_type = Option<String>)]
-    location: Option<SecretString>,
-}
-
-/// An empty answer.
-#[derive(Serialize, ToSchema)]
-pub(super) struct LocationKept {}
 
 /// Keeps the location to which a file is about to be sent, or forgets it
 ///
@@ -180,19 +100,6 @@ pub(super) async fn keep_location(
         .await?;
     Ok(Json(LocationKept {}))
 }
-
-/// Why no document of an upload is expected.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SettleReason {
-    /// The reason, in a person's words.
-    #[schema(min_length = 1, max_length = 500)]
-    reason: String,
-}
-
-/// An empty answer.
-#[derive(Serialize, ToSchema)]
-pub(super) struct UploadSettled {}
 
 /// Settles an upload: no document of it is expected any longer
 ///
@@ -238,25 +145,6 @@ pub(super) async fn settle_upload(app: &App, id: i64, reason: &str) -> Result<()
             .into(),
         )),
     }
-}
-
-/// The result of an attempt to send a file.
-#[derive(Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct UploadResult {
-    /// The process that sent it.
-    pub(crate) owner: String,
-    /// The error; absent if the file was sent.
-    pub(crate) error: Option<String>,
-    /// True if Įvesk.lt refused the file.
-    pub(crate) refused: bool,
-}
-
-/// The effect of recording a result.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ResultRecorded {
-    /// False if another process has taken over the claim, or there is no such row.
-    changed: bool,
 }
 
 /// Records the result of an attempt to send a file

@@ -6,7 +6,7 @@ use super::refusals::STORM_WINDOW;
 use crate::config::Config;
 use crate::domain::{DestinationName, Timestamp, counted};
 use crate::metrics::{Refusals, StoreSnapshot, UnexpectedCount};
-use crate::pull::blocked_queues;
+use crate::pull::BlockedQueue;
 use crate::store::{
     AlarmKind, DestinationPauseReason, DestinationRow, FeedRow, Finding, IncompleteReason,
     PAGE_SIZE_NOTICE, UnannouncedDocuments,
@@ -15,6 +15,9 @@ use crate::subscriptions::problems::{self, Problem};
 
 /// Largest number of active alarms of one kind. Those that are active stay, whatever begins.
 const MAX_OF_A_KIND: usize = 100;
+
+/// Largest number of feeds with one trouble that a check reads.
+pub(super) const MAX_FEEDS: usize = 2_000;
 
 /// Time for which documents may be stored without a notification before an alarm is raised.
 pub(super) const SILENCE_AFTER: Duration = Duration::from_secs(15 * 60);
@@ -29,11 +32,20 @@ const MIN_CERTIFICATE_VALIDITY: Duration = Duration::from_secs(7 * 24 * 60 * 60)
 /// The state of the service at one check.
 pub(super) struct Facts {
     pub(super) stored: StoreSnapshot,
+    /// Feeds in trouble: paused, incomplete, and not pulled for long; of each those that are in
+    /// trouble longest, at most as many as [`MAX_FEEDS`].
+    pub(super) paused: Vec<FeedRow>,
+    pub(super) incomplete: Vec<FeedRow>,
+    pub(super) behind: Vec<FeedRow>,
+    /// Queues that can't be pulled, and how many of their feeds have a trigger waiting.
+    pub(super) blocked: Vec<(BlockedQueue, u64)>,
     pub(super) unannounced_documents: Vec<UnannouncedDocuments>,
     pub(super) late_uploads: usize,
     pub(super) free_bytes: Option<u64>,
     /// When the newest automatic backup was written.
     pub(super) backed_up_at: Option<Timestamp>,
+    /// Automatic backups beyond those that are kept.
+    pub(super) backups_not_removed: usize,
     pub(super) refusals: Refusals,
     pub(super) unexpected: Vec<UnexpectedCount>,
     /// True for a while after the start of the service.
@@ -45,7 +57,7 @@ pub(super) fn findings(facts: &Facts, config: &Config) -> Vec<Finding> {
     let mut found = silence(facts);
     found.extend(subscriptions(facts, config));
     found.extend(paused(facts));
-    found.extend(blocked(facts, config));
+    found.extend(blocked(facts));
     found.extend(behind(facts, config));
     found.extend(incomplete(facts, config));
     found.extend(refused_storm(facts));
@@ -53,6 +65,7 @@ pub(super) fn findings(facts: &Facts, config: &Config) -> Vec<Finding> {
     found.extend(certificates(facts));
     found.extend(disk(facts, config));
     found.extend(backup(facts, config));
+    found.extend(backups_not_removed(facts, config));
     found.extend(late_uploads(facts));
     found.extend(destinations(facts, config));
     found.extend(import_errors(facts));
@@ -136,7 +149,7 @@ fn paused(facts: &Facts) -> Vec<Finding> {
     let text = |subject: &str, (cause, fix): (&str, &str)| {
         format!("{subject} is paused: {cause}. Fix: {fix}, then run `ivesk-webhook feeds resume`")
     };
-    let feeds = facts.stored.feeds.iter().filter_map(|row| {
+    let feeds = facts.paused.iter().filter_map(|row| {
         let (feed, cause) = (row.feed.to_string(), row.paused?.cause_and_fix()?);
         Some(finding(AlarmKind::Paused, &feed, text(&feed, cause)))
     });
@@ -149,15 +162,10 @@ fn paused(facts: &Facts) -> Vec<Finding> {
 }
 
 /// Returns the blocked queues that have a trigger waiting.
-fn blocked(facts: &Facts, config: &Config) -> Vec<Finding> {
-    let waits = |row: &FeedRow| !row.triggers.is_empty();
+fn blocked(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
-    for row in blocked_queues(config) {
-        let feeds = facts.stored.feeds.iter();
-        let of_queue =
-            feeds.filter(|feed| feed.feed.account == row.account && feed.feed.queue == row.queue);
-        let waiting = of_queue.filter(|feed| waits(feed)).count();
-        if waiting == 0 {
+    for (row, waiting) in &facts.blocked {
+        if *waiting == 0 {
             continue;
         }
         let (account, queue) = (&row.account, row.queue);
@@ -183,36 +191,18 @@ fn blocked(facts: &Facts, config: &Config) -> Vec<Finding> {
 }
 
 fn behind(facts: &Facts, config: &Config) -> Vec<Finding> {
-    let StoreSnapshot {
-        now,
-        accounts,
-        alarms,
-        ..
-    } = &facts.stored;
-    let limit = config.pull.reconcile_every + config.alarms.behind_after;
-    let blocked = blocked_queues(config);
-    // Paused and blocked feeds have an alarm of another kind.
-    let has_other_alarm = |row: &&FeedRow| {
-        let paused = accounts
-            .iter()
-            .any(|account| account.account == row.feed.account && account.paused.is_some());
-        let queue = |row: &&FeedRow| (row.feed.account.clone(), row.feed.queue);
-        let blocked = blocked
-            .iter()
-            .any(|blocked| (blocked.account.clone(), blocked.queue) == queue(row));
-        row.paused.is_some() || paused || blocked
-    };
+    let StoreSnapshot { now, alarms, .. } = &facts.stored;
+    let limit = config.behind_after();
     let is_active = |row: &FeedRow| {
         let subject = row.feed.to_string();
         let mut alarms = alarms.iter();
         alarms.any(|alarm| alarm.kind == AlarmKind::Behind && alarm.subject == subject)
     };
-    let feeds = facts.stored.feeds.iter();
+    let feeds = facts.behind.iter();
     feeds
-        .filter(|row| !has_other_alarm(row) && config.accounts.contains_key(&row.feed.account))
         .filter_map(|row| {
             // An incomplete feed has an alarm of another kind.
-            let age = now.since(row.pulled_at.max(row.up_to_date_at)?);
+            let age = now.since(row.quiet_since());
             let counts = !facts.just_started || is_active(row);
             (counts && age > limit).then(|| {
                 let (feed, hours) = (&row.feed, counted(age.as_secs() / 3_600, "hour"));
@@ -243,7 +233,7 @@ fn incomplete(facts: &Facts, config: &Config) -> Vec<Finding> {
         );
         (!is_notice).then(|| finding(AlarmKind::Incomplete, feed, text))
     };
-    let feeds = facts.stored.feeds.iter();
+    let feeds = facts.incomplete.iter();
     feeds
         .filter(|row| config.accounts.contains_key(&row.feed.account))
         .filter_map(to_finding)
@@ -341,6 +331,20 @@ fn backup(facts: &Facts, config: &Config) -> Option<Finding> {
     })
 }
 
+/// Returns that automatic backups stay that are no longer kept.
+fn backups_not_removed(facts: &Facts, config: &Config) -> Option<Finding> {
+    let count = facts.backups_not_removed;
+    (count > 0).then(|| {
+        let (folder, keep) = (config.store.backup_dir.display(), config.store.backup_keep);
+        let text = format!(
+            "{} in {folder} beyond the {keep} of `store.backup_keep` can't be removed, and more fill the disk. Fix: let \
+             the service's user remove files there, and remove the oldest",
+            counted(u64::try_from(count).unwrap_or(u64::MAX), "backup")
+        );
+        finding(AlarmKind::Backup, "old backups", text)
+    })
+}
+
 fn late_uploads(facts: &Facts) -> Option<Finding> {
     let count = facts.late_uploads;
     (count > 0).then(|| {
@@ -407,9 +411,38 @@ fn destinations(facts: &Facts, config: &Config) -> Vec<Finding> {
             (None, _) if row.paused_lanes > 0 => {
                 rejects(name, &counted(row.paused_lanes, "feed"), waiting)
             }
-            (None, _) => return None,
+            (None, _) => match row.failing_lanes_since {
+                Some(since) if now.since(since) > limit => fails_for(row, since),
+                _ => return None,
+            },
         };
         Some(finding(AlarmKind::Destination, name, text))
     };
-    configured.filter_map(to_finding).collect()
+    configured
+        .flat_map(|row| to_finding(row).into_iter().chain(deferred(row)))
+        .collect()
+}
+
+/// Returns that a destination accepts documents, and those of some feeds not.
+fn fails_for(row: &DestinationRow, since: Timestamp) -> String {
+    let (name, feeds) = (&row.name, counted(row.failing_lanes, "feed"));
+    format!(
+        "destination {name} accepts documents, but has accepted none of {feeds} since {since}. Fix: \
+         `ivesk-webhook destinations list {name}` shows which, and the error; correct it, and delivery resumes \
+         automatically, or run `ivesk-webhook deliveries skip` for a document that it can't take"
+    )
+}
+
+/// Returns that documents can't be delivered to a destination that accepts others.
+fn deferred(row: &DestinationRow) -> Option<Finding> {
+    let (name, count) = (&row.name, row.deferred);
+    (count > 0 && row.paused.is_none()).then(|| {
+        let documents = counted(count, "document");
+        let text = format!(
+            "{documents} can't be delivered to destination {name}, which accepts others; tried again daily. Fix: \
+             `ivesk-webhook deliveries list --destination {name} --state deferred` shows why; correct the cause, then \
+             run `ivesk-webhook deliveries retry {name} --state deferred`, or `deliveries skip`"
+        );
+        finding(AlarmKind::Destination, format!("{name}/deferred"), text)
+    })
 }

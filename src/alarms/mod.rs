@@ -16,13 +16,14 @@ use tracing::{error, info, warn};
 
 use crate::backoff;
 use crate::config::Config;
-use crate::domain::{Clock, Timestamp};
+use crate::domain::{Account, Clock, Queue, Timestamp};
 use crate::egress::SetupError;
 use crate::metrics::{Metrics, Refusals, StoreSnapshot, StoreStep};
+use crate::pull::{BlockedQueue, blocked_queues};
 use crate::receiver::health::Health;
 use crate::store::{
-    AlarmChanges, AlarmFilter, AlarmKind, AlarmNotice, AlarmObservation, Finding, NoticeEnd,
-    SharedStore, Store, StoreError, UploadFilter, newest_backup,
+    AlarmChanges, AlarmFilter, AlarmKind, AlarmNotice, AlarmObservation, AutomaticBackups, FeedRow,
+    FeedTrouble, Finding, NoticeEnd, SharedStore, Store, StoreError, UploadFilter,
 };
 
 mod conditions;
@@ -251,23 +252,80 @@ async fn facts(
         limit: MAX_LATE_UPLOADS,
     };
     let silent_since = now.before(conditions::SILENCE_AFTER);
+    let stored = StoreSnapshot::read_without_feeds(store, now).await?;
+    let in_trouble = |trouble| store.feeds_in_trouble(trouble, conditions::MAX_FEEDS);
+    let mut blocked = Vec::new();
+    for row in blocked_queues(config) {
+        let waiting = store.waiting_feeds(row.account.clone(), row.queue).await?;
+        blocked.push((row, waiting));
+    }
     Ok(Facts {
-        stored: StoreSnapshot::read(store, now).await?,
+        paused: in_trouble(FeedTrouble::Paused).await?,
+        incomplete: in_trouble(FeedTrouble::Incomplete).await?,
+        behind: feeds_behind(config, store, &stored, &blocked).await?,
+        blocked,
+        stored,
         unannounced_documents: store.unannounced_documents(silent_since).await?,
         late_uploads: store.uploads(late).await?.len(),
         free_bytes: store.free_bytes().await?,
         backed_up_at: backed_up_at(config, now),
+        backups_not_removed: backups_not_removed(config, now),
         unexpected: metrics.unexpected_requests(now),
         just_started: false,
         refusals: Refusals::default(),
     })
 }
 
+/// Returns the feeds of which no pull has ended for long, but those with an alarm of another kind:
+/// paused ones, and those of paused accounts and blocked queues.
+async fn feeds_behind(
+    config: &Config,
+    store: &Store,
+    stored: &StoreSnapshot,
+    blocked: &[(BlockedQueue, u64)],
+) -> Result<Vec<FeedRow>, StoreError> {
+    let before = stored.now.before(config.behind_after());
+    let is_paused = |account: &Account| {
+        let mut accounts = stored.accounts.iter();
+        accounts.any(|row| row.account == *account && row.paused.is_some())
+    };
+    let is_blocked = |account: &Account, queue: Queue| {
+        let mut blocked = blocked.iter();
+        blocked.any(|(row, _)| row.account == *account && row.queue == queue)
+    };
+    let mut behind = Vec::new();
+    for account in config.accounts.keys().filter(|account| !is_paused(account)) {
+        for queue in Queue::ALL {
+            if !is_blocked(account, queue) {
+                let (account, limit) = (account.clone(), conditions::MAX_FEEDS);
+                behind.extend(
+                    store
+                        .feeds_not_pulled(account, queue, before, limit)
+                        .await?,
+                );
+            }
+        }
+    }
+    Ok(behind)
+}
+
 /// Returns when the newest automatic backup was written; `None` if there is none.
 fn backed_up_at(config: &Config, now: Timestamp) -> Option<Timestamp> {
     config.store.backup_every?;
-    let newest = newest_backup(&config.store.backup_dir, now).ok()?;
+    let newest = AutomaticBackups::of(&config.store).newest(now).ok()?;
     newest.map(|(at, _)| at)
+}
+
+/// Returns the number of automatic backups that could not be removed.
+fn backups_not_removed(config: &Config, now: Timestamp) -> usize {
+    let backups = AutomaticBackups::of(&config.store);
+    match config.store.backup_every {
+        // A folder that can't be read has an alarm: no newest backup is found in it.
+        Some(_) => backups
+            .not_removed(config.store.backup_keep, now)
+            .unwrap_or(0),
+        None => 0,
+    }
 }
 
 /// Checks and notifies until `shutdown` is canceled.

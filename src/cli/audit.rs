@@ -1,11 +1,15 @@
 //! `audit`
 
 use clap::Subcommand;
+use serde_json::json;
 
+use super::as_sent::AsSent;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
 use super::{logging, table};
+use crate::api::Page;
+use crate::api::audit::Action as Done;
 use crate::config::Config;
 
 /// Arguments of `audit`.
@@ -41,20 +45,24 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 
 async fn list(api: &Api, limit: u16, json: bool) -> Result<Exit, Failure> {
     let path = format!("/v1/audit?limit={limit}");
-    let rows = api.get(&path).await?["rows"].take();
+    let Page { rows, .. }: Page<AsSent<Done>> = api.get(&path).await?;
     if json {
-        println!("{rows:#}");
+        println!("{:#}", json!(rows));
         return Ok(Exit::Done);
     }
-    let rows = rows.as_array().map(Vec::as_slice).unwrap_or_default();
     if rows.is_empty() {
         println!("No actions yet.");
         return Ok(Exit::Done);
     }
-    let fields = ["id", "at", "actor", "action", "subject"];
     let mut table = table::new(["id", "when", "who", "action", "subject"]);
-    for row in rows {
-        table.add_row(fields.map(|field| table::field(row, field)));
+    for row in &rows {
+        table.add_row([
+            row.id.to_string(),
+            table::moment(row.at),
+            row.actor.clone(),
+            row.action.clone(),
+            row.subject.clone(),
+        ]);
     }
     println!("{table}");
     Ok(Exit::Done)

@@ -1,15 +1,17 @@
 //! `deliveries`
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::destinations::{change, open, print_change};
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
-use super::server::Api;
+use super::server::{Api, with_query};
 use super::{logging, table};
+use crate::api::deliveries::{Delivery, DeliveryQuery, Selection};
 use crate::config::Config;
 use crate::domain::counted;
+use crate::store::DeliveryState;
 
 /// Arguments of `deliveries`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +30,7 @@ enum Action {
         /// Only deliveries in this state: pending, deferred, waiting_file, delivered, rejected,
         /// skipped, superseded or held
         #[arg(long)]
-        state: Option<String>,
+        state: Option<DeliveryState>,
         /// Only deliveries of this company
         #[arg(long, value_name = "CODE")]
         company: Option<String>,
@@ -45,7 +47,7 @@ enum Action {
         sequence: Option<i64>,
         /// All in this state: rejected, deferred, waiting_file or skipped
         #[arg(long)]
-        state: Option<String>,
+        state: Option<DeliveryState>,
         /// Only those of this company
         #[arg(long, value_name = "CODE")]
         company: Option<String>,
@@ -59,7 +61,7 @@ enum Action {
         sequence: Option<i64>,
         /// All in this state: pending, deferred, waiting_file or rejected
         #[arg(long)]
-        state: Option<String>,
+        state: Option<DeliveryState>,
         /// Only those of this company
         #[arg(long, value_name = "CODE", requires = "state")]
         company: Option<String>,
@@ -83,14 +85,26 @@ async fn act(api: &Api, action: Action) -> Result<Exit, Failure> {
             state,
             company,
             json,
-        } => list(api, [destination, state, company], json).await,
+        } => {
+            let query = DeliveryQuery {
+                destination,
+                state,
+                company,
+                ..DeliveryQuery::default()
+            };
+            list(api, &query, json).await
+        }
         Action::Retry {
             destination,
             sequence,
             state,
             company,
         } => {
-            let selection = json!({ "sequence": sequence, "state": state, "company": company });
+            let selection = Selection {
+                sequence,
+                state,
+                company,
+            };
             let versions = change(api, &destination, "retry", &selection).await?;
             print_change(
                 versions,
@@ -107,7 +121,11 @@ async fn act(api: &Api, action: Action) -> Result<Exit, Failure> {
             state,
             company,
         } => {
-            let selection = json!({ "sequence": sequence, "state": state, "company": company });
+            let selection = Selection {
+                sequence,
+                state,
+                company,
+            };
             let versions = change(api, &destination, "skip", &selection).await?;
             print_change(
                 versions,
@@ -121,19 +139,13 @@ async fn act(api: &Api, action: Action) -> Result<Exit, Failure> {
     }
 }
 
-async fn list(api: &Api, filter: [Option<String>; 3], json: bool) -> Result<Exit, Failure> {
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    for (name, value) in ["destination", "state", "company"].into_iter().zip(&filter) {
-        if let Some(value) = value {
-            query.append_pair(name, value);
-        }
-    }
-    let path = format!("/v1/deliveries?{}", query.finish());
-    let rows = api.rows(path.trim_end_matches('?')).await?;
+async fn list(api: &Api, query: &DeliveryQuery, json: bool) -> Result<Exit, Failure> {
+    let path = with_query("/v1/deliveries", query)?;
     if json {
-        println!("{}", Value::Array(rows));
+        println!("{}", Value::Array(api.rows(&path).await?));
         return Ok(Exit::Done);
     }
+    let rows: Vec<Delivery> = api.rows(&path).await?;
     if rows.is_empty() {
         println!("No deliveries.");
         return Ok(Exit::Done);
@@ -148,22 +160,17 @@ async fn list(api: &Api, filter: [Option<String>; 3], json: bool) -> Result<Exit
         "attempts",
         "detail",
     ]);
-    for row in &rows {
-        let attempts = row["attempts"].as_array().map(Vec::as_slice);
-        let times: u64 = attempts
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|attempt| attempt["times"].as_u64())
-            .sum();
+    for row in rows {
+        let times: u64 = row.attempts.iter().map(|attempt| attempt.times).sum();
         table.add_row([
-            table::cell(&row["sequence"]),
-            table::cell(&row["document_id"]),
-            table::cell(&row["company"]),
-            table::cell(&row["destination"]),
-            table::cell(&row["state"]),
-            table::cell(&row["changed_at"]),
+            row.sequence.to_string(),
+            row.document_id,
+            row.feed.company.to_string(),
+            row.destination.to_string(),
+            row.state.as_str().to_owned(),
+            row.changed_at.to_string(),
             times.to_string(),
-            table::cell(&row["detail"]),
+            table::optional(row.detail),
         ]);
     }
     println!("{table}");

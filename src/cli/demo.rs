@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::json;
+use serde_json::{Map, json};
 use tokio::time::{Instant, sleep};
 
 use super::outcome::{Exit, Failure};
@@ -254,7 +254,7 @@ impl Demo {
         self.control().set_switches("digitize_uploads=manual")?;
         for company in DEFAULT_COMPANIES {
             let name = format!("sąskaita-{company}.pdf");
-            let correlation = json!({ "company": company }).as_object().cloned();
+            let correlation = Some(Map::from_iter([("company".to_owned(), json!(company))]));
             let options = UploadOptions {
                 correlation,
                 ..UploadOptions::default()

@@ -2,12 +2,15 @@
 
 use anyhow::anyhow;
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
-use super::server::Api;
+use super::server::{Api, with_query};
 use super::{logging, question, table};
+use crate::api::destinations::{Destination, Lane, Start, StartPlan, Stop};
+use crate::api::{Changed, NoFields};
 use crate::config::Config;
 use crate::delivery::worker::configured_destinations;
 use crate::domain::{Clock, counted};
@@ -123,12 +126,23 @@ async fn act(api: &Api, config: &Config, action: Action) -> Result<Exit, Failure
         } => {
             let destination = named_or_only(destination, config)?;
             let from = from.from.unwrap_or_else(|| "all".to_owned());
-            start(api, &destination, &from, feeds, yes).await
+            let Feeds { account, company } = feeds;
+            let request = Start {
+                from,
+                account,
+                company,
+            };
+            let of = config
+                .destinations
+                .iter()
+                .find(|(name, _)| name.as_str() == destination);
+            let excludes = of.is_some_and(|(_, settings)| settings.excludes_documents(&config.api));
+            start(api, &destination, &request, excludes, yes).await
         }
         Action::Stop { destination, feeds } => {
             let destination = named_or_only(destination, config)?;
-            let body = json!({ "account": feeds.account, "company": feeds.company });
-            let stopped = change(api, &destination, "stop", &body).await?;
+            let Feeds { account, company } = feeds;
+            let stopped = change(api, &destination, "stop", &Stop { account, company }).await?;
             print_change(
                 stopped,
                 &format!(
@@ -139,7 +153,7 @@ async fn act(api: &Api, config: &Config, action: Action) -> Result<Exit, Failure
             )
         }
         Action::Pause { destination } => {
-            let changed = change(api, &destination, "pause", &json!({})).await?;
+            let changed = change(api, &destination, "pause", &NoFields {}).await?;
             print_change(
                 changed,
                 &format!(
@@ -149,7 +163,7 @@ async fn act(api: &Api, config: &Config, action: Action) -> Result<Exit, Failure
             )
         }
         Action::Resume { destination } => {
-            let changed = change(api, &destination, "resume", &json!({})).await?;
+            let changed = change(api, &destination, "resume", &NoFields {}).await?;
             print_change(
                 changed,
                 &format!("Resumed `{destination}`."),
@@ -170,29 +184,20 @@ fn named_or_only(destination: Option<String>, config: &Config) -> Result<String,
 async fn start(
     api: &Api,
     destination: &str,
-    from: &str,
-    feeds: Feeds,
+    request: &Start,
+    excludes_documents: bool,
     yes: bool,
 ) -> Result<Exit, Failure> {
-    let Feeds { account, company } = feeds;
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    query.append_pair("from", from);
-    for (name, value) in [("account", &account), ("company", &company)] {
-        if let Some(value) = value {
-            query.append_pair(name, value);
-        }
-    }
-    let path = format!("/v1/destinations/{destination}/start?{}", query.finish());
-    let plan = api.get(&path).await?;
-    let documents = plan["documents"].as_u64().unwrap_or(0);
+    let path = format!("/v1/destinations/{destination}/start");
+    let path = with_query(&path, request)?;
+    let StartPlan { documents, feeds } = api.get(&path).await?;
     let mut table = table::new(["feed", "documents", "oldest", "newest"]);
-    let planned = plan["feeds"].as_array().map(Vec::as_slice);
-    for feed in planned.unwrap_or_default() {
+    for feed in feeds {
         table.add_row([
-            table::feed(feed),
-            table::cell(&feed["documents"]),
-            table::cell(&feed["oldest"]),
-            table::cell(&feed["newest"]),
+            feed.feed.to_string(),
+            feed.documents.to_string(),
+            table::optional(feed.oldest),
+            table::optional(feed.newest),
         ]);
     }
     if documents > 0 {
@@ -203,12 +208,14 @@ async fn start(
         counted(documents, "document")
     );
     println!("{sentence}.");
+    if excludes_documents {
+        println!("Those that its `companies` or `document_types` exclude are skipped.");
+    }
     if !yes && !question::ask("Deliver them?")? {
         println!("Nothing was started.");
         return Ok(Exit::Failed);
     }
-    let body = json!({ "from": from, "account": account, "company": company });
-    let lanes = change(api, destination, "start", &body).await?;
+    let lanes = change(api, destination, "start", request).await?;
     print_change(
         lanes,
         &format!(
@@ -238,11 +245,11 @@ pub(super) async fn change(
     api: &Api,
     destination: &str,
     action: &str,
-    body: &Value,
+    request: &impl Serialize,
 ) -> Result<u64, Failure> {
     let path = format!("/v1/destinations/{destination}/{action}");
-    let answer = api.post(&path, body).await?;
-    Ok(answer["changed"].as_u64().unwrap_or(0))
+    let Changed { changed } = api.post(&path, request).await?;
+    Ok(changed as u64)
 }
 
 /// Prints `done` if something changed, else `unchanged`.
@@ -256,11 +263,11 @@ pub(super) fn print_change(changed: u64, done: &str, unchanged: &str) -> Result<
 }
 
 async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
-    let destinations = api.rows("/v1/destinations").await?;
     if json {
-        println!("{}", Value::Array(destinations));
+        println!("{}", Value::Array(api.rows("/v1/destinations").await?));
         return Ok(Exit::Done);
     }
+    let destinations: Vec<Destination> = api.rows("/v1/destinations").await?;
     if destinations.is_empty() {
         println!(
             "No destination yet. Add [destinations.NAME] to the settings (docs/destinations.md)."
@@ -281,19 +288,20 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
     ]);
     for destination in &destinations {
         table.add_row([
-            table::cell(&destination["name"]),
-            destination["kind"]
-                .as_str()
+            destination.name.to_string(),
+            destination
+                .kind
+                .as_deref()
                 .unwrap_or("(not in the settings)")
                 .to_owned(),
-            table::state(destination),
-            table::cell(&destination["delivered"]),
-            table::cell(&destination["waiting"]),
-            table::cell(&destination["rejected_now"]),
-            table::cell(&destination["deferred"]),
-            table::cell(&destination["held"]),
-            table::cell(&destination["waits_until"]),
-            table::cell(&destination["last_error"]),
+            table::state(&destination.state),
+            destination.delivered.to_string(),
+            destination.waiting.to_string(),
+            destination.rejected_now.to_string(),
+            destination.deferred.to_string(),
+            destination.held.to_string(),
+            table::optional(destination.waits_until),
+            table::optional(destination.last_error.as_deref()),
         ]);
     }
     println!("{table}");
@@ -304,13 +312,12 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
 }
 
 async fn list_lanes(api: &Api, destination: &str, json: bool) -> Result<Exit, Failure> {
-    let lanes = api
-        .rows(&format!("/v1/destinations/{destination}/lanes"))
-        .await?;
+    let path = format!("/v1/destinations/{destination}/lanes");
     if json {
-        println!("{}", Value::Array(lanes));
+        println!("{}", Value::Array(api.rows(&path).await?));
         return Ok(Exit::Done);
     }
+    let lanes: Vec<Lane> = api.rows(&path).await?;
     if lanes.is_empty() {
         println!("`{destination}` takes no feed yet.");
         return Ok(Exit::Done);
@@ -324,57 +331,56 @@ async fn list_lanes(api: &Api, destination: &str, json: bool) -> Result<Exit, Fa
         "paused",
         "last error",
     ]);
-    for lane in &lanes {
-        let history = match lane["history_from"].as_str() {
+    for lane in lanes {
+        let history = match lane.history_from.as_deref() {
             None => "held".to_owned(),
             Some("") => "all".to_owned(),
             Some(moment) => format!("from {moment}"),
         };
         table.add_row([
-            table::feed(lane),
-            table::cell(&lane["begins_at"]),
+            lane.feed.to_string(),
+            table::optional(lane.begins_at),
             history,
-            table::cell(&lane["held"]),
-            table::cell(&lane["failures"]),
-            table::cell(&lane["paused"]),
-            table::cell(&lane["last_error"]),
+            lane.held.to_string(),
+            lane.failures.to_string(),
+            table::optional(lane.paused.map(|reason| reason.as_str())),
+            table::optional(lane.last_error),
         ]);
     }
     println!("{table}");
     Ok(Exit::Done)
 }
 
-fn print_next_steps(destination: &Value) {
-    let name = table::cell(&destination["name"]);
-    let count = |field: &str| destination[field].as_u64().unwrap_or(0);
-    if count("held") > 0 {
+fn print_next_steps(destination: &Destination) {
+    let name = &destination.name;
+    if destination.held > 0 {
         println!(
             "`{name}` holds {} from before it was known. `ivesk-webhook destinations start {name}` with --all or \
              --from MOMENT delivers them, if they are not booked yet.",
-            counted(count("held"), "document"),
+            counted(destination.held, "document"),
         );
     }
-    if count("unknown_lanes") > 0 {
+    if destination.unknown_lanes > 0 {
         println!(
             "{} wait for an answer of Įvesk.lt that shows its clock: `ivesk-webhook pull`.",
-            counted(count("unknown_lanes"), "feed")
+            counted(destination.unknown_lanes, "feed")
         );
     }
-    if count("paused_lanes") > 0 {
+    if destination.paused_lanes > 0 {
         println!(
             "{} at `{name}` are paused, since it gives the same rejection again and again. Correct the cause, then run \
              `ivesk-webhook destinations resume {name}`.",
-            counted(count("paused_lanes"), "feed")
+            counted(destination.paused_lanes, "feed")
         );
     }
-    if let Some(sequence) = destination["stuck_at"].as_i64() {
+    if let Some(sequence) = destination.stuck_at {
         println!(
             "`{name}` did not accept version {sequence}; it is retried. Fix the last error, then run \
              `ivesk-webhook destinations resume {name}`, or leave the version out with \
              `ivesk-webhook deliveries skip {name} {sequence}`."
         );
     }
-    if destination["rejected_now"].as_u64().unwrap_or(0) > 0 {
+    if destination.rejected_now > 0 {
         println!(
             "`ivesk-webhook deliveries list --destination {name} --state rejected` shows what `{name}` rejected, \
              `ivesk-webhook import-errors list` what is reported to the accountant."

@@ -1,6 +1,5 @@
 //! `doctor`
 
-use axum::http::{Method, StatusCode};
 use serde_json::json;
 
 use super::account::chosen_account;
@@ -9,8 +8,11 @@ use super::logging;
 use super::outcome::{Exit, Failure};
 use super::server::RunningServer;
 use super::style::{BAD, GOOD, NOTE, styled};
+use crate::api::NoFields;
+use crate::api::doctor::{Checks, DoctorRequest};
+use crate::api::status::Status;
 use crate::config::Config;
-use crate::doctor::{self, Check, CheckResult, Checks, inside, outside};
+use crate::doctor::{self, Check, CheckResult, inside, outside};
 use crate::domain::{Account, Clock, Company};
 use crate::receiver::challenge::Challenge;
 use crate::service::open_store_for_reading;
@@ -116,27 +118,25 @@ async fn in_server(
     server: &RunningServer,
     company: Option<&(Account, Company)>,
 ) -> Result<Vec<Check>, Failure> {
-    let request = json!({
-        "account": company.map(|(account, _)| account),
-        "company": company.map(|(_, company)| company),
-    });
-    let (status, answer) = server
-        .call(Method::POST, "/v1/doctor", Some(&request))
-        .await
-        .map_err(Failure::unreachable)?;
-    if status != StatusCode::OK {
-        let title = answer["title"].as_str().unwrap_or("no reason");
-        return Ok(vec![
-            Check::fail(
-                "server",
-                format!("`serve` runs, but can't check itself: {title}"),
-            )
-            .because("its keys, destinations and feeds were not checked")
-            .fix("restart it if it is of another version, then run this again"),
-        ]);
+    let request = DoctorRequest {
+        account: company.map(|(account, _)| account.to_string()),
+        company: company.map(|(_, company)| company.to_string()),
+    };
+    let answer = server.post("/v1/doctor", &request).await?;
+    match answer.result() {
+        Ok(Checks { checks }) => Ok(checks),
+        Err(failure) => {
+            let problem = failure.message();
+            Ok(vec![
+                Check::fail(
+                    "server",
+                    format!("`serve` runs, but can't check itself: {problem}"),
+                )
+                .because("its keys, destinations and feeds were not checked")
+                .fix("restart it if it is of another version, then run this again"),
+            ])
+        }
     }
-    let checks: Checks = serde_json::from_value(answer).map_err(|_| another_version())?;
-    Ok(checks.checks)
 }
 
 /// Returns what this process finds, with the store if there is one.
@@ -158,39 +158,39 @@ async fn in_this_process(
 
 /// Checks the running server and its store.
 async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Check>, Failure> {
-    let (status, answer) = server
-        .call(Method::GET, "/v1/status", None)
-        .await
-        .map_err(Failure::unreachable)?;
-    if status != StatusCode::OK || answer["ready"] != true {
-        let reason = answer["reason"].as_str().or(answer["code"].as_str());
-        let reason = reason.unwrap_or("no reason recorded");
-        // The title is that of a problem, if even the status can't be read.
-        let fault = answer["store_fault"].as_str().or(answer["title"].as_str());
+    let not_ready = |reason: &str, fault: Option<&str>| {
         let fault = fault.map(|fault| format!(": {fault}")).unwrap_or_default();
-        return Ok(vec![
+        vec![
             Check::fail(
                 "server",
                 format!("`serve` runs, but accepts no messages ({reason}){fault}"),
             )
             .because("SNS receives 503 and gives up after about half an hour")
             .fix("follow the message; docs/operating.md explains the reasons"),
-        ]);
+        ]
+    };
+    let answer = server.get("/v1/status").await?;
+    // Even the status can't be read.
+    if let Some(problem) = answer.problem() {
+        return Ok(not_ready(&problem.code, Some(&problem.title)));
     }
-    let version = answer["version"].as_str().unwrap_or_default();
+    let status: Status = answer.result()?;
+    if !status.ready {
+        let reason = status.reason.as_deref().unwrap_or("no reason recorded");
+        return Ok(not_ready(reason, status.store_fault.as_deref()));
+    }
     let mut checks = vec![Check::pass(
         "server",
-        format!("`serve` {version} runs and accepts messages"),
+        format!("`serve` {} runs and accepts messages", status.version),
     )];
-    let stored = &answer["sequence"]["last"];
-    checks.push(match answer["damage"].as_str() {
+    checks.push(match &status.damage {
         None => Check::pass(
             "store",
-            format!("the store holds {stored} document versions"),
+            format!("the store holds {} document versions", status.sequence.last),
         ),
         Some(damage) => inside::damaged(damage),
     });
-    if let Some(free) = answer["free_bytes"].as_u64() {
+    if let Some(free) = status.free_bytes {
         checks.push(inside::disk(free, config.store.min_free_bytes));
     }
     Ok(checks)
@@ -198,26 +198,16 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Check>, 
 
 /// Checks what reached the running server and no webhook.
 async fn unexpected_requests(server: &RunningServer) -> Result<Vec<Check>, Failure> {
-    let (_, mut answer) = server
-        .call(Method::GET, "/v1/status", None)
-        .await
-        .map_err(Failure::unreachable)?;
-    // A server that accepts no messages, or of another version, shows none.
-    let counts = serde_json::from_value::<Vec<_>>(answer["unexpected_requests"].take());
+    let answer = server.get("/v1/status").await?;
+    // A server whose store can't be read, or of another version, shows none.
+    let counts = answer
+        .result()
+        .map(|status: Status| status.unexpected_requests);
     Ok(inside::unexpected_requests(&counts.unwrap_or_default()))
 }
 
 async fn challenge(server: &RunningServer) -> Result<Challenge, Failure> {
-    let (_, answer) = server
-        .call(Method::POST, "/v1/challenge", Some(&json!({})))
-        .await
-        .map_err(Failure::unreachable)?;
-    serde_json::from_value(answer).map_err(|_| another_version())
-}
-
-fn another_version() -> Failure {
-    anyhow::anyhow!("the running server has another version; restart it, then run this again")
-        .into()
+    server.post("/v1/challenge", &NoFields {}).await?.result()
 }
 
 fn exit(checks: &[Check]) -> Exit {

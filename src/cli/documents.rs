@@ -8,6 +8,7 @@ use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::printing;
 use super::table::{self, Table};
+use crate::api::documents::Document;
 use crate::config::Config;
 use crate::domain::{Account, Company, Queue};
 use crate::ivesk::view::View;
@@ -250,7 +251,7 @@ pub(super) fn document_table<'a>(rows: impl Iterator<Item = &'a DocumentRow>) ->
 #[derive(Serialize)]
 struct Line {
     #[serde(flatten)]
-    row: DocumentRow,
+    row: Document,
     document: Option<Box<serde_json::value::RawValue>>,
 }
 
@@ -260,7 +261,11 @@ async fn list_json(store: &Store, filter: DocumentFilter) -> Result<Exit, Failur
             .body
             .as_deref()
             .and_then(|body| serde_json::from_slice(body).ok());
-        println!("{}", serde_json::to_string(&Line { row, document })?);
+        let line = Line {
+            row: row.into(),
+            document,
+        };
+        println!("{}", serde_json::to_string(&line)?);
         Ok(())
     })
     .await?;

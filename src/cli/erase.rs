@@ -2,15 +2,17 @@
 
 use std::io::IsTerminal as _;
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::logging;
 use super::outcome::{Exit, Failure};
 use super::question::ask;
 use super::server::Api;
-use super::table::cell;
+use crate::api::documents::{EraseRequest, Erased};
+use crate::api::feeds::FeedStatus;
 use crate::config::Config;
 use crate::domain::{Account, Company, counted};
+use crate::visible::visible;
 
 /// Arguments of `documents erase`.
 #[derive(Debug, clap::Args)]
@@ -39,23 +41,20 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// Returns the fields of the request.
-    fn request(&self) -> Result<Map<String, Value>, Failure> {
+    /// Returns the first request.
+    fn request(&self) -> Result<EraseRequest, Failure> {
         if let Some(account) = &self.account {
             Account::parse(account).map_err(Failure::usage)?;
         }
         if let Some(company) = &self.company {
             Company::parse(company).map_err(Failure::usage)?;
         }
-        let fields = [
-            ("company", &self.company),
-            ("document", &self.document),
-            ("account", &self.account),
-        ];
-        let given = fields
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), json!(value.as_ref()?))));
-        Ok(given.collect())
+        Ok(EraseRequest {
+            account: self.account.clone(),
+            company: self.company.clone(),
+            document: self.document.clone(),
+            after: None,
+        })
     }
 }
 
@@ -71,9 +70,9 @@ pub(super) async fn run(args: Args, config: &Config) -> Result<Exit, Failure> {
         return Ok(Exit::Failed);
     };
     if args.json {
-        println!("{}", erased.to_json());
+        println!("{}", to_json(&erased));
     } else {
-        erased.print();
+        print(&erased);
     }
     Ok(if erased.files_left.is_empty() {
         Exit::Done
@@ -85,9 +84,9 @@ pub(super) async fn run(args: Args, config: &Config) -> Result<Exit, Failure> {
 /// Erases what the person confirms; `None` if they don't.
 async fn ask_and_erase(
     args: &Args,
-    mut request: Map<String, Value>,
+    mut request: EraseRequest,
     api: &Api,
-) -> Result<Option<Total>, Failure> {
+) -> Result<Option<Erased>, Failure> {
     let what = describe(args, api).await?;
     eprintln!(
         "This erases {what}, and can't be undone. What other destinations have taken, exports and backups are not touched."
@@ -95,20 +94,21 @@ async fn ask_and_erase(
     if !args.yes && !ask("Erase?")? {
         return Ok(None);
     }
-    let mut total = Total::default();
+    let mut total = Erased::default();
     loop {
-        let part = api
-            .post("/v1/documents/erase", &Value::Object(request.clone()))
-            .await?;
-        total.add(&part);
-        match part["next"].as_i64() {
-            Some(next) => {
-                request.insert("after".to_owned(), json!(next));
-                if std::io::stderr().is_terminal() {
-                    eprintln!("Erased {} so far.", counted(total.versions, "version"));
-                }
-            }
-            None => return Ok(Some(total)),
+        let part: Erased = api.post("/v1/documents/erase", &request).await?;
+        total.versions += part.versions;
+        total.unreadable_entries += part.unreadable_entries;
+        total.shared += part.shared;
+        total.files += part.files;
+        // Those of the last request.
+        total.files_left = part.files_left;
+        request.after = part.next;
+        if part.next.is_none() {
+            return Ok(Some(total));
+        }
+        if std::io::stderr().is_terminal() {
+            eprintln!("Erased {} so far.", counted(total.versions, "version"));
         }
     }
 }
@@ -121,19 +121,13 @@ async fn describe(args: &Args, api: &Api) -> Result<String, Failure> {
         return Ok(format!("all versions of document `{document}`{of_account}"));
     }
     let company = args.company.as_deref().unwrap_or_default();
-    let rows = api.rows("/v1/feeds").await?;
-    let is_selected = |row: &&Value| {
-        let of_account = args
-            .account
-            .as_deref()
-            .is_none_or(|name| row["account"] == name);
-        row["company"] == company && of_account
-    };
-    let feeds: Vec<&Value> = rows.iter().filter(is_selected).collect();
-    let documents = feeds
-        .iter()
-        .filter_map(|row| row["documents"].as_u64())
-        .sum();
+    let mut feeds: Vec<FeedStatus> = api.rows("/v1/feeds").await?;
+    feeds.retain(|row| {
+        let account = args.account.as_deref();
+        row.feed.company.as_str() == company
+            && account.is_none_or(|name| row.feed.account.as_str() == name)
+    });
+    let documents = feeds.iter().map(|row| row.documents).sum();
     Ok(format!(
         "everything that is stored of company {company}{of_account}: {} of {}, and digitized documents that name no \
          other company",
@@ -142,66 +136,53 @@ async fn describe(args: &Args, api: &Api) -> Result<String, Failure> {
     ))
 }
 
-/// The results of all requests together.
-#[derive(Default)]
-struct Total {
-    versions: u64,
-    unreadable_entries: u64,
-    shared: u64,
-    files: u64,
-    /// Those of the last request.
-    files_left: Vec<Value>,
+/// Returns the results of all requests together as JSON.
+fn to_json(total: &Erased) -> serde_json::Value {
+    let Erased {
+        versions,
+        unreadable_entries,
+        shared,
+        files,
+        files_left,
+        next: _,
+    } = total;
+    json!({
+        "versions": versions,
+        "unreadable_entries": unreadable_entries,
+        "shared": shared,
+        "files": files,
+        "files_left": files_left,
+    })
 }
 
-impl Total {
-    fn add(&mut self, part: &Value) {
-        let count = |name: &str| part[name].as_u64().unwrap_or_default();
-        self.versions += count("versions");
-        self.unreadable_entries += count("unreadable_entries");
-        self.shared += count("shared");
-        self.files += count("files");
-        self.files_left = part["files_left"].as_array().cloned().unwrap_or_default();
+fn print(total: &Erased) {
+    if total.versions + total.unreadable_entries + total.files + total.shared == 0 {
+        println!("Nothing was stored of it.");
+    } else {
+        println!(
+            "Erased {}, {} and {}.",
+            counted(total.versions, "version"),
+            counted_as(
+                total.unreadable_entries,
+                "unreadable entry",
+                "unreadable entries"
+            ),
+            counted_as(total.files, "file of destinations", "files of destinations"),
+        );
     }
-
-    fn to_json(&self) -> Value {
-        json!({
-            "versions": self.versions,
-            "unreadable_entries": self.unreadable_entries,
-            "shared": self.shared,
-            "files": self.files,
-            "files_left": self.files_left,
-        })
+    if total.shared > 0 {
+        println!(
+            "Kept {} that name other companies of yours too; --document erases each.",
+            counted(total.shared, "digitized version")
+        );
     }
-
-    fn print(&self) {
-        if self.versions + self.unreadable_entries + self.files + self.shared == 0 {
-            println!("Nothing was stored of it.");
-        } else {
-            println!(
-                "Erased {}, {} and {}.",
-                counted(self.versions, "version"),
-                counted_as(
-                    self.unreadable_entries,
-                    "unreadable entry",
-                    "unreadable entries"
-                ),
-                counted_as(self.files, "file of destinations", "files of destinations"),
-            );
-        }
-        if self.shared > 0 {
-            println!(
-                "Kept {} that name other companies of yours too; --document erases each.",
-                counted(self.shared, "digitized version")
-            );
-        }
-        for left in &self.files_left {
-            println!(
-                "Not removed from destination {}: {} of erased documents. Problem: {}.",
-                cell(&left["destination"]),
-                counted(left["files"].as_u64().unwrap_or_default(), "file"),
-                cell(&left["problem"]),
-            );
-        }
+    for left in &total.files_left {
+        println!(
+            "Not removed from destination {}: {} of erased documents. Problem: {}.",
+            left.destination,
+            counted(left.files, "file"),
+            visible(&left.problem),
+        );
     }
 }
 

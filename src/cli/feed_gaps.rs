@@ -3,8 +3,11 @@
 use serde_json::{Value, json};
 
 use super::outcome::{Exit, Failure};
-use super::server::Api;
+use super::server::{Api, with_query};
 use super::table;
+use crate::api::feeds::{Gap, GapQuery};
+use crate::api::{Changed, NoFields};
+use crate::domain::Cursor;
 
 /// Arguments of `feeds gaps`.
 #[derive(Debug, clap::Args)]
@@ -30,20 +33,24 @@ impl Args {
 /// Runs `feeds gaps`.
 pub(super) async fn run(api: &Api, args: Args) -> Result<Exit, Failure> {
     if let Some(id) = args.dismiss {
-        api.post(&format!("/v1/feeds/gaps/{id}/dismiss"), &json!({}))
-            .await?;
+        let path = format!("/v1/feeds/gaps/{id}/dismiss");
+        let _: Changed = api.post(&path, &NoFields {}).await?;
         result!(
             json!({ "dismissed": id }),
             "Dismissed gap {id}; its feed is pulled again."
         );
         return Ok(Exit::Done);
     }
-    let closed = if args.closed { "?closed=true" } else { "" };
-    let gaps = api.rows(&format!("/v1/feeds/gaps{closed}")).await?;
+    let query = GapQuery {
+        closed: args.closed,
+        ..GapQuery::default()
+    };
+    let path = with_query("/v1/feeds/gaps", &query)?;
     if args.json {
-        println!("{}", Value::Array(gaps));
+        println!("{}", Value::Array(api.rows(&path).await?));
         return Ok(Exit::Done);
     }
+    let gaps: Vec<Gap> = api.rows(&path).await?;
     if gaps.is_empty() {
         println!("No gaps: nothing is known to be missing.");
         return Ok(Exit::Done);
@@ -51,27 +58,24 @@ pub(super) async fn run(api: &Api, args: Args) -> Result<Exit, Failure> {
     let mut table = table::new(["id", "feed", "reason", "after", "up to", "found", "closed"]);
     for gap in &gaps {
         table.add_row([
-            table::cell(&gap["id"]),
-            table::feed(gap),
-            table::cell(&gap["reason"]),
-            cursor(&gap["from"], "the beginning"),
-            cursor(&gap["to"], "not known"),
-            table::moment(&gap["found_at"]),
-            table::moment(&gap["closed_at"]),
+            gap.id.to_string(),
+            gap.feed.to_string(),
+            gap.reason.as_str().to_owned(),
+            cursor(gap.from.as_ref(), "the beginning"),
+            cursor(gap.to.as_ref(), "not known"),
+            table::moment(gap.found_at),
+            table::moment(gap.closed_at),
         ]);
     }
     println!("{table}");
     println!(
         "Document versions may be missing there. A pull over the stretch closes a gap if it proves that \
-         nothing is: `ivesk-webhook pull --company CODE --from CURSOR`. Otherwise compare it with Įvesk.lt, \
+         nothing is: `ivesk-webhook pull --company CODE --from CURSOR`, or `--from beginning`. Otherwise compare it with Įvesk.lt, \
          then run `ivesk-webhook feeds gaps --dismiss ID`."
     );
     Ok(Exit::Done)
 }
 
-fn cursor(cursor: &Value, absent: &str) -> String {
-    match cursor.as_str() {
-        Some(_) => table::cell(cursor),
-        None => absent.to_owned(),
-    }
+fn cursor(cursor: Option<&Cursor>, absent: &str) -> String {
+    cursor.map_or(absent, Cursor::as_str).to_owned()
 }

@@ -2,15 +2,23 @@
 
 use anyhow::anyhow;
 use clap::Subcommand;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::account::chosen_account;
+use super::as_sent::AsSent;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
 use super::{feed_gaps, logging, style, table};
+use crate::api::feeds::{
+    FeedSelection, FeedStart, FeedStarted, FeedStatus, Resume as ResumeRequest,
+};
+use crate::api::status::Status;
+use crate::api::{Changed, RunState};
 use crate::config::Config;
-use crate::domain::{Account, Queue, counted};
+use crate::domain::{Account, Cursor, Queue, counted};
+use crate::visible::visible;
 
 /// Arguments of `feeds`.
 #[derive(Debug, clap::Args)]
@@ -57,8 +65,8 @@ enum Action {
 struct Resume {
     #[command(flatten)]
     selection: Selection,
-    /// Accept the documents of feeds that are paused as `company_filter_ignored`: they are the
-    /// company's own
+    /// Accept the documents of the one feed that is named, or else of those that are paused as
+    /// `company_filter_ignored`: they are the company's own
     #[arg(long)]
     accept: bool,
 }
@@ -78,6 +86,15 @@ struct Selection {
 }
 
 impl Selection {
+    /// Returns the request for these feeds.
+    fn request(&self, account: &Account) -> FeedSelection {
+        FeedSelection {
+            account: account.to_string(),
+            queue: self.queue,
+            company: self.company.clone(),
+        }
+    }
+
     /// Returns an error if queue and company name no feed.
     fn check(&self, config: &Config) -> Result<(), Failure> {
         match (self.queue, &self.company) {
@@ -106,9 +123,9 @@ impl Selection {
 }
 
 /// Prints what the server says is probably wrong.
-pub(super) fn print_warnings(answer: &Value) {
-    for warning in answer["warnings"].as_array().into_iter().flatten() {
-        note!("warning: {}", table::cell(warning));
+pub(super) fn print_warnings(warnings: &[String]) {
+    for warning in warnings {
+        note!("warning: {}", visible(warning));
     }
 }
 
@@ -151,11 +168,11 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 }
 
 async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
-    let feeds = api.rows("/v1/feeds").await?;
     if json {
-        println!("{}", Value::Array(feeds));
+        println!("{}", Value::Array(api.rows("/v1/feeds").await?));
         return Ok(Exit::Done);
     }
+    let feeds: Vec<FeedStatus> = api.rows("/v1/feeds").await?;
     if feeds.is_empty() {
         println!("No feeds yet. `ivesk-webhook pull` pulls the feeds of the settings.");
         return Ok(Exit::Done);
@@ -172,39 +189,32 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         "last error",
     ]);
     for feed in &feeds {
-        let triggers = feed["triggers"].as_array().map(Vec::as_slice);
-        let triggers: Vec<&str> = triggers
-            .unwrap_or_default()
-            .iter()
-            .filter_map(Value::as_str)
-            .collect();
+        let triggers: Vec<&str> = feed.triggers.iter().map(|kind| kind.as_str()).collect();
         table.add_row([
-            table::feed(feed),
-            table::state(feed),
-            table::moment(&feed["up_to_date_at"]),
-            table::cell(&feed["documents"]),
-            table::cell(&feed["missed_notifications"]),
-            table::cell(&feed["gaps"]),
-            table::cell(&feed["incomplete"]),
-            match feed["pending_notifications"].as_u64() {
-                Some(count) if feed["state"] == "removed" && count > 0 => {
-                    counted(count, "notification")
-                }
+            feed.feed.to_string(),
+            table::state(&feed.state),
+            table::moment(feed.up_to_date_at),
+            feed.documents.to_string(),
+            feed.missed_notifications.to_string(),
+            feed.gaps.to_string(),
+            table::optional(feed.incomplete.map(|reason| reason.as_str())),
+            match (&feed.state, feed.pending_notifications) {
+                (RunState::Removed { .. }, count @ 1..) => counted(count, "notification"),
                 _ => triggers.join(" "),
             },
-            table::cell(&feed["last_error"]),
+            table::optional(feed.last_error.as_deref()),
         ]);
     }
     println!("{table}");
-    let status = api.get("/v1/status").await?;
-    for account in status["accounts"].as_array().into_iter().flatten() {
-        if let Some(reason) = account["paused"].as_str() {
-            let name = table::cell(&account["account"]);
+    let status: Status = api.get("/v1/status").await?;
+    for account in status.accounts {
+        if let Some(reason) = account.paused {
+            let name = account.account;
+            let error = account.last_error.as_deref();
             println!(
-                "Account `{name}` is paused ({reason}): {}. Fix it, then run `ivesk-webhook feeds resume --account {name}`.",
-                account["last_error"]
-                    .as_str()
-                    .unwrap_or("no error recorded")
+                "Account `{name}` is paused ({}): {}. Fix it, then run `ivesk-webhook feeds resume --account {name}`.",
+                reason.as_str(),
+                visible(error.unwrap_or("no error recorded"))
             );
         }
     }
@@ -213,7 +223,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
 
 async fn pause(api: &Api, config: &Config, selection: &Selection) -> Result<Exit, Failure> {
     let account = chosen_account(selection.account.as_deref(), config)?;
-    let paused = change(api, &account, selection, "pause", &json!({})).await?;
+    let paused = change(api, "pause", &selection.request(&account)).await?;
     if paused == 0 {
         result!(
             json!({"changed": 0}),
@@ -231,7 +241,6 @@ async fn pause(api: &Api, config: &Config, selection: &Selection) -> Result<Exit
 
 async fn resume(api: &Api, config: &Config, args: &Resume) -> Result<Exit, Failure> {
     let Resume { selection, accept } = args;
-    let accept = json!({ "accept": accept });
     let accounts: Vec<Account> = match selection.account.as_deref() {
         Some(name) => vec![chosen_account(Some(name), config)?],
         None => config.accounts.keys().cloned().collect(),
@@ -240,7 +249,13 @@ async fn resume(api: &Api, config: &Config, args: &Resume) -> Result<Exit, Failu
     let mut exit = Exit::Failed;
     let mut changed = 0;
     for account in accounts {
-        let resumed = change(api, &account, selection, "resume", &accept).await?;
+        let request = ResumeRequest {
+            account: account.to_string(),
+            queue: selection.queue,
+            company: selection.company.clone(),
+            accept: *accept,
+        };
+        let resumed = change(api, "resume", &request).await?;
         changed += resumed;
         if style::is_json() {
             // One object, at the end.
@@ -266,7 +281,7 @@ async fn resume(api: &Api, config: &Config, args: &Resume) -> Result<Exit, Failu
 
 async fn remove(api: &Api, config: &Config, selection: &Selection) -> Result<Exit, Failure> {
     let account = chosen_account(selection.account.as_deref(), config)?;
-    if change(api, &account, selection, "remove", &json!({})).await? == 0 {
+    if change(api, "remove", &selection.request(&account)).await? == 0 {
         result!(
             json!({"changed": 0}),
             "No such feed, or it is removed already; `feeds list` shows all."
@@ -297,44 +312,34 @@ async fn start_at(
     new: bool,
 ) -> Result<Exit, Failure> {
     let account = chosen_account(selection.account.as_deref(), config)?;
-    let Selection { queue, company, .. } = selection;
-    let body = json!({
-        "account": account, "queue": queue, "company": company, "cursor": cursor, "new": new,
-    });
-    let started = api.post("/v1/feeds/start-at", &body).await?;
-    print_warnings(&started);
+    let request = FeedStart {
+        account: account.to_string(),
+        queue: selection.queue,
+        company: selection.company.clone(),
+        cursor: cursor.to_owned(),
+        new,
+    };
+    let started: AsSent<FeedStarted> = api.post("/v1/feeds/start-at", &request).await?;
+    print_warnings(&started.warnings);
     if style::is_json() {
-        println!("{started:#}");
+        println!("{:#}", started.json);
         return Ok(Exit::Done);
     }
-    let feed = table::feed(&started["feed"]);
-    let cursor = table::cell(&Value::from(cursor));
-    println!("{feed} continues at {cursor}.");
-    if started["gap"] == true {
-        let from = match &started["previous"] {
-            Value::Null => "the beginning".to_owned(),
-            previous => table::cell(previous),
-        };
+    let feed = started.feed.to_string();
+    println!("{} continues at {}.", visible(&feed), visible(cursor));
+    if started.gap {
+        let from = started.previous.as_ref().map(Cursor::as_str);
         println!(
-            "What lies before, from {from} on, is recorded as a gap: the other program has it."
+            "What lies before, from {} on, is recorded as a gap: the other program has it.",
+            visible(from.unwrap_or("the beginning"))
         );
     }
     Ok(Exit::Done)
 }
 
 /// Posts the change and returns how many feeds changed.
-async fn change(
-    api: &Api,
-    account: &Account,
-    selection: &Selection,
-    action: &str,
-    more: &Value,
-) -> Result<u64, Failure> {
-    let Selection { queue, company, .. } = selection;
-    let mut body = json!({ "account": account, "queue": queue, "company": company });
-    for (name, value) in more.as_object().into_iter().flatten() {
-        body[name] = value.clone();
-    }
-    let answer = api.post(&format!("/v1/feeds/{action}"), &body).await?;
-    Ok(answer["changed"].as_u64().unwrap_or(0))
+async fn change(api: &Api, action: &str, request: &impl Serialize) -> Result<u64, Failure> {
+    let path = format!("/v1/feeds/{action}");
+    let Changed { changed } = api.post(&path, request).await?;
+    Ok(changed as u64)
 }

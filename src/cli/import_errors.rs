@@ -1,14 +1,21 @@
 //! `import-errors`
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::as_sent::AsSent;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
-use super::server::Api;
+use super::server::{Api, with_query};
 use super::{logging, table};
+use crate::api::import_errors::{
+    ImportError, ImportErrorPath, ImportErrorQuery, SelectedImportErrors,
+};
+use crate::api::{Changed, NoFields};
 use crate::config::Config;
 use crate::domain::counted;
+use crate::store::ImportErrorState;
+use crate::visible::visible;
 
 /// Arguments of `import-errors`.
 #[derive(Debug, clap::Args)]
@@ -27,7 +34,7 @@ enum Action {
     List {
         /// Only import errors in this state: pending, sent, refused, withdrawn or discarded
         #[arg(long)]
-        state: Option<String>,
+        state: Option<ImportErrorState>,
         /// Print one JSON array
         #[arg(long)]
         json: bool,
@@ -62,7 +69,7 @@ struct Selection {
     company: Option<String>,
     /// Those in this state; otherwise pending and refused ones
     #[arg(long)]
-    state: Option<String>,
+    state: Option<ImportErrorState>,
     /// Print {"changed": N}
     #[arg(long)]
     json: bool,
@@ -78,14 +85,19 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     };
     let outcome = match args.action {
         Action::List { state, json } => list(&api, &config, state, json).await,
-        Action::Retry(selection) => decide(&api, "retry", selection).await,
-        Action::Discard(selection) => decide(&api, "discard", selection).await,
+        Action::Retry(selection) => decide(&api, &config, "retry", selection).await,
+        Action::Discard(selection) => decide(&api, &config, "discard", selection).await,
     };
     api.close().await?;
     outcome
 }
 
-async fn decide(api: &Api, action: &str, selection: Selection) -> Result<Exit, Failure> {
+async fn decide(
+    api: &Api,
+    config: &Config,
+    action: &str,
+    selection: Selection,
+) -> Result<Exit, Failure> {
     let Selection {
         id,
         all,
@@ -94,19 +106,27 @@ async fn decide(api: &Api, action: &str, selection: Selection) -> Result<Exit, F
         state,
         json,
     } = selection;
-    let (path, body) = match id {
-        Some(id) => (format!("/v1/import-errors/{id}/{action}"), json!({})),
-        None => (
-            format!("/v1/import-errors/{action}"),
-            json!({ "account": account, "company": company, "state": state, "all": all }),
-        ),
+    let answer: AsSent<Changed> = match id {
+        Some(id) => {
+            let path = format!("/v1/import-errors/{id}/{action}");
+            api.post(&path, &NoFields {}).await?
+        }
+        None => {
+            let selected = SelectedImportErrors {
+                account,
+                company,
+                state,
+                all,
+            };
+            let path = format!("/v1/import-errors/{action}");
+            api.post(&path, &selected).await?
+        }
     };
-    let answer = api.post(&path, &body).await?;
     if json {
-        println!("{answer}");
+        println!("{}", answer.json);
         return Ok(Exit::Done);
     }
-    let changed = answer["changed"].as_u64().unwrap_or_default();
+    let changed = answer.changed as u64;
     let what = match id {
         Some(id) => format!("Import error {id}"),
         None => counted(changed, "import error"),
@@ -114,6 +134,13 @@ async fn decide(api: &Api, action: &str, selection: Selection) -> Result<Exit, F
     let is = if changed == 1 { "is" } else { "are" };
     match action {
         "discard" => println!("{what} {is} discarded: the accountant is not told."),
+        _ if config.api.import_error_path.is_none() => {
+            let wait = if changed == 1 { "waits" } else { "wait" };
+            println!(
+                "{what} {is} due, and {wait} until `api.import_error_path` is set. Įvesk.lt does not publish it; see the \
+                 API page of your account, app.ivesk.lt/api/docs."
+            );
+        }
         _ if api.is_running_server() => {
             println!("{what} {is} due now; the running server sends what is due.");
         }
@@ -125,17 +152,19 @@ async fn decide(api: &Api, action: &str, selection: Selection) -> Result<Exit, F
 async fn list(
     api: &Api,
     config: &Config,
-    state: Option<String>,
+    state: Option<ImportErrorState>,
     json: bool,
 ) -> Result<Exit, Failure> {
-    let query = state.map(|state| format!("?state={state}"));
-    let rows = api
-        .rows(&format!("/v1/import-errors{}", query.unwrap_or_default()))
-        .await?;
+    let query = ImportErrorQuery {
+        state,
+        ..ImportErrorQuery::default()
+    };
+    let path = with_query("/v1/import-errors", &query)?;
     if json {
-        println!("{}", Value::Array(rows));
+        println!("{}", Value::Array(api.rows(&path).await?));
         return Ok(Exit::Done);
     }
+    let rows: Vec<ImportError> = api.rows(&path).await?;
     if rows.is_empty() {
         println!("No import errors.");
         return Ok(Exit::Done);
@@ -152,27 +181,30 @@ async fn list(
     ]);
     for row in &rows {
         table.add_row([
-            table::cell(&row["id"]),
-            table::cell(&row["state"]),
-            table::cell(&row["document_id"]),
-            table::cell(&row["company"]),
-            table::moment(&row["created_at"]),
-            table::moment(&row["sent_at"]),
-            table::cell(&row["message"]),
-            table::cell(&row["last_error"]),
+            row.id.to_string(),
+            row.state.as_str().to_owned(),
+            row.document_id.clone(),
+            table::optional(row.company.as_ref()),
+            table::moment(row.created_at),
+            table::moment(row.sent_at),
+            row.message.clone(),
+            table::optional(row.last_error.as_deref()),
         ]);
     }
     println!("{table}");
-    for paused in api.rows("/v1/import-errors/paused").await? {
+    let paused: Vec<ImportErrorPath> = api.rows("/v1/import-errors/paused").await?;
+    for paused in paused {
         println!(
             "Import errors of {} are paused: Įvesk.lt does not find {} ({}). Correct `api.import_error_path` and \
              restart, or run `ivesk-webhook import-errors retry --all`.",
-            table::cell(&paused["account"]),
-            table::cell(&paused["path"]),
-            table::cell(&paused["last_error"]),
+            paused.account,
+            visible(&paused.path),
+            visible(paused.last_error.as_deref().unwrap_or_default()),
         );
     }
-    let pending = rows.iter().any(|row| row["state"] == "pending");
+    let pending = rows
+        .iter()
+        .any(|row| row.state == ImportErrorState::Pending);
     if pending && config.api.import_error_path.is_none() {
         println!(
             "Pending import errors wait until `api.import_error_path` is set. Įvesk.lt does not publish it; see the \

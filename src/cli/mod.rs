@@ -15,6 +15,7 @@ use crate::visible::visible_lines;
 mod printing;
 
 mod account;
+mod as_sent;
 pub mod audit;
 pub mod completions;
 pub mod config;
@@ -162,7 +163,7 @@ pub enum Command {
     Serve(serve::Args),
     /// Show on one screen whether messages are accepted, and what needs a person
     Status(status::Args),
-    /// Back up the store, or copy it to PostgreSQL
+    /// Back up or restore the store, or copy it to PostgreSQL
     Store(store::Args),
     /// Create, list, approve, revoke or restore subscriptions
     Subscriptions(subscriptions::Args),
@@ -276,5 +277,46 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// The contract with the server is `crate::api`: a field that is renamed there must not leave a
+    /// command that shows nothing.
+    #[test]
+    fn no_command_picks_json_apart_by_name() {
+        let accessors = [
+            ".pointer(",
+            ".as_array()",
+            ".as_object()",
+            ".as_bool()",
+            ".as_i64()",
+            ".as_u64()",
+            ".as_f64()",
+            "Value::as_",
+        ];
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli");
+        let mut files = 0;
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let source = std::fs::read_to_string(&path).expect("a source file");
+            let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+            for line in code.lines() {
+                let indexes = line.match_indices("[\"").any(|(at, _)| {
+                    line[..at].ends_with(|c: char| c.is_alphanumeric() || "_)]?".contains(c))
+                });
+                let gets = line
+                    .split(".get(\"")
+                    .skip(1)
+                    // Variables of the environment are in capitals.
+                    .any(|name| name.starts_with(|c: char| c.is_lowercase()));
+                let accessed = accessors.iter().any(|accessor| line.contains(accessor));
+                assert!(
+                    !indexes && !gets && !accessed,
+                    "{}: decode it into a type of `crate::api`: {line}",
+                    path.display()
+                );
+            }
+            files += 1;
+        }
+        assert!(files > 40, "{files} files");
     }
 }

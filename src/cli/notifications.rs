@@ -3,15 +3,18 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::as_sent::AsSent;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
-use super::quarantine::{body_of, row_id};
+use super::quarantine::body_of;
 use super::saved::ExportDir;
 use super::server::Api;
 use super::{logging, style, table};
 use crate::admin::paging::List;
+use crate::api::Page;
+use crate::api::messages::{Notification, WithBody};
 use crate::config::Config;
 use crate::domain::counted;
 
@@ -60,23 +63,21 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
     let after = List::NOTIFICATIONS.cursor(after);
     let limit = limit.clamp(1, 500);
     let path = format!("/v1/notifications?after={after}&limit={limit}");
-    let rows = api.get(&path).await?["rows"].take();
+    let Page { rows, .. }: Page<AsSent<Notification>> = api.get(&path).await?;
     if json {
-        println!("{rows:#}");
+        println!("{:#}", json!(rows));
         return Ok(Exit::Done);
     }
-    let columns = ["id", "received", "account", "event", "kind", "message"];
-    let fields = [
-        "id",
-        "received_at",
-        "account",
-        "event",
-        "kind",
-        "message_id",
-    ];
-    let mut table = table::new(columns);
-    for row in rows.as_array().into_iter().flatten() {
-        table.add_row(fields.map(|field| table::field(row, field)));
+    let mut table = table::new(["id", "received", "account", "event", "kind", "message"]);
+    for row in &rows {
+        table.add_row([
+            row.id.to_string(),
+            table::moment(row.received_at),
+            row.account.to_string(),
+            row.event.to_string(),
+            row.kind.clone(),
+            row.message_id.clone(),
+        ]);
     }
     println!("{table}");
     Ok(Exit::Done)
@@ -88,16 +89,17 @@ async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
     let mut files = Vec::new();
     let mut after = List::NOTIFICATIONS.cursor(0);
     loop {
-        let page = api.get(&format!("/v1/notifications?after={after}")).await?;
-        for row in page["rows"].as_array().into_iter().flatten() {
-            match write_one(api, &folder, row_id(row)?).await? {
+        let path = format!("/v1/notifications?after={after}");
+        let page: Page<Notification> = api.get(&path).await?;
+        for row in page.rows {
+            match write_one(api, &folder, &row).await? {
                 Some(path) if style::is_json() => files.push(path.display().to_string()),
                 Some(path) => println!("{}", path.display()),
                 None => gone += 1,
             }
         }
-        match page["next"].as_str() {
-            Some(next) => after = next.to_owned(),
+        match page.next {
+            Some(next) => after = next,
             None => break,
         }
     }
@@ -113,16 +115,16 @@ async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-async fn write_one(api: &Api, folder: &ExportDir, id: i64) -> Result<Option<PathBuf>, Failure> {
-    let row: Value = api.get(&format!("/v1/notifications/{id}")).await?;
-    let Some(body) = body_of(&row)? else {
+async fn write_one(
+    api: &Api,
+    folder: &ExportDir,
+    row: &Notification,
+) -> Result<Option<PathBuf>, Failure> {
+    let path = format!("/v1/notifications/{}", row.id);
+    let full: WithBody<Notification> = api.get(&path).await?;
+    let Some(body) = body_of(&full)? else {
         return Ok(None);
     };
-    let path = folder.write(
-        &table::cell(&row["received_at"]),
-        &table::cell(&row["event"]),
-        &table::cell(&row["message_id"]),
-        &body,
-    )?;
+    let path = folder.write(row.received_at, row.event, &row.message_id, &body)?;
     Ok(Some(path))
 }

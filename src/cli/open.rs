@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use axum::http::Method;
 use serde_json::json;
 use url::Url;
 
 use super::globals::Globals;
+use super::logging;
 use super::outcome::{Exit, Failure};
 use super::server::RunningServer;
-use super::{logging, table};
+use crate::api::tokens::{LoginLink, LoginLinkRequest};
 use crate::config::Config;
 use crate::store::Rights;
 
@@ -62,16 +62,12 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             socket.display()
         )));
     };
-    let request = json!({"rights": args.rights});
-    let (status, answer) = server
-        .call(Method::POST, "/v1/login-links", Some(&request))
-        .await
-        .map_err(Failure::unreachable)?;
-    if !status.is_success() {
-        return Err(anyhow!(table::cell(&answer["title"])).into());
-    }
-    let link = url.join(&table::cell(&answer["path"]))?;
-    let expires_at = &answer["expires_at"];
+    let request = LoginLinkRequest {
+        rights: args.rights,
+    };
+    let answer = server.post("/v1/login-links", &request).await?;
+    let LoginLink { path, expires_at } = answer.result()?;
+    let link = url.join(&path)?;
     if args.json {
         println!(
             "{:#}",
@@ -80,10 +76,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     } else {
         // The link alone goes to standard output: `xdg-open "$(ivesk-webhook open)"`.
         println!("{link}");
-        note!(
-            "Open this link in your browser. It works once, until {}.",
-            table::cell(expires_at)
-        );
+        note!("Open this link in your browser. It works once, until {expires_at}.");
     }
     Ok(Exit::Done)
 }

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::json;
 
 use super::account::no_api_key;
+use super::as_sent::AsSent;
 use super::feeds::print_warnings;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
 use super::{logging, style, table};
+use crate::api::feeds::{PullRequest, Triggered};
 use crate::config::{Config, StoreUrl};
 use crate::domain::{Account, Clock, Company, Cursor, Feed, Queue, Timestamp, counted};
 use crate::ivesk::{self, ApiError, Client};
@@ -40,8 +42,8 @@ pub struct Args {
     /// Add the company's feed, which no notification or document has named yet
     #[arg(long, requires = "company")]
     new: bool,
-    /// Read again from this cursor: an earlier `next`, or the time of a document. The feed's own
-    /// cursor does not change. Refused while one of the feeds still reads an earlier stretch
+    /// Read again from this cursor: an earlier `next`, the time of a document, or `beginning`. The feed's
+    /// own cursor does not change. Refused while one of the feeds still reads an earlier stretch
     #[arg(long, value_name = "CURSOR")]
     from: Option<String>,
     /// Store nothing; only count the documents
@@ -57,17 +59,20 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         return dry_run(&args, &config).await;
     }
     let api = Api::open_or_create(&config).await?;
-    let request = json!({
-        "account": args.account, "queue": args.queue, "company": args.company, "new": args.new,
-        "from": args.from,
-    });
-    let triggered = api.post("/v1/pull", &request).await?;
-    print_warnings(&triggered);
+    let request = PullRequest {
+        account: args.account,
+        queue: args.queue,
+        company: args.company,
+        new: args.new,
+        from: args.from,
+    };
+    let triggered: AsSent<Triggered> = api.post("/v1/pull", &request).await?;
+    print_warnings(&triggered.warnings);
     let outcome = match api.own_store() {
         None => {
-            let feeds = triggered["feeds"].as_array().map_or(0, Vec::len);
+            let feeds = triggered.feeds.len();
             result!(
-                triggered,
+                triggered.json,
                 "Requested a pull of {} from the running server; its log shows the results.",
                 counted(feeds as u64, "feed")
             );
@@ -180,9 +185,8 @@ async fn skipped(
             lines.extend(skip_reason(
                 &name,
                 row.paused,
-                row.waits_until,
+                row.rest(now),
                 row.last_error,
-                now,
             ));
         }
     }
@@ -192,9 +196,8 @@ async fn skipped(
             lines.extend(skip_reason(
                 &name,
                 row.paused,
-                row.waits_until,
+                row.rest(now),
                 row.last_error,
-                now,
             ));
         }
     }
@@ -204,18 +207,17 @@ async fn skipped(
 fn skip_reason(
     name: &str,
     paused: Option<FeedPauseReason>,
-    waits_until: Option<Timestamp>,
+    rest: Option<Timestamp>,
     last_error: Option<String>,
-    now: Timestamp,
 ) -> Option<String> {
     let error = last_error.unwrap_or_else(|| "no error recorded".to_owned());
-    match (paused, waits_until) {
+    match (paused, rest) {
         (Some(reason), _) => Some(format!(
             "{name} is paused ({}): {error}. `ivesk-webhook feeds resume` resumes it.",
             reason.as_str()
         )),
-        (None, Some(until)) if until > now => Some(format!("{name} waits until {until}: {error}.")),
-        _ => None,
+        (None, Some(until)) => Some(format!("{name} waits until {until}: {error}.")),
+        (None, None) => None,
     }
 }
 
@@ -363,10 +365,10 @@ async fn chosen_feeds(
                 .as_ref()
                 .is_none_or(|company| feed.company == *company || feed.company == Company::mixed())
     });
-    let from = args.from.as_deref().map(Cursor::new);
+    let from = args.from.clone().map(Cursor::named);
     Ok(feeds
         .into_iter()
-        .map(|(feed, cursor)| (feed, from.clone().or(cursor)))
+        .map(|(feed, cursor)| (feed, from.clone().unwrap_or(cursor)))
         .collect())
 }
 

@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use anyhow::Context as _;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -13,6 +11,8 @@ use super::outcome::{Exit, Failure};
 use super::saved::ExportDir;
 use super::server::Api;
 use super::{logging, style, table};
+use crate::api::NoFields;
+use crate::api::messages::{QuarantinedMessage, RetryResult, WithBody};
 use crate::config::Config;
 
 /// Arguments of `quarantine`.
@@ -64,50 +64,43 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 }
 
 async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
-    let rows = api.rows("/v1/quarantine").await?;
     if json {
-        println!("{:#}", Value::Array(rows));
+        println!("{:#}", Value::Array(api.rows("/v1/quarantine").await?));
         return Ok(Exit::Done);
     }
+    let rows: Vec<QuarantinedMessage> = api.rows("/v1/quarantine").await?;
     if rows.is_empty() {
         println!("The quarantine is empty.");
         return Ok(Exit::Done);
     }
-    let columns = [
+    let mut table = table::new([
         "id", "received", "account", "event", "reason", "topic", "bytes",
-    ];
-    let fields = [
-        "id",
-        "received_at",
-        "account",
-        "event",
-        "reason",
-        "topic_arn",
-        "size_bytes",
-    ];
-    let mut table = table::new(columns);
-    for row in &rows {
-        table.add_row(fields.map(|field| table::field(row, field)));
+    ]);
+    for row in rows {
+        table.add_row([
+            row.id.to_string(),
+            table::moment(row.received_at),
+            row.account.to_string(),
+            row.event.to_string(),
+            row.reason,
+            table::optional(row.topic_arn),
+            row.size_bytes.to_string(),
+        ]);
     }
     println!("{table}");
     Ok(Exit::Done)
 }
 
 async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
-    let rows = api.rows("/v1/quarantine").await?;
+    let rows: Vec<QuarantinedMessage> = api.rows("/v1/quarantine").await?;
     let folder = ExportDir::open(dir)?;
     let mut files = Vec::new();
     for row in &rows {
-        let id = row_id(row)?;
-        let full = api.get(&format!("/v1/quarantine/{id}")).await?;
+        let path = format!("/v1/quarantine/{}", row.id);
+        let full: WithBody<QuarantinedMessage> = api.get(&path).await?;
         let body = body_of(&full)?.unwrap_or_default();
-        let name = format!("q{id}-{}", table::cell(&full["reason"]));
-        let path = folder.write(
-            &table::cell(&full["received_at"]),
-            &table::cell(&full["event"]),
-            &name,
-            &body,
-        )?;
+        let name = format!("q{}-{}", row.id, row.reason);
+        let path = folder.write(row.received_at, row.event, &name, &body)?;
         files.push(path.display().to_string());
         if !style::is_json() {
             println!("{}", path.display());
@@ -123,8 +116,8 @@ async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
     let ids = match id {
         Some(id) => vec![id],
         None => {
-            let rows = api.rows("/v1/quarantine").await?;
-            rows.iter().map(row_id).collect::<Result<_, _>>()?
+            let rows: Vec<QuarantinedMessage> = api.rows("/v1/quarantine").await?;
+            rows.into_iter().map(|row| row.id).collect()
         }
     };
     let mut table = table::new(["id", "result", "reason"]);
@@ -132,35 +125,24 @@ async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
     for id in ids {
         let path = format!("/v1/quarantine/{id}/retry");
-        let outcome = api.post(&path, &json!({})).await?;
-        let result = match (&outcome["accepted"], &outcome["duplicate"]) {
-            (Value::Bool(true), Value::Bool(true)) => "accepted before",
-            (Value::Bool(true), _) => "accepted",
-            _ => {
+        let outcome: RetryResult = api.post(&path, &NoFields {}).await?;
+        let result = match (outcome.accepted, outcome.duplicate) {
+            (true, true) => "accepted before",
+            (true, false) => "accepted",
+            (false, _) => {
                 exit = Exit::Failed;
                 "refused"
             }
         };
-        rows.push(json!({"id": id, "result": result, "reason": outcome["reason"]}));
+        rows.push(json!({"id": id, "result": result, "reason": outcome.reason}));
         table.add_row([
             id.to_string(),
             result.to_owned(),
-            table::cell(&outcome["reason"]),
+            table::optional(outcome.reason),
         ]);
     }
     result!(Value::Array(rows), "{table}");
     Ok(exit)
-}
-
-/// Returns the number of a row.
-///
-/// # Errors
-///
-/// If the row has none.
-pub(super) fn row_id(row: &Value) -> Result<i64, anyhow::Error> {
-    row["id"]
-        .as_i64()
-        .ok_or_else(|| anyhow!("the server returned a row without a number"))
 }
 
 /// Returns the body of a row; `None` if it was removed.
@@ -168,10 +150,7 @@ pub(super) fn row_id(row: &Value) -> Result<i64, anyhow::Error> {
 /// # Errors
 ///
 /// If the body is not base64.
-pub(super) fn body_of(row: &Value) -> Result<Option<Vec<u8>>, anyhow::Error> {
-    row["body"]
-        .as_str()
-        .map(|body| STANDARD.decode(body))
-        .transpose()
+pub(super) fn body_of<R>(row: &WithBody<R>) -> Result<Option<Vec<u8>>, anyhow::Error> {
+    row.bytes()
         .context("the server returned a body that is not base64")
 }

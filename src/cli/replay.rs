@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use reqwest::StatusCode;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
@@ -13,6 +14,7 @@ use super::resign::{Resigner, SignOptions};
 use super::{style, table};
 use crate::config::is_loopback;
 use crate::egress;
+use crate::visible::visible;
 
 /// Time that SNS waits for a response (AWS, "Make sure your endpoint is ready").
 const SNS_TIMEOUT: Duration = Duration::from_secs(15);
@@ -117,18 +119,35 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         .map_err(Failure::usage)
 }
 
+/// What SNS repeats in headers of a message.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Named {
+    #[serde(rename = "Type")]
+    message_type: Option<String>,
+    message_id: Option<String>,
+    topic_arn: Option<String>,
+}
+
+/// The problem with which a receiver refuses a message.
+#[derive(Default, Deserialize)]
+struct Problem {
+    #[serde(default)]
+    code: String,
+}
+
 /// Posts one body with the headers that SNS sends (AWS, "HTTP/HTTPS headers").
 async fn send(client: &reqwest::Client, to: &Url, body: Vec<u8>) -> Response {
     let mut request = client
         .post(to.clone())
         .header("content-type", "text/plain; charset=UTF-8");
-    let message: Value = serde_json::from_slice(&body).unwrap_or_default();
-    for (header, field) in [
-        ("x-amz-sns-message-type", "Type"),
-        ("x-amz-sns-message-id", "MessageId"),
-        ("x-amz-sns-topic-arn", "TopicArn"),
+    let named: Named = serde_json::from_slice(&body).unwrap_or_default();
+    for (header, value) in [
+        ("x-amz-sns-message-type", named.message_type),
+        ("x-amz-sns-message-id", named.message_id),
+        ("x-amz-sns-topic-arn", named.topic_arn),
     ] {
-        if let Some(value) = message[field].as_str() {
+        if let Some(value) = value {
             request = request.header(header, value);
         }
     }
@@ -138,8 +157,8 @@ async fn send(client: &reqwest::Client, to: &Url, body: Vec<u8>) -> Response {
             let body = egress::read_body(response, MAX_RESPONSE_BYTES)
                 .await
                 .unwrap_or_default();
-            let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
-            Response::Status(status, table::cell(&problem["code"]))
+            let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
+            Response::Status(status, visible(&problem.code).into_owned())
         }
         // Also for a message whose fields are no valid header: SNS could not send it either.
         Err(error) => Response::Unreachable(egress::describe(error)),

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use axum::Router;
 use axum::routing::get;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -91,30 +92,45 @@ impl Resigner {
     }
 }
 
+/// A saved message of SNS.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Saved {
+    #[serde(rename = "Type")]
+    message_type: String,
+    message_id: String,
+    topic_arn: String,
+    subject: Option<String>,
+    message: String,
+    timestamp: String,
+    token: Option<String>,
+    #[serde(rename = "SubscribeURL")]
+    subscribe_url: Option<String>,
+    #[serde(rename = "UnsubscribeURL")]
+    unsubscribe_url: Option<String>,
+    signature_version: Option<String>,
+    message_attributes: Option<Map<String, Value>>,
+}
+
 fn read(saved: &[u8]) -> Result<(Unsigned, u8), anyhow::Error> {
-    let message: Value = serde_json::from_slice(saved).context("not JSON")?;
-    let text = |field: &str| message[field].as_str().map(str::to_owned);
-    let needed = |field: &str| text(field).ok_or_else(|| anyhow!("field `{field}` is missing"));
-    let message_type = MessageType::parse(&needed("Type")?)
+    let saved: Saved = serde_json::from_slice(saved).context("not an SNS message")?;
+    let message_type = MessageType::parse(&saved.message_type)
         .ok_or_else(|| anyhow!("`Type` is not a type that SNS sends"))?;
-    let version = match message["SignatureVersion"].as_str() {
+    let version = match saved.signature_version.as_deref() {
         Some("2") => 2,
         _ => 1,
     };
     let unsigned = Unsigned {
         message_type,
-        message_id: needed("MessageId")?,
-        topic_arn: needed("TopicArn")?,
-        subject: text("Subject"),
-        message: needed("Message")?,
-        timestamp: needed("Timestamp")?,
-        token: text("Token"),
-        subscribe_url: text("SubscribeURL"),
-        unsubscribe_url: text("UnsubscribeURL"),
-        attributes: message["MessageAttributes"]
-            .as_object()
-            .cloned()
-            .unwrap_or_default(),
+        message_id: saved.message_id,
+        topic_arn: saved.topic_arn,
+        subject: saved.subject,
+        message: saved.message,
+        timestamp: saved.timestamp,
+        token: saved.token,
+        subscribe_url: saved.subscribe_url,
+        unsubscribe_url: saved.unsubscribe_url,
+        attributes: saved.message_attributes.unwrap_or_default(),
     };
     Ok((unsigned, version))
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::domain::{Event, Timestamp};
 use crate::private_files::{FOLDER_MODE, create_dir_all, write};
 
 /// A folder for exported messages.
@@ -31,8 +32,8 @@ impl ExportDir {
     /// If the file can't be written.
     pub(super) fn write(
         &self,
-        received_at: &str,
-        event: &str,
+        received_at: Timestamp,
+        event: Event,
         id: &str,
         body: &[u8],
     ) -> Result<PathBuf, anyhow::Error> {
@@ -43,14 +44,15 @@ impl ExportDir {
 }
 
 /// Returns a name that is safe as one path component on every system.
-fn file_name(received_at: &str, event: &str, id: &str) -> String {
+fn file_name(received_at: Timestamp, event: Event, id: &str) -> String {
     let plain = |text: &str| -> String {
         text.chars()
             .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
             .take(80)
             .collect()
     };
-    format!("{}-{}-{}.json", plain(received_at), plain(event), plain(id))
+    let received_at = plain(&received_at.to_string());
+    format!("{received_at}-{event}-{}.json", plain(id))
 }
 
 #[cfg(test)]
@@ -60,8 +62,8 @@ mod tests {
     #[test]
     fn a_file_name_stays_in_its_folder() {
         let name = file_name(
-            "2026-11-23T08:00:00.000Z",
-            "on_exported",
+            Timestamp::parse("2026-11-23T08:00:00.000Z").expect("a moment"),
+            Event::OnExported,
             "../../etc/passwd",
         );
         assert_eq!(

@@ -3,6 +3,7 @@
 //! Both serve the same routes, so each subcommand is written once. The running server is
 //! reached by its Unix socket, which proves each side to the other: no token is sent.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -10,17 +11,21 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::http::header::{CONTENT_TYPE, HOST};
-use axum::http::{Method, Request, StatusCode};
+use axum::http::{Method, Request, Response, StatusCode};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tower::ServiceExt;
+use url::form_urlencoded;
 
 use super::outcome::Failure;
 use crate::admin::listener::AdminPeer;
+use crate::api::{Page, ProblemBody};
 use crate::app::App;
 use crate::config::{Config, StoreUrl};
 use crate::domain::Clock;
@@ -69,52 +74,60 @@ impl RunningServer {
             Err(ConnectError::NobodyListens) => return Ok(None),
             Err(error) => return Err(Failure::usage(error)),
         }
-        let status = server.call(Method::GET, "/v1/status", None);
-        match tokio::time::timeout(FIND_TIMEOUT, status).await {
-            Ok(Ok((StatusCode::OK, status))) if status["service"] == env!("CARGO_PKG_NAME") => {
-                Ok(Some(server))
+        let answer = tokio::time::timeout(FIND_TIMEOUT, server.get("/v1/status"));
+        let is_ours = match answer.await {
+            Ok(Ok(answer)) if answer.status == StatusCode::OK => {
+                // Of any version: other fields may be missing.
+                answer
+                    .json()
+                    .is_ok_and(|Service { service }| service == env!("CARGO_PKG_NAME"))
             }
             // It runs, but its store does not respond.
-            Ok(Ok((StatusCode::SERVICE_UNAVAILABLE, problem)))
-                if problem["code"] == "store_unavailable" =>
-            {
-                Ok(Some(server))
+            Ok(Ok(answer)) => {
+                let is_store = |problem: ProblemBody| problem.code == "store_unavailable";
+                answer.status == StatusCode::SERVICE_UNAVAILABLE
+                    && answer.problem().is_some_and(is_store)
             }
             // Another program, or one that hangs; the store's lock shows if a server uses the store.
-            Ok(Ok(_) | Err(_)) | Err(_) => Ok(None),
-        }
+            Ok(Err(_)) | Err(_) => false,
+        };
+        Ok(is_ours.then_some(server))
     }
 
-    /// Calls the API and returns the status and the body, [`Value::Null`] if it is not JSON.
+    /// Requests the resource at `path`.
     ///
     /// # Errors
     ///
     /// If there is no response.
-    pub async fn call(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<(StatusCode, Value), anyhow::Error> {
-        let call = self.send(method, path, body);
-        tokio::time::timeout(CALL_TIMEOUT, call)
-            .await
-            .map_err(|_| anyhow!("there was no response within {CALL_TIMEOUT:?}"))?
+    pub async fn get(&self, path: &str) -> Result<Answer, Failure> {
+        self.call(Call::get(path)).await
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<(StatusCode, Value), anyhow::Error> {
+    /// Posts `body` to `path`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no response.
+    pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Failure> {
+        self.call(Call::post(path, body)?).await
+    }
+
+    async fn call(&self, call: Call<'_>) -> Result<Answer, Failure> {
+        let answer = match tokio::time::timeout(CALL_TIMEOUT, self.send(call)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(anyhow!("there was no response within {CALL_TIMEOUT:?}")),
+        };
+        answer
+            .context("the running server did not respond")
+            .map_err(Failure::unreachable)
+    }
+
+    async fn send(&self, call: Call<'_>) -> Result<Answer, anyhow::Error> {
         let stream = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let response = async {
-            let response = sender.send_request(request(method, path, body)?).await?;
-            let status = response.status();
-            let body = to_bytes(Body::new(response.into_body()), MAX_ANSWER_BYTES).await?;
-            Ok::<_, anyhow::Error>((status, serde_json::from_slice(&body).unwrap_or_default()))
+            let response = sender.send_request(call.request()?).await?;
+            Answer::read(&call, response.map(Body::new)).await
         };
         // The connection ends only after the response, or with an error that the response has too.
         let mut response = std::pin::pin!(response);
@@ -184,15 +197,119 @@ fn may_trust(socket: &Path, server: u32) -> bool {
     server == 0 || server == this || is_private()
 }
 
-/// Returns a request of the API.
-fn request(method: Method, path: &str, body: Option<&Value>) -> axum::http::Result<Request<Body>> {
-    let body = body.map(Value::to_string).unwrap_or_default();
-    Request::builder()
-        .method(method)
-        .uri(path)
-        .header(HOST, "localhost")
-        .header(CONTENT_TYPE, "application/json")
-        .body(Body::from(body))
+/// Returns the path with the fields of a request as its query.
+///
+/// # Errors
+///
+/// If the request can't be written as JSON.
+pub(super) fn with_query(path: &str, request: &impl Serialize) -> Result<String, Failure> {
+    let fields: BTreeMap<String, Value> = serde_json::from_value(serde_json::to_value(request)?)?;
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in &fields {
+        match value {
+            Value::Null => {}
+            Value::String(text) => drop(query.append_pair(name, text)),
+            other => drop(query.append_pair(name, &other.to_string())),
+        }
+    }
+    let query = query.finish();
+    Ok(format!("{path}?{query}").trim_end_matches('?').to_owned())
+}
+
+/// The one field of a status that every version has.
+#[derive(serde::Deserialize)]
+struct Service {
+    service: String,
+}
+
+/// A request of the API.
+struct Call<'p> {
+    method: Method,
+    path: &'p str,
+    body: String,
+}
+
+impl<'p> Call<'p> {
+    fn get(path: &'p str) -> Self {
+        Self {
+            method: Method::GET,
+            path,
+            body: String::new(),
+        }
+    }
+
+    fn post(path: &'p str, body: &impl Serialize) -> Result<Self, Failure> {
+        Ok(Self {
+            method: Method::POST,
+            path,
+            body: serde_json::to_string(body)?,
+        })
+    }
+
+    fn request(&self) -> axum::http::Result<Request<Body>> {
+        Request::builder()
+            .method(self.method.clone())
+            .uri(self.path)
+            .header(HOST, "localhost")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Body::from(self.body.clone()))
+    }
+}
+
+/// An answer of the API.
+pub struct Answer {
+    /// What was requested.
+    call: String,
+    status: StatusCode,
+    body: Bytes,
+}
+
+impl Answer {
+    async fn read(call: &Call<'_>, response: Response<Body>) -> Result<Self, anyhow::Error> {
+        // Without a query, which may name a company.
+        let path = call.path.split('?').next().unwrap_or_default();
+        Ok(Self {
+            call: format!("{} {path}", call.method),
+            status: response.status(),
+            body: to_bytes(response.into_body(), MAX_ANSWER_BYTES).await?,
+        })
+    }
+
+    /// Returns what was requested.
+    ///
+    /// # Errors
+    ///
+    /// The problem that the server found, or what keeps its answer from being read.
+    pub fn result<T: DeserializeOwned>(self) -> Result<T, Failure> {
+        if self.status.is_success() {
+            return self.json();
+        }
+        let status = self.status;
+        let title = self.problem().map_or_else(
+            || format!("the server returned {status} without a reason"),
+            |problem| problem.title,
+        );
+        Err(anyhow!(title).into())
+    }
+
+    /// Returns the problem that the server found; `None` if it returned none.
+    pub fn problem(&self) -> Option<ProblemBody> {
+        let problem = serde_json::from_slice(&self.body).ok();
+        problem.filter(|_| !self.status.is_success())
+    }
+
+    fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        // By way of a value, whose errors name fields and not bytes.
+        let read = serde_json::from_slice::<Value>(&self.body).and_then(serde_json::from_value);
+        read.map_err(|error| {
+            anyhow!(
+                "the server's answer to `{}` can't be read: {error}. It may be of another version than this command: \
+                 restart it, then run this again",
+                self.call
+            )
+            .into()
+        })
+    }
 }
 
 /// The admin API.
@@ -292,13 +409,13 @@ impl Api {
         matches!(self, Self::Running(_))
     }
 
-    /// Returns the resource at `path`.
+    /// Returns the resource at `path`; as [`Value`] the JSON that the server sent.
     ///
     /// # Errors
     ///
-    /// If the API returns a problem or nothing.
-    pub async fn get(&self, path: &str) -> Result<Value, Failure> {
-        self.call(Method::GET, path, None).await
+    /// If the API returns a problem, nothing, or what can't be read.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.call(Call::get(path)).await?.result()
     }
 
     /// Posts `body` to `path` and returns the response.
@@ -306,8 +423,12 @@ impl Api {
     /// # Errors
     ///
     /// As [`Api::get`].
-    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        self.call(Method::POST, path, Some(body)).await
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        self.call(Call::post(path, body)?).await?.result()
     }
 
     /// Returns every row of the list at `path`, page by page.
@@ -315,16 +436,14 @@ impl Api {
     /// # Errors
     ///
     /// As [`Api::get`].
-    pub async fn rows(&self, path: &str) -> Result<Vec<Value>, Failure> {
+    pub async fn rows<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Failure> {
         let mut rows = Vec::new();
         let separator = if path.contains('?') { '&' } else { '?' };
         let mut page = format!("{path}{separator}limit={ROWS}");
         loop {
-            let mut response = self.get(&page).await?;
-            if let Value::Array(more) = response["rows"].take() {
-                rows.extend(more);
-            }
-            match response["next"].as_str() {
+            let response: Page<T> = self.get(&page).await?;
+            rows.extend(response.rows);
+            match response.next {
                 // Cursors are base64url, which needs no escaping in a query.
                 Some(next) => page = format!("{path}{separator}limit={ROWS}&after={next}"),
                 None => return Ok(rows),
@@ -344,27 +463,11 @@ impl Api {
         }
     }
 
-    async fn call(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<Value, Failure> {
-        let (status, response) = match self {
-            Self::Running(server) => server
-                .call(method, path, body)
-                .await
-                .context("the running server did not respond")
-                .map_err(Failure::unreachable)?,
-            Self::Own { router, .. } => call_own(router, method, path, body).await?,
-        };
-        if status.is_success() {
-            return Ok(response);
+    async fn call(&self, call: Call<'_>) -> Result<Answer, Failure> {
+        match self {
+            Self::Running(server) => server.call(call).await,
+            Self::Own { router, .. } => Ok(call_own(router, call).await?),
         }
-        let title = response["title"].as_str().map(str::to_owned);
-        let title =
-            title.unwrap_or_else(|| format!("the server returned {status} without a reason"));
-        Err(anyhow!(title).into())
     }
 }
 
@@ -386,13 +489,8 @@ pub(super) fn no_file(path: &Path) -> bool {
     path.try_exists().is_ok_and(|exists| !exists)
 }
 
-async fn call_own(
-    router: &Router,
-    method: Method,
-    path: &str,
-    body: Option<&Value>,
-) -> Result<(StatusCode, Value), anyhow::Error> {
-    let mut request = request(method, path, body)?;
+async fn call_own(router: &Router, call: Call<'_>) -> Result<Answer, anyhow::Error> {
+    let mut request = call.request()?;
     // Whoever may open the store needs no other proof.
     request.extensions_mut().insert(AdminPeer::this_process());
     // A router responds to everything: its error type has no values.
@@ -401,9 +499,7 @@ async fn call_own(
         .oneshot(request)
         .await
         .unwrap_or_else(|never| match never {});
-    let status = response.status();
-    let bytes = to_bytes(response.into_body(), MAX_ANSWER_BYTES).await?;
-    Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
+    Answer::read(&call, response).await
 }
 
 #[cfg(test)]
@@ -411,6 +507,9 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::api::Changed;
+    use crate::api::feeds::Gap;
+    use crate::api::status::AccountStatus;
 
     #[test]
     fn a_strangers_socket_in_an_open_folder_is_not_believed() {
@@ -432,5 +531,62 @@ mod tests {
                 "{mode:o}"
             );
         }
+    }
+
+    fn answer(status: u16, body: &'static str) -> Answer {
+        Answer {
+            call: "POST /v1/feeds/pause".to_owned(),
+            status: StatusCode::from_u16(status).expect("a status"),
+            body: Bytes::from_static(body.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn an_answer_of_another_version_is_read_as_far_as_it_can_be() {
+        let gap = r#"{"id": 7, "account": "a", "queue": "exported", "company": "302320404", "reason": "group_cut",
+            "found_at": "2026-11-23T08:00:00Z", "of_a_newer_version": {"x": [1]}}"#;
+        let gap: Gap = answer(200, gap)
+            .result()
+            .unwrap_or_else(|failure| panic!("{failure:?}"));
+        assert_eq!(gap.feed.to_string(), "a/exported/302320404");
+        assert_eq!((gap.from, gap.closed_at), (None, None));
+    }
+
+    #[test]
+    fn an_answer_that_lacks_a_field_says_so() {
+        for (body, named) in [
+            (r#"{"number": 1}"#, "missing field `changed`"),
+            (r#"{"changed": "many"}"#, "invalid type: string \"many\""),
+            ("<html>", "expected value"),
+        ] {
+            let failure = answer(200, body)
+                .result::<Changed>()
+                .expect_err("no number");
+            let message = failure.message();
+            assert!(message.contains("`POST /v1/feeds/pause`"), "{message}");
+            assert!(message.contains(named), "{message}");
+            assert!(message.contains("another version"), "{message}");
+        }
+        let unknown = r#"{"account": "a", "paused": "tired", "failures": 0}"#;
+        let failure = answer(200, unknown)
+            .result::<AccountStatus>()
+            .expect_err("no reason");
+        assert!(
+            failure.message().contains("`tired` is none of"),
+            "{failure:?}"
+        );
+    }
+
+    #[test]
+    fn a_problem_is_the_error_of_the_command() {
+        let problem = r#"{"type": "urn:x", "title": "the feed is removed", "status": 409, "code": "conflict"}"#;
+        let failure = answer(409, problem)
+            .result::<Changed>()
+            .expect_err("a problem");
+        assert_eq!(failure.message(), "the feed is removed");
+        let failure = answer(502, "<html>")
+            .result::<Changed>()
+            .expect_err("no reason");
+        assert!(failure.message().contains("502"), "{failure:?}");
     }
 }

@@ -1,15 +1,21 @@
 //! `status`
 
-use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::as_sent::AsSent;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::{Api, RunningServer, no_file};
 use super::style::{BAD, GOOD, HEADING, NOTE, Style, is_json, styled};
 use super::{logging, table};
+use crate::api::RunState;
+use crate::api::destinations::Destination;
+use crate::api::feeds::FeedStatus;
+use crate::api::status::{NeedsPerson, Status};
+use crate::api::subscriptions::Subscription;
 use crate::config::{Config, StoreUrl};
 use crate::domain::counted;
+use crate::visible::visible;
 
 /// Rows of each list that are shown.
 const SHOWN: usize = 10;
@@ -30,11 +36,11 @@ struct Report {
     running: bool,
     /// What keeps messages from being accepted; `None` if they are.
     not_ready: Option<String>,
-    /// The answer of `GET /v1/status`; null if nobody could answer.
-    status: Value,
-    subscriptions: Vec<Value>,
-    feeds: Vec<Value>,
-    destinations: Vec<Value>,
+    /// The answer of `GET /v1/status`; `None` if nobody could answer.
+    status: Option<AsSent<Status>>,
+    subscriptions: Vec<AsSent<Subscription>>,
+    feeds: Vec<AsSent<FeedStatus>>,
+    destinations: Vec<AsSent<Destination>>,
 }
 
 /// Runs `status`.
@@ -57,26 +63,24 @@ async fn read(config: &Config) -> Result<Report, Failure> {
     let mut report = Report {
         running: server.is_some(),
         not_ready: None,
-        status: Value::Null,
+        status: None,
         subscriptions: Vec::new(),
         feeds: Vec::new(),
         destinations: Vec::new(),
     };
     let api = match server {
         Some(server) => {
-            let (status, answer) = server
-                .call(Method::GET, "/v1/status", None)
-                .await
-                .map_err(Failure::unreachable)?;
-            if status != StatusCode::OK {
-                let title = table::cell(&answer["title"]);
+            let answer = server.get("/v1/status").await?;
+            if let Some(problem) = answer.problem() {
                 report.not_ready = Some(format!(
-                    "its store can't be read: {title}. Fix: run `ivesk-webhook doctor`"
+                    "its store can't be read: {}. Fix: run `ivesk-webhook doctor`",
+                    visible(&problem.title)
                 ));
                 return Ok(report);
             }
-            report.status = answer;
-            report.not_ready = not_ready(&report.status);
+            let status: AsSent<Status> = answer.result()?;
+            report.not_ready = not_ready(&status);
+            report.status = Some(status);
             Api::Running(server)
         }
         None => {
@@ -85,37 +89,37 @@ async fn read(config: &Config) -> Result<Report, Failure> {
                 return Ok(report);
             }
             let api = Api::open_for_reading(config).await?;
-            report.status = api.get("/v1/status").await?;
+            report.status = Some(api.get("/v1/status").await?);
             api
         }
     };
     report.subscriptions = api.rows("/v1/subscriptions").await?;
     report.feeds = api.rows("/v1/feeds").await?;
-    report.feeds.retain(|feed| feed["state"] != "removed");
+    report.feeds.retain(|feed| feed.removed_at.is_none());
     report.destinations = api.rows("/v1/destinations").await?;
     report
         .destinations
-        .retain(|destination| !destination["kind"].is_null());
+        .retain(|destination| destination.kind.is_some());
     api.close().await?;
     Ok(report)
 }
 
 /// Returns why a running server accepts no messages; `None` if it does.
-fn not_ready(status: &Value) -> Option<String> {
-    if status["ready"] == true {
+fn not_ready(status: &Status) -> Option<String> {
+    if status.ready {
         return None;
     }
-    let code = table::cell(&status["reason"]);
-    Some(match status["store_fault"].as_str() {
-        Some(_) => format!("{code}: {}", table::cell(&status["store_fault"])),
+    let code = visible(status.reason.as_deref().unwrap_or_default());
+    Some(match &status.store_fault {
+        Some(fault) => format!("{code}: {}", visible(fault)),
         None => format!("{code}. Fix: see docs/operating.md"),
     })
 }
 
 impl Report {
-    fn needs_person(&self) -> &[Value] {
-        let items = self.status["needs_person"].as_array();
-        items.map(Vec::as_slice).unwrap_or_default()
+    fn needs_person(&self) -> &[NeedsPerson] {
+        let status = self.status.as_ref();
+        status.map_or(&[], |status| status.needs_person.as_slice())
     }
 
     fn to_json(&self) -> Value {
@@ -137,8 +141,9 @@ impl Report {
             text.push_str(&line);
             text.push('\n');
         };
-        let version = self.status["version"].as_str();
-        let version = version.unwrap_or(env!("CARGO_PKG_VERSION"));
+        let status = self.status.as_ref();
+        let version = status.map_or(env!("CARGO_PKG_VERSION"), |status| &status.version);
+        let version = visible(version);
         line(match &self.not_ready {
             None => format!(
                 "{} ivesk-webhook {version} accepts messages at {}",
@@ -151,22 +156,17 @@ impl Report {
             ),
         });
         line(self.store(config));
-        if self.status.is_null() {
+        if self.status.is_none() {
             return text;
         }
         line(section("Subscriptions", self.subscriptions.len()));
         for row in self.subscriptions.iter().take(SHOWN) {
-            let name = format!(
-                "{}/{}",
-                table::cell(&row["account"]),
-                table::cell(&row["event"])
-            );
-            let state = table::cell(&row["state"]);
-            let heard = match &row["last_heard_at"] {
-                Value::Null => "not heard yet".to_owned(),
-                at => format!("last heard {}", table::moment(at)),
+            let heard = match row.last_heard_at {
+                None => "not heard yet".to_owned(),
+                Some(at) => format!("last heard {}", table::moment(at)),
             };
-            line(format!("  {name}  {}, {heard}", colored(&state)));
+            let state = colored(row.state.as_str());
+            line(format!("  {}/{}  {state}, {heard}", row.account, row.event));
         }
         line_for_more(
             &mut line,
@@ -174,28 +174,27 @@ impl Report {
             "`ivesk-webhook subscriptions list`",
         );
         line(section("Feeds", self.feeds.len()));
-        for row in by_trouble(&self.feeds).take(SHOWN) {
-            let name = table::feed(row);
-            let state = colored(&table::state(row));
-            let documents = counted(row["documents"].as_u64().unwrap_or(0), "document");
-            let up_to_date = match (&row["incomplete"], &row["up_to_date_at"]) {
-                (Value::String(_), _) => {
-                    format!("incomplete ({})", table::cell(&row["incomplete"]))
-                }
-                (_, Value::Null) => "not pulled to its end yet".to_owned(),
-                (_, at) => format!("up to date {}", table::moment(at)),
+        let is_well = |row: &FeedStatus| row.state == RunState::Active && row.incomplete.is_none();
+        for row in by_trouble(&self.feeds, is_well).take(SHOWN) {
+            let name = row.feed.to_string();
+            let name = visible(&name);
+            let state = colored(&table::state(&row.state));
+            let documents = counted(row.documents, "document");
+            let up_to_date = match (row.incomplete, row.up_to_date_at) {
+                (Some(reason), _) => format!("incomplete ({})", reason.as_str()),
+                (None, None) => "not pulled to its end yet".to_owned(),
+                (None, Some(at)) => format!("up to date {}", table::moment(at)),
             };
             line(format!("  {name}  {state}, {documents}, {up_to_date}"));
         }
         line_for_more(&mut line, &self.feeds, "`ivesk-webhook feeds list`");
         line(section("Destinations", self.destinations.len()));
-        for row in by_trouble(&self.destinations).take(SHOWN) {
-            let name = table::cell(&row["name"]);
-            let state = colored(&table::state(row));
-            let (delivered, rejected) = (&row["delivered"], &row["rejected_now"]);
-            let behind = table::cell(&row["behind"]);
+        let is_well = |row: &Destination| row.state == RunState::Active;
+        for row in by_trouble(&self.destinations, is_well).take(SHOWN) {
+            let state = colored(&table::state(&row.state));
             line(format!(
-                "  {name}  {state}, {delivered} delivered, {behind} waiting, {rejected} rejected"
+                "  {}  {state}, {} delivered, {} waiting, {} rejected",
+                row.name, row.delivered, row.waiting, row.rejected_now
             ));
         }
         line_for_more(
@@ -210,8 +209,8 @@ impl Report {
             line(styled(BAD, &format!("Needs a person: {}", items.len())));
         }
         for item in items.iter().take(SHOWN) {
-            let (subject, text) = (table::cell(&item["subject"]), table::cell(&item["text"]));
-            line(match text.contains(&subject) {
+            let (subject, text) = (visible(&item.subject), visible(&item.text));
+            line(match text.contains(&*subject) {
                 true => format!("  {text}"),
                 false => format!("  {subject}: {text}"),
             });
@@ -231,12 +230,13 @@ impl Report {
             StoreUrl::Postgres(address) => address.to_string(),
         };
         let mut store = format!("{} {place}: ", styled(HEADING, "Store"));
-        match self.status["sequence"]["last"].as_u64() {
+        let status = self.status.as_ref();
+        match status.map(|status| status.sequence.last.unsigned_abs()) {
             Some(versions) => store.push_str(&counted(versions, "document version")),
             None if self.running => store.push_str("it can't be read"),
             None => store.push_str("not created yet"),
         }
-        if let Some(free) = self.status["free_bytes"].as_u64() {
+        if let Some(free) = status.and_then(|status| status.free_bytes) {
             const MIB: u64 = 1024 * 1024;
             store.push_str(&format!(", {} MiB free on its disk", free / MIB));
         }
@@ -251,7 +251,7 @@ fn section(name: &str, rows: usize) -> String {
     }
 }
 
-fn line_for_more(line: &mut impl FnMut(String), rows: &[Value], command: &str) {
+fn line_for_more<T>(line: &mut impl FnMut(String), rows: &[T], command: &str) {
     if rows.len() > SHOWN {
         let more = rows.len() - SHOWN;
         line(format!("  … and {more} more: {command}"));
@@ -259,9 +259,8 @@ fn line_for_more(line: &mut impl FnMut(String), rows: &[Value], command: &str) {
 }
 
 /// Returns the rows, those that do not run first.
-fn by_trouble(rows: &[Value]) -> impl Iterator<Item = &Value> {
-    let is_well = |row: &Value| row["state"] == "active" && row["incomplete"].is_null();
-    let mut rows: Vec<&Value> = rows.iter().collect();
+fn by_trouble<T>(rows: &[AsSent<T>], is_well: impl Fn(&T) -> bool) -> impl Iterator<Item = &T> {
+    let mut rows: Vec<&T> = rows.iter().map(|row| &**row).collect();
     rows.sort_by_key(|row| is_well(row));
     rows.into_iter()
 }

@@ -6,14 +6,21 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::account::{chosen_account, no_api_key};
+use super::as_sent::AsSent;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::question::ask;
 use super::server::Api;
 use super::{logging, style, table};
+use crate::api::NoFields;
+use crate::api::subscriptions::{
+    ConfirmResult, RequestedSubscription, RevokeRequest, RevokeResult, Subscription, SubscriptionId,
+};
 use crate::config::{Config, is_loopback};
 use crate::domain::{Account, Event, counted};
 use crate::ivesk::{ApiError, Client, subscription_body};
+use crate::store::SubscriptionState;
+use crate::visible::visible;
 
 /// Arguments of `subscriptions`.
 #[derive(Debug, clap::Args)]
@@ -207,13 +214,17 @@ async fn send_requests(
         let key = key.ok_or_else(|| no_api_key(account))?;
         let client = Client::new(&config.api, key).map_err(api_failure)?;
         // Recorded first: the message of SNS may arrive before Įvesk.lt's answer.
-        let row = json!({"account": account, "event": event, "name": request.name});
-        api.post("/v1/subscriptions/requested", &row).await?;
+        let row = RequestedSubscription {
+            account: account.to_string(),
+            event: *event,
+            name: request.name.clone(),
+        };
+        let _: SubscriptionId = api.post("/v1/subscriptions/requested", &row).await?;
         client
             .subscribe(&request.name, *event, &request.target)
             .await
             .map_err(api_failure)?;
-        requested.push(json!({"account": account, "event": event, "name": request.name}));
+        requested.push(row);
         if !style::is_json() {
             println!(
                 "Requested {event} for account {account}. `ivesk-webhook subscriptions list` shows when SNS has confirmed it."
@@ -221,7 +232,7 @@ async fn send_requests(
         }
     }
     if style::is_json() {
-        println!("{:#}", Value::Array(requested));
+        println!("{:#}", json!(requested));
     }
     Ok(Exit::Done)
 }
@@ -238,11 +249,11 @@ async fn list(config: &Config, json: bool) -> Result<Exit, Failure> {
     let api = Api::open_for_reading(config).await?;
     let rows = api.rows("/v1/subscriptions").await;
     api.close().await?;
-    let mut rows = rows?;
+    let mut rows: Vec<AsSent<Subscription>> = rows?;
     // Who owns an unknown topic is the most urgent question.
-    rows.sort_by_key(|row| row["state"] != UNKNOWN_TOPIC);
+    rows.sort_by_key(|row| row.state != SubscriptionState::UnknownTopic);
     if json {
-        println!("{:#}", Value::Array(rows));
+        println!("{:#}", json!(rows));
         return Ok(Exit::Done);
     }
     if rows.is_empty() {
@@ -261,44 +272,43 @@ async fn list(config: &Config, json: bool) -> Result<Exit, Failure> {
         "last error",
     ]);
     for row in &rows {
-        let arn = match &row["subscription_arn"] {
-            Value::Null => &row["topic_arn"],
-            arn => arn,
-        };
+        let arn = row.subscription_arn.as_deref().or(row.topic_arn.as_deref());
         table.add_row([
-            table::cell(&row["id"]),
-            table::cell(&row["account"]),
-            table::cell(&row["event"]),
-            table::cell(&row["state"]),
-            table::moment(&row["changed_at"]),
-            table::moment(&row["last_heard_at"]),
-            table::cell(&row["aws_account"]),
-            table::cell(arn),
-            table::cell(&row["last_error"]),
+            row.id.to_string(),
+            row.account.to_string(),
+            row.event.to_string(),
+            row.state.as_str().to_owned(),
+            table::moment(row.changed_at),
+            table::moment(row.last_heard_at),
+            table::optional(row.notes.aws_account.as_deref()),
+            table::optional(arn),
+            table::optional(row.last_error.as_deref()),
         ]);
     }
     println!("{table}");
-    for row in rows.iter().filter(|row| !row["fix"].is_null()) {
-        let (problem, fix) = (table::cell(&row["problem"]), table::cell(&row["fix"]));
-        println!("\nNeeds a person: {problem}. Fix: {fix}.");
+    for row in &rows {
+        let problem = row.notes.problem.as_deref().unwrap_or_default();
+        if let Some(fix) = &row.notes.fix {
+            println!(
+                "\nNeeds a person: {}. Fix: {}.",
+                visible(problem),
+                visible(fix)
+            );
+        }
     }
     Ok(Exit::Done)
 }
-
-/// The state of a subscription to a topic that is not allowed.
-const UNKNOWN_TOPIC: &str = "unknown_topic";
 
 /// Approves a subscription; asks first if its topic is not known.
 async fn approve(config: &Config, id: i64, yes: bool) -> Result<Exit, Failure> {
     let api = Api::open(config).await?;
     let rows = api.rows("/v1/subscriptions").await;
     api.close().await?;
-    let row = rows?.into_iter().find(|row| row["id"] == id);
-    if let Some(row) = row.filter(|row| row["state"] == UNKNOWN_TOPIC) {
-        let (topic, owner) = (
-            table::cell(&row["topic_arn"]),
-            table::cell(&row["aws_account"]),
-        );
+    let mut rows: Vec<Subscription> = rows?;
+    rows.retain(|row| row.id == id && row.state == SubscriptionState::UnknownTopic);
+    if let Some(row) = rows.first() {
+        let topic = visible(row.topic_arn.as_deref().unwrap_or_default());
+        let owner = visible(row.notes.aws_account.as_deref().unwrap_or_default());
         eprintln!(
             "Subscription {id} is to the topic {topic}, which belongs to AWS account {owner}.\n\
              Any AWS customer can offer a topic to this address, and whoever owns it decides what is published there. \
@@ -330,9 +340,9 @@ async fn revoke_topic(api: &Api, subscription: &str) -> Result<(String, u64), Fa
     let topic_arn = match subscription.parse::<i64>() {
         Err(_) => subscription.to_owned(),
         Ok(id) => {
-            let rows = api.rows("/v1/subscriptions").await?;
-            let row = rows.into_iter().find(|row| row["id"] == id);
-            let topic_arn = row.and_then(|row| row["topic_arn"].as_str().map(str::to_owned));
+            let rows: Vec<Subscription> = api.rows("/v1/subscriptions").await?;
+            let row = rows.into_iter().find(|row| row.id == id);
+            let topic_arn = row.and_then(|row| row.topic_arn);
             topic_arn.ok_or_else(|| {
                 anyhow!(
                     "subscription {id} does not exist, or has no topic yet; `ivesk-webhook subscriptions list` shows all"
@@ -340,10 +350,10 @@ async fn revoke_topic(api: &Api, subscription: &str) -> Result<(String, u64), Fa
             })?
         }
     };
-    let request = json!({ "topic_arn": topic_arn });
-    let revoked = api.post("/v1/subscriptions/revoke", &request).await?;
-    let subscriptions = revoked["subscriptions"].as_u64().unwrap_or_default();
-    Ok((table::cell(&request["topic_arn"]), subscriptions))
+    let request = RevokeRequest { topic_arn };
+    let RevokeResult { subscriptions } = api.post("/v1/subscriptions/revoke", &request).await?;
+    let topic = visible(&request.topic_arn).into_owned();
+    Ok((topic, subscriptions as u64))
 }
 
 /// Approves or restores a subscription, and prints whether it is confirmed now.
@@ -351,31 +361,30 @@ async fn confirm(config: &Config, id: i64, action: &str) -> Result<Exit, Failure
     let api = Api::open(config).await?;
     let served = api.is_running_server();
     let path = format!("/v1/subscriptions/{id}/{action}");
-    let outcome = api.post(&path, &json!({})).await;
+    let outcome = api.post(&path, &NoFields {}).await;
     api.close().await?;
-    let outcome = outcome?;
-    let is_confirmed = outcome["confirmed"] == true;
+    let outcome: AsSent<ConfirmResult> = outcome?;
     if style::is_json() {
-        println!("{outcome:#}");
-        return Ok(if is_confirmed {
+        println!("{:#}", outcome.json);
+        return Ok(if outcome.confirmed {
             Exit::Done
         } else {
             Exit::Failed
         });
     }
-    if is_confirmed {
+    if outcome.confirmed {
         println!("Subscription {id} is confirmed.");
         return Ok(Exit::Done);
     }
-    let error = table::cell(&outcome["error"]);
-    match &outcome["next_try_at"] {
-        Value::String(moment) if served => println!(
+    let error = visible(outcome.error.as_deref().unwrap_or_default());
+    match outcome.next_try_at {
+        Some(moment) if served => println!(
             "Subscription {id} is not confirmed yet: {error}. The server retries at {moment}."
         ),
-        Value::String(_) => println!(
+        Some(_) => println!(
             "Subscription {id} is not confirmed yet: {error}. `ivesk-webhook serve` retries once it runs."
         ),
-        _ => println!(
+        None => println!(
             "Subscription {id} is not confirmed: {error}. `ivesk-webhook subscriptions create` subscribes again."
         ),
     }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use serde_json::Value;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::{moments, style};
+use crate::api::RunState;
 use crate::domain::{Clock, Timestamp};
 use crate::visible::visible;
 
@@ -106,46 +106,27 @@ pub(super) fn new(columns: impl IntoIterator<Item = &'static str>) -> Table {
     }
 }
 
-/// Returns a moment as people read it, such as `14:05 (5 min ago)`; nothing for `null`.
-pub(super) fn moment(value: &Value) -> String {
-    match value.as_str().and_then(Timestamp::parse) {
-        Some(at) => moments::shown(at, Clock::system().now()),
-        None => cell(value),
-    }
+/// Returns a moment as people read it, such as `14:05 (5 min ago)`; nothing for none.
+pub(super) fn moment(at: impl Into<Option<Timestamp>>) -> String {
+    let at = at.into();
+    at.map_or_else(String::new, |at| moments::shown(at, Clock::system().now()))
 }
 
-/// Returns a JSON value as people read it: text without quotes, nothing for `null`.
-pub(super) fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => visible(text).into_owned(),
-        other => other.to_string(),
-    }
+/// Returns a value as text; nothing for none.
+pub(super) fn optional(value: Option<impl ToString>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
 }
 
-/// Returns a field of a row: a moment if its name is one's, such as `at` or `received_at`.
-pub(super) fn field(row: &Value, name: &str) -> String {
-    if name == "at" || name.ends_with("_at") {
-        moment(&row[name])
-    } else {
-        cell(&row[name])
-    }
-}
-
-/// Returns the name of a row's feed, such as `default/exported/302320404`.
-pub(super) fn feed(row: &Value) -> String {
-    let parts = ["account", "queue", "company"].map(|part| cell(&row[part]));
-    parts.join("/").trim_end_matches('/').to_owned()
-}
-
-/// Returns the state of a row of `/v1/feeds` or `/v1/destinations`, such as `paused (by_hand)`.
-pub(super) fn state(row: &Value) -> String {
-    let state = cell(&row["state"]);
-    match (&row["until"], &row["since"], &row["reason"]) {
-        (until @ Value::String(_), _, _) => format!("{state} until {}", moment(until)),
-        (_, since @ Value::String(_), _) => format!("{state} since {}", moment(since)),
-        (_, _, Value::String(reason)) => format!("{state} ({reason})"),
-        _ => state,
+/// Returns a state, such as `paused (by_hand)`.
+pub(super) fn state(state: &RunState) -> String {
+    let name = state.as_str();
+    match state {
+        RunState::Active | RunState::Failing { since: None } => name.to_owned(),
+        RunState::Waiting { until } => format!("{name} until {}", moment(*until)),
+        RunState::Failing { since: Some(since) } | RunState::Removed { since } => {
+            format!("{name} since {}", moment(*since))
+        }
+        RunState::Paused { reason } => format!("{name} ({})", visible(reason)),
     }
 }
 
@@ -160,7 +141,7 @@ mod tests {
             "SF-7".to_owned(),
             "UAB \u{202e}A\n8  SF-8\u{1b}[2J".to_owned(),
         ]);
-        table.add_row([cell(&Value::from("a\u{200b}b")), cell(&Value::Null)]);
+        table.add_row(["a\u{200b}b".to_owned(), optional(None::<u64>)]);
         let text = table.to_string();
         assert_eq!(text.lines().count(), 3, "{text}");
         assert!(

@@ -3,13 +3,17 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::as_sent::AsSent;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
 use super::{logging, table};
+use crate::api::NoFields;
+use crate::api::tokens::{CreatedToken, RevokedToken, Token, TokenRequest};
 use crate::config::Config;
 use crate::domain::{Clock, Timestamp};
 use crate::store::Rights;
+use crate::visible::visible;
 
 /// Arguments of `tokens`.
 #[derive(Debug, clap::Args)]
@@ -63,7 +67,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             rights,
             expires,
             json,
-        } => create(&api, &name, &rights, expires, json).await,
+        } => create(&api, name, rights, expires, json).await,
         Action::List { json } => list(&api, json).await,
         Action::Revoke { id } => revoke(&api, id).await,
     };
@@ -73,21 +77,26 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 
 async fn create(
     api: &Api,
-    name: &str,
-    rights: &Rights,
+    name: String,
+    rights: Rights,
     expires_at: Option<Timestamp>,
     json: bool,
 ) -> Result<Exit, Failure> {
-    let request = json!({"name": name, "rights": rights, "expires_at": expires_at});
-    let token = api.post("/v1/tokens", &request).await?;
+    let request = TokenRequest {
+        name,
+        rights,
+        expires_at: expires_at.map(|end| end.to_string()),
+    };
+    let token: AsSent<CreatedToken> = api.post("/v1/tokens", &request).await?;
     if json {
-        println!("{token:#}");
+        println!("{:#}", token.json);
     } else {
         // The token alone goes to standard output: `… > token.txt`.
-        println!("{}", table::cell(&token["token"]));
+        println!("{}", visible(&token.token));
         note!(
-            "Created token {} with the right `{rights}`{}. It is not shown again.",
-            table::cell(&token["id"]),
+            "Created token {} with the right `{}`{}. It is not shown again.",
+            token.id,
+            request.rights,
             expires_at.map_or(String::new(), |end| format!(", until {end}")),
         );
     }
@@ -107,34 +116,33 @@ fn expiry(text: &str) -> Result<Timestamp, String> {
 }
 
 async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
-    let rows = api.rows("/v1/tokens").await?;
     if json {
-        println!("{:#}", Value::Array(rows));
+        println!("{:#}", Value::Array(api.rows("/v1/tokens").await?));
         return Ok(Exit::Done);
     }
+    let rows: Vec<Token> = api.rows("/v1/tokens").await?;
     if rows.is_empty() {
         println!("No tokens. `ivesk-webhook tokens create` creates one.");
         return Ok(Exit::Done);
     }
-    let fields = [
-        "id",
-        "name",
-        "rights",
-        "created_at",
-        "expires_at",
-        "last_used_at",
-    ];
     let mut table = table::new(["id", "name", "rights", "created", "ends", "last used"]);
     for row in &rows {
-        table.add_row(fields.map(|field| table::field(row, field)));
+        table.add_row([
+            row.id.to_string(),
+            row.name.clone(),
+            row.rights.to_string(),
+            table::moment(row.created_at),
+            table::moment(row.expires_at),
+            table::moment(row.last_used_at),
+        ]);
     }
     println!("{table}");
     Ok(Exit::Done)
 }
 
 async fn revoke(api: &Api, id: i64) -> Result<Exit, Failure> {
-    api.post(&format!("/v1/tokens/{id}/revoke"), &json!({}))
-        .await?;
+    let path = format!("/v1/tokens/{id}/revoke");
+    let _: RevokedToken = api.post(&path, &NoFields {}).await?;
     result!(json!({ "revoked": id }), "Revoked token {id}.");
     Ok(Exit::Done)
 }

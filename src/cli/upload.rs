@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,9 @@ use super::globals::Globals;
 use super::logging;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
-use crate::admin::uploads::{UploadClaim, UploadResult};
+use crate::api::uploads::{
+    ClaimResult, LocationKept, ResultRecorded, UploadClaim, UploadPlace, UploadResult,
+};
 use crate::backoff;
 use crate::config::{Config, CorrelationKey, UploadOptions};
 use crate::domain::{Clock, Timestamp, counted};
@@ -386,7 +388,7 @@ fn line(file: &FileReport) -> String {
         UploadOutcome::Failed { error, .. } | UploadOutcome::NoLocation { error } => {
             format!("{path}: failed: {error}")
         }
-        UploadOutcome::Stopped { error } => format!("{path}: not sent: {error}"),
+        UploadOutcome::Stopped { error, .. } => format!("{path}: not sent: {error}"),
     }
 }
 
@@ -404,7 +406,7 @@ fn json_line(file: &FileReport) -> String {
         UploadOutcome::Failed { error, .. } | UploadOutcome::NoLocation { error } => {
             ("failed", None, Some(error.clone()))
         }
-        UploadOutcome::Stopped { error } => ("stopped", None, Some(error.clone())),
+        UploadOutcome::Stopped { error, .. } => ("stopped", None, Some(error.clone())),
     };
     json!({
         "file": file.path.to_string_lossy(),
@@ -437,10 +439,19 @@ impl Journal for ApiJournal {
             owner: upload.owner,
             claim_seconds: upload.claim.as_secs(),
         };
-        let answer = self.0.post("/v1/uploads", &json!(claim)).await;
-        let answer = answer.map_err(journal_error)?;
-        parse_claim(&answer).ok_or_else(|| {
-            JournalError("the running server has another version; restart it".to_owned())
+        let answer = self.0.post("/v1/uploads", &claim).await;
+        Ok(match answer.map_err(journal_error)? {
+            ClaimResult::Send {
+                id,
+                correlation,
+                location,
+            } => Claim::Send {
+                id,
+                correlation,
+                location,
+            },
+            ClaimResult::Already { id } => Claim::AlreadySent { id },
+            ClaimResult::Busy { until } => Claim::Busy { until },
         })
     }
 
@@ -450,11 +461,10 @@ impl Journal for ApiJournal {
         owner: String,
         location: Option<SecretString>,
     ) -> Result<(), JournalError> {
-        let location = location.as_ref().map(ExposeSecret::expose_secret);
-        let place = json!({ "owner": owner, "location": location });
+        let place = UploadPlace { owner, location };
         let path = format!("/v1/uploads/{id}/location");
-        self.0.post(&path, &place).await.map_err(journal_error)?;
-        Ok(())
+        let kept: Result<LocationKept, Failure> = self.0.post(&path, &place).await;
+        kept.map(|LocationKept {}| ()).map_err(journal_error)
     }
 
     async fn end(
@@ -475,24 +485,7 @@ impl Journal for ApiJournal {
             refused,
         };
         let path = format!("/v1/uploads/{id}/end");
-        let answer = self.0.post(&path, &json!(result)).await;
-        answer.map_err(journal_error)?;
-        Ok(())
+        let recorded: Result<ResultRecorded, Failure> = self.0.post(&path, &result).await;
+        recorded.map(|_| ()).map_err(journal_error)
     }
-}
-
-fn parse_claim(answer: &Value) -> Option<Claim> {
-    let id = answer["id"].as_i64();
-    Some(match answer["outcome"].as_str()? {
-        "send" => Claim::Send {
-            id: id?,
-            correlation: answer["correlation"].as_str()?.to_owned(),
-            location: answer["location"].as_str().map(SecretString::from),
-        },
-        "already" => Claim::AlreadySent { id: id? },
-        "busy" => Claim::Busy {
-            until: Timestamp::parse(answer["until"].as_str()?)?,
-        },
-        _ => return None,
-    })
 }

@@ -1,12 +1,14 @@
 //! `uploads`
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::as_sent::AsSent;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
 use super::{logging, table};
+use crate::api::uploads::{SettleReason, Upload, UploadSettled};
 use crate::config::Config;
 
 /// Arguments of `uploads`.
@@ -54,15 +56,15 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     };
     let outcome = match args.action {
         Action::List { late, json } => list(&api, late, json).await,
-        Action::Settle { id, reason } => settle(&api, id, &reason).await,
+        Action::Settle { id, reason } => settle(&api, id, reason).await,
     };
     api.close().await?;
     outcome
 }
 
-async fn settle(api: &Api, id: i64, reason: &str) -> Result<Exit, Failure> {
+async fn settle(api: &Api, id: i64, reason: String) -> Result<Exit, Failure> {
     let path = format!("/v1/uploads/{id}/settle");
-    api.post(&path, &json!({ "reason": reason })).await?;
+    let _: UploadSettled = api.post(&path, &SettleReason { reason }).await?;
     result!(
         json!({ "settled": id }),
         "Upload {id} is settled: no document of it is expected."
@@ -71,12 +73,12 @@ async fn settle(api: &Api, id: i64, reason: &str) -> Result<Exit, Failure> {
 }
 
 async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
-    let mut rows = api.rows("/v1/uploads").await?;
+    let mut rows: Vec<AsSent<Upload>> = api.rows("/v1/uploads").await?;
     if late {
-        rows.retain(|row| row["status"] == "late");
+        rows.retain(|row| row.status == Upload::LATE);
     }
     if json {
-        println!("{}", Value::Array(rows.clone()));
+        println!("{}", json!(rows));
     } else if rows.is_empty() {
         println!("No uploads.");
     } else {
@@ -91,22 +93,16 @@ async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
             "reason or last error",
         ]);
         for row in &rows {
-            let documents = row["documents"].as_array().map(|ids| {
-                let ids: Vec<&str> = ids.iter().filter_map(Value::as_str).collect();
-                ids.join(" ")
-            });
+            let reason = row.settled_reason.as_deref();
             table.add_row([
-                table::cell(&row["id"]),
-                table::cell(&row["account"]),
-                table::cell(&row["file_name"]),
-                table::cell(&row["size_bytes"]),
-                table::cell(&row["status"]),
-                table::moment(&row["sent_at"]),
-                documents.unwrap_or_default(),
-                match row["settled_reason"].as_str() {
-                    Some(_) => table::cell(&row["settled_reason"]),
-                    None => table::cell(&row["last_error"]),
-                },
+                row.id.to_string(),
+                row.account.to_string(),
+                row.file_name.clone(),
+                row.size_bytes.to_string(),
+                row.status.clone(),
+                table::moment(row.sent_at),
+                row.documents.join(" "),
+                table::optional(reason.or(row.last_error.as_deref())),
             ]);
         }
         println!("{table}");

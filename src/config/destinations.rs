@@ -12,17 +12,20 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::accounts::{AccountConfig, companies};
+use super::api::ApiConfig;
 use super::check::{excerpt, web_url};
 use super::environment::{VARIABLE_PREFIX, variable_of};
 use super::layers::{Layers, show};
 use crate::domain::{Account, Company, DestinationName, Queue};
 
 /// The settings of every destination.
-const COMMON: [&str; 7] = [
+const COMMON: [&str; 9] = [
     "kind",
     "queue",
     "accounts",
     "companies",
+    "company_names",
+    "document_types",
     "history",
     "max_concurrency",
     "timeout",
@@ -48,6 +51,9 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// Length of the key that a destination signs with (Standard Webhooks specification).
 const WEBHOOK_KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
+/// Longest name of a company, and longest type of a document, in bytes.
+const MAX_WORDS_BYTES: usize = 200;
+
 /// The most secrets of one destination. A change needs two; each makes the header longer.
 const MAX_WEBHOOK_SECRETS: usize = 8;
 
@@ -60,6 +66,11 @@ pub struct DestinationConfig {
     pub accounts: Vec<Account>,
     /// `companies`: delivers only the documents of these; all if it is empty.
     pub companies: Vec<Company>,
+    /// `company_names`: the names of these companies in the digitized queue, for documents that
+    /// have no codes.
+    pub company_names: Vec<String>,
+    /// `document_types`: delivers only documents of these types; all if it is empty.
+    pub document_types: Vec<String>,
     /// `history`: how the documents of a feed's first pull are treated.
     pub history: HistoryMode,
     /// `max_concurrency`, default 1, at most 16: deliveries at once. With 1 they are made in
@@ -78,11 +89,22 @@ impl DestinationConfig {
             queue: Queue::Exported,
             accounts: Vec::new(),
             companies: Vec::new(),
+            company_names: Vec::new(),
+            document_types: Vec::new(),
             history: HistoryMode::default(),
             max_concurrency: 1,
             timeout: Duration::from_secs(30),
             kind,
         }
+    }
+}
+
+impl DestinationConfig {
+    /// Returns true if the documents themselves tell which of them it receives: lanes are made for
+    /// feeds, and the digitized queue, or the only exported feed of a key, mixes companies.
+    pub fn excludes_documents(&self, api: &ApiConfig) -> bool {
+        let is_mixed = self.queue == Queue::Digitized || api.has_one_exported_feed();
+        !self.document_types.is_empty() || (is_mixed && !self.companies.is_empty())
     }
 }
 
@@ -307,6 +329,8 @@ fn destination(
             |account| account.as_str().into(),
         ),
         companies: companies(layers, &setting("companies")),
+        company_names: words(layers, &setting("company_names"), "the name of a company"),
+        document_types: words(layers, &setting("document_types"), "the type of a document"),
         history: layers.text(
             &setting("history"),
             default.history,
@@ -335,7 +359,31 @@ fn destination(
              a shorter time span",
         );
     }
+    if !config.company_names.is_empty()
+        && (config.companies.is_empty() || config.queue != Queue::Digitized)
+    {
+        layers.report(
+            &setting("company_names"),
+            "names the companies of `companies` where documents of the digitized queue have no codes; \
+             set `companies` and `queue = \"digitized\"` too, or remove it",
+        );
+    }
     is_valid.then_some(config)
+}
+
+/// Reads a list of texts, each of which is `what`.
+fn words(layers: &mut Layers<'_>, setting: &str, what: &str) -> Vec<String> {
+    let parse = |text: &str| {
+        let text = text.trim();
+        match text.chars().any(char::is_alphanumeric) && text.len() <= MAX_WORDS_BYTES {
+            true => Ok(text.to_owned()),
+            false => Err(format!(
+                "`{}` is not {what}: write it as Įvesk.lt does, in at most {MAX_WORDS_BYTES} bytes",
+                excerpt(text)
+            )),
+        }
+    };
+    layers.list(setting, Vec::new(), parse, |text| text.as_str().into())
 }
 
 fn known_account(

@@ -9,7 +9,7 @@ use super::layers::Layers;
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
     Config, DEFAULT_FILE, accounts, admin, alarms, api, destinations, egress, import_errors, log,
-    public, pull, retention, sns, store, upload,
+    pages, public, pull, retention, sns, store, upload,
 };
 
 impl Config {
@@ -104,6 +104,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let public = public::read(&mut layers);
     let store = store::read(&mut layers);
     let admin = admin::read(&mut layers, public.as_ref(), &store.url);
+    let pages = pages::read(&mut layers);
     let egress = egress::read(&mut layers);
     let sns = sns::read(&mut layers, &egress);
     let api = api::read(&mut layers, &egress);
@@ -132,6 +133,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let config = Config {
         public,
         admin,
+        pages,
         store,
         sns,
         api,

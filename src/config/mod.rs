@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
@@ -32,6 +33,7 @@ mod import_errors;
 mod layers;
 mod load;
 mod log;
+mod pages;
 mod postgres;
 mod problem;
 mod public;
@@ -53,6 +55,7 @@ pub use egress::EgressConfig;
 pub use environment::{Environment, VARIABLE_PREFIX};
 pub use import_errors::{ImportErrorLanguage, ImportErrorsConfig};
 pub use log::{LogConfig, LogFormat};
+pub use pages::PagesConfig;
 pub use postgres::{Encryption, PostgresAddress};
 pub use problem::{ConfigError, Origin, Problem, Setting};
 pub use public::PublicConfig;
@@ -75,6 +78,8 @@ pub struct Config {
     pub public: PublicConfig,
     /// `[admin]`
     pub admin: AdminConfig,
+    /// `[pages]`
+    pub pages: PagesConfig,
     /// `[store]`
     pub store: StoreConfig,
     /// `[sns]`
@@ -124,6 +129,11 @@ pub struct Loopback {
 }
 
 impl Config {
+    /// Returns the time without the end of a pull after which a feed is behind.
+    pub fn behind_after(&self) -> Duration {
+        self.pull.reconcile_every + self.alarms.behind_after
+    }
+
     /// Returns settings for a demo or a test on one machine: one account `default` without
     /// tokens, the admin listener on a port that the system chooses, the exported queue at
     /// `/exported/{company}`, everything else at its default.
@@ -153,6 +163,7 @@ impl Config {
                 socket: admin::default_socket(&setup.store),
                 ..AdminConfig::default()
             },
+            pages: PagesConfig::default(),
             store: StoreConfig {
                 backup_dir: setup.store.with_file_name("backups"),
                 url: StoreUrl::Sqlite(setup.store),

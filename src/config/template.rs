@@ -122,6 +122,10 @@ const HEAD: &str = r##"# Settings of ivesk-webhook. This file contains tokens: o
 # beside the SQLite file.
 #socket = "/run/ivesk-webhook/admin.sock"  # example
 
+[pages]
+# The time zone in which the pages show times.
+#time_zone = "Europe/Vilnius"
+
 [store]
 # Relative to this file.
 #url = "sqlite://ivesk-webhook.db"

@@ -8,6 +8,8 @@
 //! - `folder`: JSON files, each with its PDF, which `files` fetches; `layout` names them, and `disk`
 //!   writes them.
 //!
+//! `filter` tells which documents a destination does not receive.
+//!
 //! A program that reads the kind `list` uses the admin listener. The workers:
 //!
 //! - [`worker`] leases deliveries, attempts them and stores the outcomes.
@@ -26,11 +28,13 @@ mod command;
 mod destination;
 mod disk;
 mod files;
+mod filter;
 mod folder;
 mod http;
 pub mod import_errors;
 mod layout;
 mod payload;
+pub mod shown_file;
 pub mod texts;
 pub mod worker;
 

@@ -19,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
 use super::destination::{Destination, DestinationResponse};
+use super::filter;
 use super::texts;
 use crate::config::{Config, DestinationConfig, HistoryMode, ImportErrorsConfig};
-use crate::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
+use crate::domain::{Clock, Company, DestinationName, Feed, Timestamp};
 use crate::ivesk::Entry;
 use crate::store::{
     Attempt, Continued, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased,
@@ -45,8 +46,8 @@ const READ_AHEAD: Duration = Duration::from_millis(500);
 /// destination does not wait for a commit at each document.
 const MAX_BATCH_DELAY: Duration = Duration::from_millis(20);
 
-/// Interval at which replicas read rows that others may have changed.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Time after the last outcomes in which rows are read again, which others may have changed.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// Longest time between two reads of the rows.
 const MAX_IDLE: Duration = Duration::from_secs(30);
@@ -76,7 +77,7 @@ pub enum StepOutcome {
 }
 
 /// Returns the filter that a destination's settings describe.
-pub fn filter(config: &DestinationConfig) -> DestinationFilter {
+pub fn filter_of(config: &DestinationConfig) -> DestinationFilter {
     DestinationFilter {
         queue: config.queue,
         accounts: config.accounts.clone(),
@@ -87,7 +88,7 @@ pub fn filter(config: &DestinationConfig) -> DestinationFilter {
 /// Returns how a destination's lanes are made.
 pub fn lane_plan(config: &DestinationConfig, lookback: Duration) -> LanePlan {
     LanePlan {
-        filter: filter(config),
+        filter: filter_of(config),
         deliver_history: config.history == HistoryMode::Deliver,
         lookback,
     }
@@ -97,7 +98,7 @@ pub fn lane_plan(config: &DestinationConfig, lookback: Duration) -> LanePlan {
 pub fn configured_destinations(config: &Config) -> Vec<(DestinationName, DestinationFilter)> {
     let destinations = config.destinations.iter();
     destinations
-        .map(|(name, destination)| (name.clone(), filter(destination)))
+        .map(|(name, destination)| (name.clone(), filter_of(destination)))
         .collect()
 }
 
@@ -210,8 +211,8 @@ impl DestinationWorker {
     /// Delivers one document.
     async fn attempt(&self, delivery: Delivery) -> Attempt {
         let (sequence, began_at) = (delivery.sequence, self.clock.now());
-        let outcome = if !self.includes_company(&delivery) {
-            DeliveryOutcome::Filtered
+        let outcome = if let Some(reason) = filter::exclusion(&self.config, &delivery) {
+            DeliveryOutcome::Filtered { reason }
         } else if let Some(destination) = &self.destination {
             match destination.deliver(&delivery).await {
                 DestinationResponse::Accepted { note } => DeliveryOutcome::Delivered { note },
@@ -244,16 +245,6 @@ impl DestinationWorker {
         }
     }
 
-    /// Returns true if the destination's filter includes the document's company. The digitized
-    /// queue mixes companies, so there the document itself names them.
-    fn includes_company(&self, delivery: &Delivery) -> bool {
-        self.config.companies.is_empty()
-            || delivery.feed.queue == Queue::Exported
-            || companies(&delivery.body)
-                .iter()
-                .any(|company| self.config.companies.contains(company))
-    }
-
     fn log(&self, delivery: &Delivery, outcome: &DeliveryOutcome) {
         let Delivery {
             document_id,
@@ -272,8 +263,8 @@ impl DestinationWorker {
             DeliveryOutcome::Listed => {
                 debug!(%destination, %feed, document_id, sequence, "listed document `{document_id}` of `{feed}` for destination `{destination}`");
             }
-            DeliveryOutcome::Filtered => {
-                debug!(%destination, %feed, document_id, sequence, "skipped document `{document_id}` of `{feed}`: destination `{destination}` includes none of its companies");
+            DeliveryOutcome::Filtered { reason } => {
+                debug!(%destination, %feed, document_id, sequence, "skipped document `{document_id}` of `{feed}` at destination `{destination}`: {reason}");
             }
             DeliveryOutcome::LinkExpired => {
                 info!(%destination, %feed, document_id, sequence, "the link to the file of document `{document_id}` has expired; `{feed}` is pulled again for a new one");
@@ -293,16 +284,26 @@ impl DestinationWorker {
         arrivals: &mut watch::Receiver<()>,
         shutdown: &CancellationToken,
     ) {
-        let longest = if self.store.clock().is_some() {
-            POLL_INTERVAL
-        } else {
-            MAX_IDLE
-        };
-        let pause = until.map_or(longest, |until| until.since(self.clock.now()).min(longest));
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = arrivals.changed() => {}
-            () = shutdown.cancelled() => {}
+        let began = Instant::now();
+        loop {
+            let rest = MAX_IDLE.saturating_sub(began.elapsed());
+            let pause = until.map_or(rest, |until| until.since(self.clock.now()).min(rest));
+            let poll = self.store.poll_interval().unwrap_or(MAX_IDLE);
+            tokio::select! {
+                () = tokio::time::sleep(pause.min(poll)) => {}
+                _ = arrivals.changed() => return,
+                () = shutdown.cancelled() => return,
+            }
+            // Between two steps only a look at what other replicas did.
+            let now = self.clock.now();
+            if pause <= poll
+                || !matches!(
+                    self.store.is_delivery_due(self.name.clone(), now).await,
+                    Ok(false)
+                )
+            {
+                return;
+            }
         }
     }
 }
@@ -324,16 +325,10 @@ pub fn rejection(
 
 /// Returns the company that a document belongs to.
 fn company(feed: &Feed, body: &[u8]) -> Option<Company> {
-    match feed.queue {
-        Queue::Exported => Some(feed.company.clone()),
-        Queue::Digitized => companies(body).into_iter().next(),
+    if !feed.mixes_companies() {
+        return Some(feed.company.clone());
     }
-}
-
-fn companies(body: &[u8]) -> Vec<Company> {
-    Entry::parse(body)
-        .map(|entry| entry.companies())
-        .unwrap_or_default()
+    Entry::parse(body)?.companies().into_iter().next()
 }
 
 /// A moment by both clocks. The one that is never set stands still while the machine is suspended.
@@ -445,7 +440,7 @@ impl<'w> Session<'w> {
             let next_look = if !self.attempts.is_empty() {
                 self.last_stored_at + MAX_BATCH_DELAY
             } else if has_place {
-                renewal.min(self.choose_after.max(self.last_stored_at + POLL_INTERVAL))
+                renewal.min(self.choose_after.max(self.last_stored_at + READ_AGAIN))
             } else {
                 renewal
             };

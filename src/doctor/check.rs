@@ -90,10 +90,3 @@ impl Check {
         }
     }
 }
-
-/// What `doctor` found.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Checks {
-    /// Every line of the report.
-    pub checks: Vec<Check>,
-}

@@ -111,7 +111,7 @@ fn never_accepted(
         } = destination;
         feed.queue == *queue
             && (accounts.is_empty() || accounts.contains(&feed.account))
-            && (companies.is_empty() || companies.contains(&feed.company))
+            && (companies.is_empty() || feed.mixes_companies() || companies.contains(&feed.company))
     };
     let taken = feeds.iter().filter(|row| takes(&row.feed));
     let documents: u64 = taken.map(|row| row.documents).sum();
@@ -158,7 +158,9 @@ fn delivery_state(row: &DestinationRow) -> Option<Check> {
                 )),
         );
     }
-    let since = row.failing_since?;
+    let Some(since) = row.failing_since else {
+        return failing_lanes(row).or_else(|| deferred(row));
+    };
     let found = format!("`{name}` has been unavailable since {since}: {error}");
     Some(
         Check::fail("delivery", found)
@@ -168,4 +170,34 @@ fn delivery_state(row: &DestinationRow) -> Option<Check> {
                  leaves one document out"
             )),
     )
+}
+
+/// Returns that a destination accepts documents, and those of some feeds not.
+fn failing_lanes(row: &DestinationRow) -> Option<Check> {
+    let (name, since) = (&row.name, row.failing_lanes_since?);
+    let feeds = row.failing_lanes;
+    let found =
+        format!("`{name}` accepts documents, but of {feeds} of its feeds none since {since}");
+    Some(
+        Check::fail("delivery", found)
+            .because("their documents wait; none is lost")
+            .fix(format!(
+                "`ivesk-webhook destinations list {name}` shows which feeds, and the error; correct it, and delivery \
+                 resumes automatically"
+            )),
+    )
+}
+
+/// Returns that documents can't be delivered to a destination that accepts others.
+fn deferred(row: &DestinationRow) -> Option<Check> {
+    let (name, count) = (&row.name, row.deferred);
+    (count > 0).then(|| {
+        let found = format!("documents that can't be delivered to `{name}`, which accepts others: {count}");
+        Check::fail("delivery", found)
+            .because("they are not in the books; they are tried again daily")
+            .fix(format!(
+                "`ivesk-webhook deliveries list --destination {name} --state deferred` shows why; correct the cause, \
+                 then run `ivesk-webhook deliveries retry {name} --state deferred`, or `deliveries skip`"
+            ))
+    })
 }

@@ -1,9 +1,11 @@
 //! Checks whether feeds are pulled, and whether documents of them may be missing.
 
 use super::Check;
-use crate::config::Config;
-use crate::domain::{Company, Queue, Timestamp, counted};
-use crate::store::{FeedPauseReason, FeedRow, IncompleteReason, PAGE_SIZE_NOTICE, Store};
+use crate::config::{AccountConfig, Config};
+use crate::domain::{Account, Feed, Timestamp, counted};
+use crate::store::{
+    FeedPauseReason, FeedRow, FeedTrouble, IncompleteReason, PAGE_SIZE_NOTICE, Store,
+};
 
 /// Largest number of feeds of one problem that are named.
 const MAX_NAMED: usize = 20;
@@ -12,24 +14,31 @@ const MAX_NAMED: usize = 20;
 ///
 /// Returns `None` if the store can't be read, which another check reports.
 pub async fn state(config: &Config, store: &Store, now: Timestamp) -> Option<Vec<Check>> {
-    let mut rows = store.feeds().await.ok()?;
-    rows.retain(FeedRow::is_known);
+    let in_trouble = |trouble| store.feeds_in_trouble(trouble, MAX_NAMED);
+    let paused_feeds = in_trouble(FeedTrouble::Paused).await.ok()?;
+    let failing_feeds = in_trouble(FeedTrouble::Failing).await.ok()?;
+    let incomplete_feeds = in_trouble(FeedTrouble::Incomplete).await.ok()?;
+    let mut named = store.these_feeds(named_feeds(config)).await.ok()?;
+    named.retain(|row| row.is_known());
     let accounts = store.accounts().await.ok()?;
     let of_accounts = accounts
         .iter()
         .filter_map(|row| paused(&format!("account {}", row.account), row.paused?));
-    let of_feeds = rows
+    let of_feeds = paused_feeds
         .iter()
         .filter_map(|row| paused(&format!("feed {}", row.feed), row.paused?));
     let mut checks: Vec<Check> = of_accounts.chain(of_feeds).take(MAX_NAMED).collect();
-    checks.extend(rows.iter().filter_map(failing).take(MAX_NAMED));
-    checks.extend(rows.iter().filter_map(|row| incomplete(row, now)));
     checks.extend(
-        rows.iter()
-            .filter(|row| is_named(config, row))
-            .filter_map(never_listed)
-            .take(MAX_NAMED),
+        failing_feeds
+            .iter()
+            .filter_map(|row| failing(config, row, now)),
     );
+    checks.extend(
+        incomplete_feeds
+            .iter()
+            .filter_map(|row| incomplete(row, now)),
+    );
+    checks.extend(named.iter().filter_map(never_listed).take(MAX_NAMED));
     Some(checks)
 }
 
@@ -47,28 +56,35 @@ fn paused(name: &str, reason: FeedPauseReason) -> Option<Check> {
     )
 }
 
-fn failing(row: &FeedRow) -> Option<Check> {
+/// Returns a check of a feed whose last pulls failed: a note, until it is behind.
+fn failing(config: &Config, row: &FeedRow, now: Timestamp) -> Option<Check> {
+    const CHECK: &str = "failing";
     if row.failures == 0 || row.paused.is_some() {
         return None;
     }
     let (feed, failures) = (&row.feed, counted(row.failures.into(), "pull"));
     let error = row.last_error.as_deref().unwrap_or("no error was recorded");
+    let found = format!("the last {failures} of `{feed}` failed: {error}");
+    let since = row.quiet_since();
+    let check = match now.since(since) > config.behind_after() {
+        true => Check::fail(CHECK, format!("{found}; none has ended since {since}")),
+        false => Check::note(CHECK, found),
+    };
     Some(
-        Check::note(
-            "failing",
-            format!("the last {failures} of `{feed}` failed: {error}"),
-        )
-        .because("it is retried by itself, and its documents arrive later")
-        .fix("correct the error; if it is one of Įvesk.lt, wait"),
+        check
+            .because("it is retried by itself, and its documents arrive later")
+            .fix("correct the error; if it is one of Įvesk.lt, wait"),
     )
 }
 
-/// Returns true if the settings name the company of the feed.
-fn is_named(config: &Config, row: &FeedRow) -> bool {
-    let account = config.accounts.get(&row.feed.account);
-    let names =
-        |company: &Company| account.is_some_and(|account| account.companies.contains(company));
-    row.feed.queue == Queue::Exported && names(&row.feed.company)
+/// Returns the exported feeds of the companies that the settings name.
+fn named_feeds(config: &Config) -> Vec<Feed> {
+    let of_account = |(account, settings): (&Account, &AccountConfig)| {
+        let companies = settings.companies.iter().cloned();
+        let feeds = companies.map(|company| Feed::exported(account.clone(), company));
+        feeds.collect::<Vec<_>>()
+    };
+    config.accounts.iter().flat_map(of_account).collect()
 }
 
 /// Returns a note about a company of which Įvesk.lt has never listed a document.

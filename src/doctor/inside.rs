@@ -5,17 +5,16 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use reqwest::header::DATE;
 use rustix::fs::Access;
-use serde::Deserialize;
 
 use super::{Check, exposed};
 use crate::config::{Config, StoreUrl, is_loopback};
 use crate::domain::{Clock, Company, Queue, Timestamp};
 use crate::egress;
 use crate::ivesk::{ApiError, Client};
+use crate::metrics::UnexpectedCount;
 use crate::receiver::listener;
 use crate::sns::region;
-use crate::store::{Store, StoreError, newest_backup};
-use crate::unexpected::UnexpectedRequest;
+use crate::store::{AutomaticBackups, Store, StoreError};
 
 /// Time limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -92,18 +91,8 @@ pub fn settings(config: &Config) -> Vec<Check> {
     checks
 }
 
-/// A kind of unexpected request, as the running server counted it.
-#[derive(Debug, Deserialize)]
-pub struct Unexpected {
-    kind: UnexpectedRequest,
-    total: u64,
-    from_sns: u64,
-    last_at: String,
-    loses_messages: bool,
-}
-
 /// Checks what reached the public listener and no webhook within a day.
-pub fn unexpected_requests(counts: &[Unexpected]) -> Vec<Check> {
+pub fn unexpected_requests(counts: &[UnexpectedCount]) -> Vec<Check> {
     const CHECK: &str = "unexpected_requests";
     let checks: Vec<Check> = counts
         .iter()
@@ -199,7 +188,7 @@ fn backup(config: &Config) -> Option<Check> {
             .fix("read the log lines of `serve` about backups; its user must be able to write there, and the disk needs room")
     };
     let now = Clock::system().now();
-    let newest = match newest_backup(folder, now) {
+    let newest = match AutomaticBackups::of(&config.store).newest(now) {
         Ok(newest) => newest,
         Err(error) => {
             return Some(problem(format!(
@@ -216,7 +205,33 @@ fn backup(config: &Config) -> Option<Check> {
             "the newest backup, {}, is older than twice `store.backup_every`",
             path.display()
         )),
+        None if is_younger_than(&config.store.url, every, now) => Check::note(
+            "backup",
+            format!(
+                "there is no backup in {} yet; `serve` writes the first one",
+                folder.display()
+            ),
+        ),
         None => problem(format!("there is no backup in {} yet", folder.display())),
+    })
+}
+
+/// Returns true if a database is missing, or was created less than `time` ago: `serve` has not run for
+/// longer.
+fn is_younger_than(url: &StoreUrl, time: Duration, now: Timestamp) -> bool {
+    let StoreUrl::Sqlite(path) = url else {
+        return false;
+    };
+    let file = match path.metadata() {
+        Ok(file) => file,
+        Err(error) => return error.kind() == std::io::ErrorKind::NotFound,
+    };
+    // Some file systems do not tell.
+    let created = file.created().ok();
+    let created = created.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    created.is_some_and(|since_epoch| {
+        let millis = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
+        now.since(Timestamp::from_millis(millis)) < time
     })
 }
 

@@ -22,7 +22,7 @@ pub mod probe;
 mod stall;
 pub mod subscriptions;
 
-pub use check::{Check, CheckResult, Checks};
+pub use check::{Check, CheckResult};
 
 /// Checks what the process with the store sees: settings, outgoing connections, API keys,
 /// destinations, and the state of subscriptions, feeds and deliveries. `store` is none if it is not

@@ -57,7 +57,24 @@ pub enum Side {
     Buyer,
 }
 
+/// A party of a document that is the user's own company, or may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnParty {
+    /// Its code, if the document has a usable one.
+    pub company: Option<Company>,
+    /// Its name, in ASCII letters if the document has it so.
+    pub name: Option<String>,
+}
+
 impl Side {
+    /// The fields with the party's name, in ASCII letters and as written.
+    const fn names(self) -> [&'static str; 2] {
+        match self {
+            Self::Seller => ["sellernameascii", "sellername"],
+            Self::Buyer => ["buyernameascii", "buyername"],
+        }
+    }
+
     /// Both sides, with the flag that marks the user's own company and the field with its code.
     const FIELDS: [(Self, &str, &str); 2] = [
         (Self::Seller, "sellerisfavorite", "sellercode"),
@@ -165,6 +182,26 @@ impl<'a> Entry<'a> {
             }
         }
         companies
+    }
+
+    /// Returns the document's type, trimmed; `None` if it has none.
+    pub fn doctype(&self) -> Option<String> {
+        let text = self.fields.text("doctype")?;
+        let text = text.trim();
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    /// Returns the parties whose document it is: those that are marked as the user's own and, if their
+    /// mark is absent, those with a code, which may be.
+    pub fn own_parties(&self) -> Vec<OwnParty> {
+        let party = |(side, flag, code): (Side, &str, &str)| {
+            let is_marked = self.fields.flag(flag);
+            let is_unmarked = self.fields.raw(flag).is_none_or(|value| value == "null");
+            let company = self.company(code);
+            let name = side.names().iter().find_map(|name| self.fields.text(name));
+            (is_marked || (is_unmarked && company.is_some())).then_some(OwnParty { company, name })
+        };
+        Side::FIELDS.into_iter().filter_map(party).collect()
     }
 
     /// Returns the parties that are marked as the user's own.

@@ -1,13 +1,13 @@
 //! A document's fields for tables that people read.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::document::Entry;
 
 /// The fields that a person recognizes a document by. Any of them may be absent or odd: their
 /// names are known only from the vendor's clients and its XML export (vendor-api U21, U22), so no
 /// decision depends on them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct View {
     /// `docnum`
     pub number: Option<String>,

@@ -13,7 +13,8 @@ use crate::domain::Timestamp;
 use crate::sns::CertificateSummary;
 use crate::store::{
     AccountRow, AlarmFilter, AlarmKind, AlarmRow, CertificateRow, DestinationPauseReason,
-    DestinationRow, FeedRow, ImportErrorPathRow, QueueLengths, Store, StoreError, SubscriptionRow,
+    DestinationRow, FeedCounts, FeedRow, ImportErrorPathRow, PausedFeeds, QueueLengths, Store,
+    StoreError, SubscriptionRow,
 };
 
 /// Largest number of feeds with series of their own.
@@ -37,8 +38,12 @@ const ACTIVE_ALARMS: AlarmFilter = AlarmFilter {
 pub struct StoreSnapshot {
     /// The moment.
     pub now: Timestamp,
-    /// Every feed that is not removed.
+    /// The first 2,000 feeds by name, without removed ones; none if it was read without.
     pub feeds: Vec<FeedRow>,
+    /// Numbers of feeds.
+    pub feed_counts: FeedCounts,
+    /// Paused feeds.
+    pub paused_feeds: Vec<PausedFeeds>,
     /// Every account.
     pub accounts: Vec<AccountRow>,
     /// Every subscription.
@@ -55,9 +60,9 @@ pub struct StoreSnapshot {
     pub waiting: QueueLengths,
 }
 
-/// Returns all feeds but removed ones.
+/// Returns the first feeds but removed ones.
 async fn known_feeds(store: &Store) -> Result<Vec<FeedRow>, StoreError> {
-    let mut feeds = store.feeds().await?;
+    let mut feeds = store.feed_page(None, MAX_FEED_SERIES).await?;
     feeds.retain(FeedRow::is_known);
     Ok(feeds)
 }
@@ -70,8 +75,22 @@ impl StoreSnapshot {
     /// Fails if the store does.
     pub async fn read(store: &Store, now: Timestamp) -> Result<Self, StoreError> {
         Ok(Self {
-            now,
             feeds: known_feeds(store).await?,
+            ..Self::read_without_feeds(store, now).await?
+        })
+    }
+
+    /// Reads the state of the store, but single feeds.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the store does.
+    pub async fn read_without_feeds(store: &Store, now: Timestamp) -> Result<Self, StoreError> {
+        Ok(Self {
+            now,
+            feeds: Vec::new(),
+            feed_counts: store.feed_counts().await?,
+            paused_feeds: store.paused_feeds().await?,
             accounts: store.accounts().await?,
             subscriptions: store.subscriptions().await?,
             certificates: certificate_expiry(&store.certificates().await?),
@@ -246,7 +265,7 @@ impl Gauges {
         for (name, help, family) in [
             (
                 "destination_waiting_versions",
-                "Document versions that wait for a destination, up to 10,000",
+                "Document versions that wait for a destination, up to 1,000",
                 &self.destination_waiting_versions,
             ),
             (
@@ -266,7 +285,7 @@ impl Gauges {
             ),
             (
                 "destination_rejected_now",
-                "Document versions whose state is `rejected` now",
+                "Document versions whose state is `rejected` now, up to 1,000",
                 &self.destination_rejected_now,
             ),
             (
@@ -384,7 +403,7 @@ impl Gauges {
     }
 
     fn set_feeds(&self, snapshot: &StoreSnapshot) {
-        self.feeds.set(gauge(snapshot.feeds.len() as u64));
+        self.feeds.set(gauge(snapshot.feed_counts.known));
         for family in [
             &self.feed_documents,
             &self.feed_missed_notifications,
@@ -396,7 +415,7 @@ impl Gauges {
         ] {
             family.clear();
         }
-        for row in snapshot.feeds.iter().take(MAX_FEED_SERIES) {
+        for row in &snapshot.feeds {
             let labels = FeedLabels {
                 account: row.feed.account.to_string(),
                 queue: row.feed.queue.as_str(),
@@ -422,19 +441,17 @@ impl Gauges {
 
     fn set_paused(&self, snapshot: &StoreSnapshot) {
         self.paused.clear();
-        let feeds = snapshot.feeds.iter();
-        let paused_feeds =
-            feeds.filter_map(|row| row.paused.map(|reason| (&row.feed.account, "feed", reason)));
+        let feeds = snapshot.paused_feeds.iter();
+        let feeds = feeds.map(|row| (&row.account, "feed", row.reason, row.feeds));
         let accounts = snapshot.accounts.iter();
-        let paused_accounts =
-            accounts.filter_map(|row| row.paused.map(|reason| (&row.account, "account", reason)));
-        for (account, scope, reason) in paused_feeds.chain(paused_accounts) {
+        let accounts = accounts.filter_map(|row| Some((&row.account, "account", row.paused?, 1)));
+        for (account, scope, reason, count) in feeds.chain(accounts) {
             let labels = PausedLabels {
                 account: account.to_string(),
                 scope,
                 reason: reason.as_str(),
             };
-            self.paused.get_or_create(&labels).inc();
+            self.paused.get_or_create(&labels).set(gauge(count));
         }
     }
 }

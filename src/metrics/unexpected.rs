@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
 use crate::unexpected::UnexpectedRequest;
@@ -15,7 +15,7 @@ const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 const SETTLED: Duration = Duration::from_secs(10 * 60);
 
 /// The requests of one kind since the start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct UnexpectedCount {
     /// The kind.
     pub kind: UnexpectedRequest,

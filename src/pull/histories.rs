@@ -3,6 +3,7 @@
 //!
 //! The vendor is written here; the steps of pulls, the cursors and the gaps are the program's own.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::domain::{
     Account, Company, Cursor, DocumentVersion, Feed as FeedName, Moment, Timestamp,
 };
 use crate::store::{
-    IncompleteReason, PageEnd, PageLease, PageToCommit, Position, PullStart, RecordPlan,
+    FoundGap, IncompleteReason, PageEnd, PageLease, PageToCommit, Position, PullStart, RecordPlan,
     SavedCursor, StoredGap, TriggerKind, advance, earlier, earliest_provable, is_proven,
     overlap_start, plan_cursor_save, plan_record, position_kind,
 };
@@ -99,9 +100,16 @@ struct Listed {
     visible_at: i64,
 }
 
+/// A place in the vendor's list: after the entry with this moment and number.
+type Place = (i64, usize);
+
+const BEGINNING: Place = (i64::MIN, 0);
+
 #[derive(Clone, Debug)]
 struct Vendor {
     list: Vec<Listed>,
+    /// The first and the last place that each cursor has had, if cursors are no moments.
+    places: RefCell<BTreeMap<String, (Place, Place)>>,
     page_size: usize,
     inclusive: bool,
     edge: Edge,
@@ -118,6 +126,7 @@ impl Vendor {
         let most = random.of(&[4, 12, 40, 250]);
         Self {
             list: Vec::new(),
+            places: RefCell::default(),
             page_size: random.size(1, most),
             inclusive: random.one_in(2),
             edge: random.of(&[Edge::Split, Edge::Split, Edge::Grown, Edge::Cut]),
@@ -146,6 +155,34 @@ impl Vendor {
             Form::Millis => at.to_string(),
             _ => Timestamp::from_millis(at).to_string(),
         }
+    }
+
+    /// Keeps the place that a cursor has at present.
+    fn keep_place(&self, cursor: &str, visible: &[Listed]) {
+        if self.has_moments() {
+            return;
+        }
+        let before = self.start(visible, cursor).checked_sub(1);
+        let place = before.map_or(BEGINNING, |index| (visible[index].at, visible[index].id));
+        let mut places = self.places.borrow_mut();
+        let (first, last) = places.entry(cursor.to_owned()).or_insert((place, place));
+        (*first, *last) = ((*first).min(place), (*last).max(place));
+    }
+
+    /// Returns true if the stretch from one cursor to another may hold the entry.
+    fn is_between(&self, from: Option<&Cursor>, to: Option<&Cursor>, one: &Listed) -> bool {
+        if self.has_moments() {
+            let read = |cursor: &Cursor| Moment::read(cursor.as_str())?.timestamp();
+            let read = |cursor: &Cursor| read(cursor).expect("a moment").as_millis();
+            return from.is_none_or(|from| read(from) <= one.at)
+                && to.is_none_or(|to| one.at <= read(to));
+        }
+        let places = self.places.borrow();
+        let place = |cursor: &Cursor| places.get(cursor.as_str()).copied();
+        let at = (one.at, one.id);
+        let is_after = |from: &Cursor| place(from).is_none_or(|(first, _)| first < at);
+        let is_before = |to: &Cursor| place(to).is_none_or(|(_, last)| at <= last);
+        from.is_none_or(is_after) && to.is_none_or(is_before)
     }
 
     fn cursor(&self, index: usize, last: &Listed) -> String {
@@ -218,6 +255,9 @@ impl Vendor {
         };
         if let (Some(fault), Some(from)) = (self.fault, from) {
             next = Some(self.wrong_next(fault, from, &visible));
+        }
+        for cursor in from.into_iter().chain(next.as_deref()) {
+            self.keep_place(cursor, &visible);
         }
         (page, next)
     }
@@ -470,21 +510,11 @@ impl Feed {
         self.cursor = Some(cursor);
     }
 
-    /// Returns true if an open gap covers a version of this moment. Where cursors are no moments,
-    /// it covers whatever follows it, and that is not known.
-    fn has_gap_over(&self, at: i64) -> bool {
-        let read = |cursor: &Cursor| Moment::read(cursor.as_str())?.timestamp();
-        let at = Timestamp::from_millis(at);
+    /// Returns true if an open gap covers an entry of the vendor's list.
+    fn has_gap_over(&self, vendor: &Vendor, one: &Listed) -> bool {
         self.gaps.iter().any(|stored| {
-            let after = match &stored.gap.from {
-                None => true,
-                Some(from) => read(from).is_none_or(|from| from <= at),
-            };
-            let before = match &stored.gap.to {
-                None => true,
-                Some(to) => read(to).is_none_or(|to| at <= to),
-            };
-            after && before
+            let FoundGap { from, to, .. } = &stored.gap;
+            vendor.is_between(from.as_ref(), to.as_ref(), one)
         })
     }
 }
@@ -689,7 +719,8 @@ impl History {
     }
 
     fn check_stored(&self) -> Result<(), String> {
-        let is_lost = |one: &&Listed| !self.is_stored(one) && !self.feed.has_gap_over(one.at);
+        let is_lost =
+            |one: &&Listed| !self.is_stored(one) && !self.feed.has_gap_over(&self.vendor, one);
         match self.vendor.list.iter().find(is_lost) {
             Some(one) => Err(format!("{one:?} is missing without a gap")),
             None => Ok(()),
@@ -706,8 +737,13 @@ impl History {
         if feed.failing && self.vendor.has_moments() {
             return Err("a feed whose cursors are moments is failing".to_owned());
         }
-        if feed.stored.len() > self.vendor.list.len() {
-            return Err("a version is stored twice".to_owned());
+        let stored = self.vendor.list.iter().filter(|one| self.is_stored(one));
+        if stored.count() != feed.stored.len() {
+            return Err("a version is stored that the vendor does not have".to_owned());
+        }
+        let provable = earliest_provable(&feed.gaps, feed.largest_page);
+        if self.vendor.fault.is_none() && provable.is_some() {
+            return Err(format!("nobody tried to prove the gap after {provable:?}"));
         }
         let harmless = |stored: &StoredGap| stored.gap.reason == IncompleteReason::PageSizeUnknown;
         if self.benign && !feed.gaps.iter().all(harmless) {

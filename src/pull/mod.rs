@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::field::Empty;
@@ -46,6 +45,10 @@ const STORE_ERROR_DELAY: Duration = Duration::from_secs(5);
 /// than its notification (vendor-api U16).
 const FOLLOW_UPS: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(5 * 60)];
 
+/// Failures of a feed in a row after which a server error for a code that nobody has counts as the
+/// answer for that code, and no longer as one of a vendor that is down for a moment.
+const CODE_FAILURES: u32 = 2;
+
 /// The result of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PullOutcome {
@@ -77,7 +80,7 @@ pub enum PullOutcome {
 }
 
 /// A queue that can't be pulled until a setting is made. Its triggers are kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockedQueue {
     /// The account.
     pub account: Account,
@@ -137,6 +140,8 @@ pub struct Puller {
     metrics: Arc<Metrics>,
     /// Wakes another worker when more feeds may be due.
     more: Notify,
+    /// Held by the worker that looks at the rows while all are idle.
+    watching: Mutex<()>,
 }
 
 impl Puller {
@@ -178,6 +183,7 @@ impl Puller {
             clock,
             metrics: Arc::new(Metrics::new()),
             more: Notify::new(),
+            watching: Mutex::default(),
         })
     }
 
@@ -368,12 +374,7 @@ impl Puller {
         let from = lease.position.from.as_ref();
         let ignored = match client.page(feed.queue, &Company::nobody(), from).await {
             Ok(answer) => is_answer(&lease, answer, &page),
-            // It refuses the code, so it reads it.
-            Err(ApiError::Status {
-                status: 400 | 403 | 404 | 422,
-                retry_after: None,
-                ..
-            }) => false,
+            Err(error) if is_for_code(&error, lease.feed_failures) => false,
             Err(error) => return self.store_failure(lease, &error).await,
         };
         if ignored {
@@ -430,19 +431,34 @@ impl Puller {
         self.store.next_due(self.lease_request()).await
     }
 
+    /// Waits until a feed may be due. One worker looks at the rows; the others wait for it, as it
+    /// wakes one of them whenever it has leased a feed.
     async fn idle(&self) {
-        let now = self.clock.now();
-        let pause = match self.next_due().await {
-            // Due but not leased: all of the account's requests are in flight.
-            Ok(Some(due_at)) if due_at <= now => BUSY_ACCOUNT_DELAY,
-            Ok(Some(due_at)) => due_at.since(now).min(MAX_IDLE),
-            Ok(None) => MAX_IDLE,
-            Err(_) => STORE_ERROR_DELAY,
+        let Ok(_watching) = self.watching.try_lock() else {
+            return self.more.notified().await;
         };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = self.store.triggered() => {}
-            () = self.more.notified() => {}
+        let began = tokio::time::Instant::now();
+        let mut just_looked = true;
+        loop {
+            let now = self.clock.now();
+            let (pause, is_last) = match self.next_due().await {
+                // Due but not leased: all of the account's requests are in flight.
+                Ok(Some(due_at)) if due_at <= now && just_looked => (BUSY_ACCOUNT_DELAY, true),
+                Ok(Some(due_at)) if due_at <= now => return,
+                Ok(next) => {
+                    let rest = MAX_IDLE.saturating_sub(began.elapsed());
+                    let pause = next.map_or(rest, |due_at| due_at.since(now).min(rest));
+                    let poll = self.store.poll_interval().unwrap_or(MAX_IDLE);
+                    (pause.min(poll), pause <= poll)
+                }
+                Err(_) => (STORE_ERROR_DELAY, true),
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => if is_last { return },
+                () = self.store.triggered() => return,
+                () = self.more.notified() => return,
+            }
+            just_looked = false;
         }
     }
 }
@@ -464,6 +480,28 @@ fn stale(feed: Feed, error: StoreError) -> Result<PullOutcome, StoreError> {
     };
     debug!(%feed, "another worker took over the lease on `{feed}`; its page was dropped");
     Ok(PullOutcome::Stale { feed })
+}
+
+/// Returns true if a failed request for a code that nobody has shows that the vendor reads the
+/// code: the same request for a company has just succeeded. `failures` are those of the feed in a
+/// row.
+fn is_for_code(error: &ApiError, failures: u32) -> bool {
+    match error {
+        ApiError::Unreachable(_)
+        | ApiError::NotConfigured { .. }
+        | ApiError::Status {
+            retry_after: Some(_),
+            ..
+        }
+        | ApiError::Status {
+            status: 408 | 429, ..
+        } => false,
+        ApiError::Status { status: 500.., .. } => failures >= CODE_FAILURES,
+        ApiError::Status { .. }
+        | ApiError::TooLarge { .. }
+        | ApiError::Compressed(_)
+        | ApiError::Malformed(_) => true,
+    }
 }
 
 /// Returns true if the answer for a code that nobody has is the whole answer for this company.

@@ -11,9 +11,7 @@ use tracing::{error, info};
 use crate::app::App;
 use crate::backoff;
 use crate::config::StoreUrl;
-use crate::store::{
-    BackupFile, StoreError, check_room_for_backup, newest_backup, remove_old_backups,
-};
+use crate::store::{AutomaticBackups, StoreError, check_room_for_backup};
 
 /// Writes one backup, and removes those that are no longer kept; returns its path.
 ///
@@ -23,13 +21,14 @@ use crate::store::{
 pub async fn back_up(app: &App) -> Result<PathBuf, StoreError> {
     let settings = &app.config.store;
     let now = app.clock.now();
-    let file = BackupFile::automatic(&settings.backup_dir, now);
+    let backups = AutomaticBackups::of(settings);
+    let file = backups.file(now);
     let path = file.path();
     if let StoreUrl::Sqlite(database) = &settings.url {
         check_room_for_backup(database, &settings.backup_dir, settings.min_free_bytes)?;
     }
     app.store.backup(file).await?;
-    match remove_old_backups(&settings.backup_dir, settings.backup_keep, &path, now) {
+    match backups.remove_old(settings.backup_keep, &path, now) {
         Ok(removed) => info!(
             removed,
             "wrote the backup {}, and removed {removed} old ones",
@@ -47,7 +46,8 @@ pub async fn back_up(app: &App) -> Result<PathBuf, StoreError> {
 /// Returns the time until the next backup, by the newest one that is there.
 pub fn next_backup(app: &App, every: Duration) -> Duration {
     // If the folder can't be read, writing one finds the reason.
-    let newest = newest_backup(&app.config.store.backup_dir, app.clock.now())
+    let newest = AutomaticBackups::of(&app.config.store)
+        .newest(app.clock.now())
         .ok()
         .flatten();
     newest.map_or(Duration::ZERO, |(at, _)| {
@@ -58,6 +58,12 @@ pub fn next_backup(app: &App, every: Duration) -> Duration {
 /// Writes backups until `shutdown` is canceled; one that is being written is left unfinished then,
 /// and removed by the next.
 pub async fn run(app: Arc<App>, every: Duration, shutdown: CancellationToken) {
+    // Fewer may be kept than before the restart.
+    let (backups, now) = (AutomaticBackups::of(&app.config.store), app.clock.now());
+    if let Ok(Some((_, newest))) = backups.newest(now) {
+        // If it fails, an alarm tells.
+        let _ = backups.remove_old(app.config.store.backup_keep, &newest, now);
+    }
     let mut failures = 0;
     let back_up_forever = async {
         loop {

@@ -33,6 +33,9 @@ const LINK_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 /// Retention of alarms that are over.
 const ALARM_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
+/// Retention of counts by hour, of which people see a day.
+const TALLY_RETENTION: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+
 /// Most late uploads that are counted.
 const MAX_LATE_UPLOADS: usize = 1_000;
 
@@ -79,6 +82,7 @@ pub async fn retain(app: &App) -> RetentionOutcome {
         links_before: now.before(LINK_RETENTION),
         quarantine_before: now.before(app.config.retention.quarantine),
         alarms_before: now.before(ALARM_RETENTION),
+        tallies_before: now.before(TALLY_RETENTION),
     };
     match app.store.retain(retention).await {
         Ok(removed) => removed,

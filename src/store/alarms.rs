@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
-use super::columns::{named, named_columns};
-use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
+use super::columns::{event_code, named, named_columns};
+use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use crate::backoff;
-use crate::domain::{Account, Queue, Timestamp};
+use crate::domain::{Account, Event, Queue, Timestamp};
 
 /// Number of newest documents among which unannounced ones are counted.
 const RECENT_DOCUMENTS: i64 = 1_000;
@@ -128,7 +126,7 @@ pub struct AlarmChanges {
 }
 
 /// An alarm.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct AlarmRow {
     /// Ascending in the order in which alarms began.
     pub id: i64,
@@ -236,7 +234,6 @@ rows! {
     AlarmRow {
         id, kind, subject, text, raised_at, seen_at, ended_at, notify_at, attempts, last_error,
     }
-    UnannouncedDocuments { account, queue, notified_at, documents }
 }
 
 async fn update_alarms<T: Tx>(tx: &mut T, observation: AlarmObservation) -> Result<AlarmChanges> {
@@ -308,15 +305,24 @@ async fn end_alarm<T: Tx>(
 
 /// Lists alarms whose kind this version knows; a replica may run a later one.
 async fn alarms<T: Tx>(tx: &mut T, filter: AlarmFilter) -> Result<Vec<AlarmRow>> {
-    static SQL: Sql = Sql::with(
-        "SELECT {columns} FROM alarm
-         WHERE id > $1 AND (NOT $2 OR ended_at IS NULL) AND kind IN ({elements}($4))
-         ORDER BY id LIMIT $3",
+    static ALL: Sql = Sql::with(
+        "SELECT {columns} FROM alarm WHERE id > $1 AND kind IN ({elements}($3)) ORDER BY id LIMIT $2",
         &[("columns", COLUMNS)],
     );
+    static ACTIVE: Sql = Sql::with(
+        "SELECT {columns} FROM alarm{active} WHERE ended_at IS NULL AND kind IN ({elements}($3)) AND id > $1
+         ORDER BY id{unordered} LIMIT $2",
+        &[
+            ("columns", COLUMNS),
+            ("active", Fragment::Differs(" INDEXED BY alarm_active", "")),
+            // Prevents PostgreSQL from reading all alarms for their order.
+            ("unordered", Fragment::Differs("", " + 0")),
+        ],
+    );
     let known = AlarmKind::ALL.to_vec();
-    let params: [&dyn Param; 4] = [&filter.after, &filter.active, &filter.limit, &known];
-    tx.all(&SQL, &params).await
+    let sql = if filter.active { &ACTIVE } else { &ALL };
+    tx.all(sql, params! { filter.after, filter.limit, known })
+        .await
 }
 
 async fn lease_notice<T: Tx>(
@@ -388,23 +394,53 @@ pub(super) async fn remove_old_alarms<T: Tx>(
     tx.execute(&SQL, &[&before, &limit]).await
 }
 
+/// The newest documents `d` that a pull without a notification found, with their feeds and accounts.
+const UNANNOUNCED: Fragment = Fragment::Same(
+    "FROM document d {then_join} feed f ON f.id = d.feed_id {then_join} account a ON a.id = f.account_id
+     WHERE d.sequence > (SELECT last FROM sequence) - $2 AND d.found_by IN (1, 2, 3) AND NOT d.first_pull
+         AND d.stored_at <= $1",
+);
+
 async fn unannounced_documents<T: Tx>(
     tx: &mut T,
     stored_by: Timestamp,
 ) -> Result<Vec<UnannouncedDocuments>> {
-    static SQL: Sql = Sql::new(
-        "WITH announced AS (
-             SELECT f.account_id, f.queue, max(coalesce(w.again_at, w.due_at)) AS at
-             FROM feed f LEFT JOIN feed_trigger w ON w.feed_id = f.id AND w.kind = 0
-             GROUP BY f.account_id, f.queue),
-         recent AS (SELECT feed_id, version_ms, first_pull, found_by, stored_at
-             FROM document WHERE sequence > (SELECT last FROM sequence) - $2)
-         SELECT a.name, f.queue, announced.at, count(*)
-         FROM recent d JOIN feed f ON f.id = d.feed_id JOIN account a ON a.id = f.account_id
-             JOIN announced ON announced.account_id = f.account_id AND announced.queue = f.queue
-         WHERE d.found_by IN (1, 2, 3) AND NOT d.first_pull AND d.stored_at <= $1
-             AND d.version_ms > coalesce(announced.at, 0)
-         GROUP BY a.name, f.queue, announced.at ORDER BY a.name{bytewise}, f.queue{bytewise}",
+    static QUEUES: Sql = Sql::with(
+        "SELECT DISTINCT a.id, a.name, f.queue {unannounced} AND d.version_ms IS NOT NULL",
+        &[("unannounced", UNANNOUNCED)],
     );
-    tx.all(&SQL, &[&stored_by, &RECENT_DOCUMENTS]).await
+    static NOTIFIED: Sql = Sql::new(
+        "SELECT received_at FROM notification WHERE account_id = $1 AND event = $2 AND kind = 'Notification'
+         ORDER BY received_at DESC LIMIT 1",
+    );
+    static COUNT: Sql = Sql::with(
+        "SELECT count(*) {unannounced} AND a.id = $3 AND f.queue = $4 AND d.version_ms > $5",
+        &[("unannounced", UNANNOUNCED)],
+    );
+    let mut queues: Vec<(i64, Account, Queue)> =
+        tx.all(&QUEUES, &[&stored_by, &RECENT_DOCUMENTS]).await?;
+    queues.sort_by(|(_, one, queue), (_, other, later)| (one, queue).cmp(&(other, later)));
+    let mut found = Vec::new();
+    for (id, account, queue) in queues {
+        let mut notified_at: Option<Timestamp> = None;
+        for event in Event::ALL
+            .into_iter()
+            .filter(|event| event.queue() == queue)
+        {
+            let newest = tx.first(&NOTIFIED, &[&id, &event_code(event)]).await?;
+            notified_at = notified_at.max(newest);
+        }
+        let since = notified_at.unwrap_or(Timestamp::from_millis(0));
+        let params = params! { stored_by, RECENT_DOCUMENTS, id, queue, since };
+        let documents = tx.one(&COUNT, params).await?;
+        if documents > 0 {
+            found.push(UnannouncedDocuments {
+                account,
+                queue,
+                notified_at,
+                documents,
+            });
+        }
+    }
+    Ok(found)
 }

@@ -20,7 +20,7 @@ pub struct AllowedTopic {
 
 operations! {
     /// Lists at most `limit` topics that a person allowed.
-    pub read allowed_topics(limit: usize) -> Vec<AllowedTopic>;
+    pub read_own allowed_topics(limit: usize) -> Vec<AllowedTopic>;
 
     /// Returns true if a person allowed this topic.
     pub read is_topic_allowed(topic_arn: String) -> bool;

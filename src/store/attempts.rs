@@ -1,19 +1,19 @@
 //! Attempts to deliver versions, and the outcomes that destinations report later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::deliveries::{
-    Attempt, DeliveryLease, DeliveryOutcome, DeliveryState, DestinationPauseReason, LINK_TIMEOUT,
-    LanePauseReason, LateOutcome, LeaseAction,
+    Attempt, DEFERRED_RETRY, DeliveryLease, DeliveryOutcome, DeliveryState, DestinationPauseReason,
+    LINK_TIMEOUT, LanePauseReason, LateOutcome, LeaseAction, rest,
 };
 use super::destinations;
-use super::engine::{Sql, Tx, operations, params, rows};
+use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::erasure::{keep_files, record_late_attempt};
 use super::error::Result;
-use super::import_errors::{IMPORT_ERROR_WAIT, ImportErrorState, NewImportError};
+use super::import_errors::{IMPORT_ERROR_WAIT, ImportErrorState, NewImportError, lock_paths};
 use super::links::request_fresh_link;
 use super::list_places::add_places;
 use super::{Store, StoreError};
@@ -27,9 +27,6 @@ const MAX_ATTEMPT_ROWS: i64 = 50;
 pub(super) const DEFERRED_AFTER_FAILURES: u32 = 8;
 pub(super) const DEFERRED_AFTER_TIME: Duration = Duration::from_secs(30 * 60);
 
-/// Time between the attempts of a document that failed while others were accepted.
-const DEFERRED_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// Equal rejections in a row, and at once from the first answer on, that pause a lane.
 const MAX_EQUAL_REJECTIONS: u32 = 20;
 const MAX_FIRST_REJECTIONS: u32 = 5;
@@ -39,9 +36,6 @@ const ANSWERED: u32 = 1_000;
 
 /// Lanes paused for the same rejections that pause their destination.
 const PAUSING_LANES: i64 = 2;
-
-/// Why a version was skipped that belongs to none of the companies of its destination.
-const OTHER_COMPANY: &str = "the document belongs to none of the destination's companies";
 
 /// The error of an import error that names no company and therefore can't be sent.
 const NO_COMPANY: &str = "the document does not say which of your companies it belongs to, and Įvesk.lt requires \
@@ -232,10 +226,19 @@ async fn record_all<T: Tx>(
     let expired = of(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired));
     let listed = of(|outcome| matches!(outcome, DeliveryOutcome::Listed));
     lock_feeds(tx, &expired).await?;
+    lock_paths_of_rejected(tx, attempts).await?;
     // Pages change deliveries in this order too.
     let mut sorted: Vec<&Attempt> = attempts.iter().collect();
     sorted.sort_by_key(|one| one.sequence);
-    for one in sorted {
+    let mut seen = HashSet::new();
+    let (first, others): (Vec<&Attempt>, Vec<&Attempt>) = sorted.into_iter().partition(|one| {
+        let version = versions.get(&one.sequence);
+        is_final(&one.outcome)
+            && version.is_some_and(|version| version.state.is_none())
+            && seen.insert(one.sequence)
+    });
+    record_first(tx, destination, &first, now).await?;
+    for one in others {
         record_attempt(tx, destination, one, versions.get(&one.sequence), now).await?;
     }
     assign_numbers(tx, destination, &listed).await?;
@@ -344,7 +347,7 @@ impl Counted {
                 self.rejected += 1;
                 self.answer(version.feed, Some(message));
             }
-            DeliveryOutcome::Filtered | DeliveryOutcome::LinkExpired => {}
+            DeliveryOutcome::Filtered { .. } | DeliveryOutcome::LinkExpired => {}
             // It failed while others were accepted, and says nothing of the present.
             DeliveryOutcome::Unavailable { .. } if version.is_deferred_at(self.now) => {}
             // A person has skipped it while it was being delivered.
@@ -424,7 +427,7 @@ impl Counted {
         of.failing_since.get_or_insert(now);
         of.last_error = Some(error.to_owned());
         // Attempts that were in flight when a wait began belong to the same episode.
-        let is_new = of.waits_until.is_none_or(|until| until <= now);
+        let is_new = rest(of.waits_until, now).is_none();
         if is_new {
             of.failures += 1;
             let wait = backoff::DELIVERY.delay(of.failures - 1, backoff::jitter());
@@ -438,7 +441,7 @@ impl Counted {
         // The lane has gone on without a version that is tried apart from its order.
         let lane = self.lanes.get_mut(&version.feed);
         if let Some((lane, changed)) = lane.filter(|_| !version.is_apart) {
-            let waits = lane.failures > 0 && lane.due_at.is_some_and(|due| due > now);
+            let waits = lane.failures > 0 && rest(lane.due_at, now).is_some();
             if !waits {
                 lane.failures += 1;
                 lane.failing_since.get_or_insert(now);
@@ -538,6 +541,87 @@ async fn lock_feeds<T: Tx>(tx: &mut T, expired: &Vec<i64>) -> Result<()> {
     Ok(())
 }
 
+/// Returns true for outcomes after which a version is never tried again by itself, and which concern
+/// nothing but its own rows.
+fn is_final(outcome: &DeliveryOutcome) -> bool {
+    matches!(
+        outcome,
+        DeliveryOutcome::Delivered { .. }
+            | DeliveryOutcome::Listed
+            | DeliveryOutcome::Filtered { .. }
+    )
+}
+
+/// Records the outcomes of versions that have no rows yet, all with two statements: most versions are
+/// accepted at once.
+async fn record_first<T: Tx>(
+    tx: &mut T,
+    destination: i64,
+    first: &[&Attempt],
+    now: Timestamp,
+) -> Result<()> {
+    /// Their sequence numbers $3, states $4, results $5, beginnings $6, notes $7 and details $8.
+    const FIRST: Fragment = Fragment::Differs(
+        "(SELECT value AS sequence, $4 ->> key AS state, $5 ->> key AS result, $6 ->> key AS began_at,
+                 $7 ->> key AS note, $8 ->> key AS detail FROM json_each($3)) AS v",
+        "unnest($3, $4, $5, $6, $7, $8) AS v (sequence, state, result, began_at, note, detail)",
+    );
+    static DELIVERIES: Sql = Sql::with(
+        "INSERT INTO delivery (destination_id, sequence, state, began_at, changed_at, note, detail)
+         SELECT $1, v.sequence, v.state, v.began_at, $2, v.note, v.detail FROM {first}",
+        &[("first", FIRST)],
+    );
+    static ATTEMPTS: Sql = Sql::with(
+        "INSERT INTO delivery_attempt (destination_id, sequence, number, began_at, ended_at, result, detail, times)
+         SELECT $1, v.sequence, 1, v.began_at, $2, v.result, v.detail, 1 FROM {first} WHERE v.result <> ''",
+        &[("first", FIRST)],
+    );
+    if first.is_empty() {
+        return Ok(());
+    }
+    let updates: Vec<DeliveryUpdate<'_>> = first
+        .iter()
+        .map(|one| DeliveryUpdate::of(&one.outcome, now))
+        .collect();
+    let sequences: Vec<i64> = first.iter().map(|one| one.sequence).collect();
+    let states: Vec<&str> = updates.iter().map(|update| update.state).collect();
+    let results: Vec<&str> = updates
+        .iter()
+        .map(|update| if update.is_attempt { update.result } else { "" })
+        .collect();
+    // The worker's clock may be ahead of the database's.
+    let begun: Vec<Timestamp> = first.iter().map(|one| one.began_at.min(now)).collect();
+    let notes: Vec<Option<&str>> = updates.iter().map(|update| update.note).collect();
+    let details: Vec<Option<&str>> = updates.iter().map(|update| update.detail).collect();
+    let params = params! {
+        destination, now, sequences, states, results, begun, notes, details,
+    };
+    tx.run(&DELIVERIES, params).await?;
+    tx.run(&ATTEMPTS, params).await?;
+    let notes: Vec<&str> = notes.into_iter().flatten().collect();
+    if notes.is_empty() {
+        return Ok(());
+    }
+    keep_files(tx, destination, &notes.join("\n")).await
+}
+
+/// Locks the paths of the accounts whose documents were rejected, before their import errors.
+async fn lock_paths_of_rejected<T: Tx>(tx: &mut T, attempts: &[Attempt]) -> Result<()> {
+    static SQL: Sql = Sql::new(
+        "SELECT DISTINCT f.account_id FROM document d {then_join} feed f ON f.id = d.feed_id
+         WHERE d.sequence IN ({elements}($1))",
+    );
+    let rejected = attempts
+        .iter()
+        .filter(|one| matches!(one.outcome, DeliveryOutcome::Rejected { .. }));
+    let rejected: Vec<i64> = rejected.map(|one| one.sequence).collect();
+    if rejected.is_empty() {
+        return Ok(());
+    }
+    let accounts: Vec<i64> = tx.all(&SQL, &[&rejected]).await?;
+    lock_paths(tx, &accounts).await
+}
+
 async fn record_attempt<T: Tx>(
     tx: &mut T,
     destination: i64,
@@ -570,13 +654,17 @@ async fn record_attempt<T: Tx>(
         DeliveryOutcome::Rejected { import_error, .. } => {
             add_import_error(tx, destination, one.sequence, import_error, now).await
         }
+        // The newer version has a link of its own.
+        DeliveryOutcome::LinkExpired if version.is_some_and(|version| version.is_superseded) => {
+            Ok(())
+        }
         DeliveryOutcome::LinkExpired => {
             request_fresh_link(tx, destination, one.sequence, now).await
         }
         DeliveryOutcome::Delivered { note: Some(note) } => keep_files(tx, destination, note).await,
         DeliveryOutcome::Delivered { note: None }
         | DeliveryOutcome::Listed
-        | DeliveryOutcome::Filtered
+        | DeliveryOutcome::Filtered { .. }
         | DeliveryOutcome::Unavailable { .. }
         | DeliveryOutcome::Closed { .. } => Ok(()),
     }
@@ -627,6 +715,9 @@ async fn write_delivery<T: Tx>(
         destination, sequence, state, began_at, now, next_try_at, note, detail, is_failure,
     };
     tx.run(&DELIVERY, params).await?;
+    if !update.is_attempt {
+        return Ok(());
+    }
     let repeated = tx
         .execute(
             &REPEATED,
@@ -657,11 +748,12 @@ async fn add_import_error<T: Tx>(
 ) -> Result<()> {
     static SQL: Sql = Sql::new(
         "INSERT INTO import_error AS r (account_id, sequence, digest, company, message, state, created_at, next_try_at,
-             last_error)
-         SELECT f.account_id, d.sequence, $2, $3, $4, $5, $6, $7, $8
+             last_error, ended_at)
+         SELECT f.account_id, d.sequence, $2, $3, $4, $5, $6, $7, $8, $9
          FROM document d JOIN feed f ON f.id = d.feed_id WHERE d.sequence = $1
          ON CONFLICT (sequence, digest) DO UPDATE SET
              next_try_at = CASE WHEN r.state = 'withdrawn' THEN excluded.next_try_at ELSE r.next_try_at END,
+             ended_at = CASE WHEN r.state = 'withdrawn' THEN NULL ELSE r.ended_at END,
              state = CASE WHEN r.state = 'withdrawn' THEN excluded.state ELSE r.state END
          RETURNING id",
     );
@@ -675,7 +767,10 @@ async fn add_import_error<T: Tx>(
         Some(_) => (ImportErrorState::Pending, Some(due_at), None),
         None => (ImportErrorState::Refused, None, Some(NO_COMPANY)),
     };
-    let params = params! { sequence, digest.as_ref(), company, message, state, now, due_at, error };
+    let ended_at = error.map(|_| now);
+    let params = params! {
+        sequence, digest.as_ref(), company, message, state, now, due_at, error, ended_at,
+    };
     let id: i64 = tx.one(&SQL, params).await?;
     tx.run(&LAST, &[&destination, &sequence, &id]).await
 }
@@ -771,6 +866,8 @@ struct DeliveryUpdate<'a> {
     detail: Option<&'a str>,
     next_try_at: Option<Timestamp>,
     is_failure: bool,
+    /// False if the destination was not asked.
+    is_attempt: bool,
 }
 
 impl<'a> DeliveryUpdate<'a> {
@@ -782,6 +879,7 @@ impl<'a> DeliveryUpdate<'a> {
             detail: None,
             next_try_at: None,
             is_failure: false,
+            is_attempt: true,
         }
     }
 
@@ -806,8 +904,9 @@ impl<'a> DeliveryUpdate<'a> {
                 result: "listed",
                 ..Self::plain(DeliveryState::Pending)
             },
-            DeliveryOutcome::Filtered => Self {
-                detail: Some(OTHER_COMPANY),
+            DeliveryOutcome::Filtered { reason } => Self {
+                detail: Some(reason),
+                is_attempt: false,
                 ..Self::plain(DeliveryState::Skipped)
             },
             // Sooner, once a pull has brought a fresh link.

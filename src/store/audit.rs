@@ -1,7 +1,5 @@
 //! The audit list: what people and programs did.
 
-use serde::Serialize;
-
 use super::engine::{Sql, Tx, operations, rows};
 use super::error::Result;
 use crate::domain::Timestamp;
@@ -25,7 +23,7 @@ pub struct AuditEntry {
 }
 
 /// A row of the audit list.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct AuditRow {
     /// Ascending in the order of the actions.
     pub id: i64,

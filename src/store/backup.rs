@@ -5,8 +5,10 @@ use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::StoreError;
+use crate::config::{StoreConfig, StoreUrl};
 use crate::domain::Timestamp;
 use crate::file_names::component;
 use crate::private_files::{FOLDER_MODE, create_dir_all, create_new, give_to_owner_of_folder};
@@ -15,9 +17,13 @@ use crate::private_files::{FOLDER_MODE, create_dir_all, create_new, give_to_owne
 const MAX_NAME_BYTES: usize = 200;
 /// Ending of an unfinished backup; its name begins with a dot, as no backup's does.
 const PARTIAL: &str = ".partial";
-/// Begin and end of the names of automatic backups; between them is their moment.
+/// Begin and end of the names of automatic backups; between them are the database's name and the moment.
 const AUTOMATIC: &str = "auto-";
 const ENDING: &str = ".db";
+/// Longest name of a database in the names of its backups, in bytes.
+const MAX_DATABASE_BYTES: usize = 100;
+/// Time after a backup within which older ones may still be removed.
+const REMOVING: Duration = Duration::from_secs(10 * 60);
 /// Others may write there, and nothing keeps them from replacing files of this user.
 const WRITABLE_BY_OTHERS: u32 = 0o002;
 const STICKY: u32 = 0o1000;
@@ -68,16 +74,6 @@ impl BackupFile {
             name,
             replace,
             is_beside_store: true,
-        }
-    }
-
-    /// Returns the automatic backup of this moment in `folder`.
-    pub fn automatic(folder: &Path, now: Timestamp) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            name: format!("{AUTOMATIC}{}{ENDING}", stamp(now)).into(),
-            replace: false,
-            is_beside_store: false,
         }
     }
 
@@ -197,83 +193,131 @@ pub(super) fn stamp(moment: Timestamp) -> String {
     digits.chain(['Z']).collect()
 }
 
-/// Returns the newest automatic backup in a folder with its moment; `None` if there is none. One
-/// whose moment is after `now` is of a clock that was wrong, and does not count.
-///
-/// # Errors
-///
-/// If the folder can't be read.
-pub fn newest_backup(folder: &Path, now: Timestamp) -> io::Result<Option<(Timestamp, PathBuf)>> {
-    let mut backups = automatic_backups(folder)?;
-    backups.retain(|(at, _)| *at <= now);
-    Ok(backups.pop())
+/// The automatic backups of one database. Their names hold that of its file, so that databases whose
+/// backups are in one folder do not count and remove each other's.
+#[derive(Clone, Debug)]
+pub struct AutomaticBackups {
+    folder: PathBuf,
+    /// What their names begin with.
+    prefix: String,
 }
 
-/// Returns the automatic backups in a folder with their moments, oldest first; none if it does
-/// not exist.
-fn automatic_backups(folder: &Path) -> io::Result<Vec<(Timestamp, PathBuf)>> {
-    let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        let moment = name.to_str().and_then(moment_of);
-        if let Some(moment) = moment.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file()))
-        {
-            found.push((moment, entry.path()));
+impl AutomaticBackups {
+    /// Returns those that the settings describe.
+    pub fn of(settings: &StoreConfig) -> Self {
+        let database = match &settings.url {
+            StoreUrl::Sqlite(file) => file.file_stem().unwrap_or_default().to_string_lossy(),
+            // Its own tools back it up.
+            StoreUrl::Postgres(_) => "postgres".into(),
+        };
+        let database = component(&database, MAX_DATABASE_BYTES);
+        Self {
+            folder: settings.backup_dir.clone(),
+            prefix: format!("{AUTOMATIC}{database}-"),
         }
     }
-    found.sort_unstable();
-    Ok(found)
-}
 
-/// Returns the moment in the name of an automatic backup; `None` for any other name.
-fn moment_of(name: &str) -> Option<Timestamp> {
-    let text = name.strip_prefix(AUTOMATIC)?.strip_suffix(ENDING)?;
-    let part = |range| text.get(range);
-    let moment = Timestamp::parse(&format!(
-        "{}-{}-{}T{}:{}:{}Z",
-        part(0..4)?,
-        part(4..6)?,
-        part(6..8)?,
-        part(9..11)?,
-        part(11..13)?,
-        part(13..15)?
-    ))?;
-    (stamp(moment) == text).then_some(moment)
-}
+    /// Returns the file of the backup of this moment.
+    pub fn file(&self, now: Timestamp) -> BackupFile {
+        BackupFile {
+            folder: self.folder.clone(),
+            name: format!("{}{}{ENDING}", self.prefix, stamp(now)).into(),
+            replace: false,
+            is_beside_store: false,
+        }
+    }
 
-/// Removes all automatic backups in a folder but the newest `keep`, and never `written`, which was
-/// written at `now`. Those of a later moment are the first to go: a clock was wrong.
-///
-/// # Errors
-///
-/// If the folder can't be read, or one can't be removed; the others are removed all the same.
-pub fn remove_old_backups(
-    folder: &Path,
-    keep: usize,
-    written: &Path,
-    now: Timestamp,
-) -> io::Result<usize> {
-    let mut backups = automatic_backups(folder)?;
-    backups.retain(|(_, path)| path.file_name() != written.file_name());
-    backups.sort_by_key(|(at, _)| *at <= now);
-    let old = backups.len().saturating_sub(keep.saturating_sub(1));
-    let mut removed = 0;
-    let mut failure = None;
-    for (_, path) in backups.drain(..old) {
-        match std::fs::remove_file(&path) {
-            Ok(()) => removed += 1,
-            Err(error) => {
-                let named = format!("{}: {error}", path.display());
-                failure.get_or_insert(io::Error::new(error.kind(), named));
+    /// Returns the newest one with its moment; `None` if there is none. One whose moment is after
+    /// `now` is of a clock that was wrong, and does not count.
+    ///
+    /// # Errors
+    ///
+    /// If the folder can't be read.
+    pub fn newest(&self, now: Timestamp) -> io::Result<Option<(Timestamp, PathBuf)>> {
+        let mut backups = self.all()?;
+        backups.retain(|(at, _)| *at <= now);
+        Ok(backups.pop())
+    }
+
+    /// Returns how many there are beyond `keep`, though the newest was written a while ago: old ones
+    /// can't be removed.
+    ///
+    /// # Errors
+    ///
+    /// If the folder can't be read.
+    pub fn not_removed(&self, keep: usize, now: Timestamp) -> io::Result<usize> {
+        let mut backups = self.all()?;
+        backups.retain(|(at, _)| *at <= now);
+        let settled = backups
+            .last()
+            .is_some_and(|(at, _)| now.since(*at) > REMOVING);
+        Ok(match settled {
+            true => backups.len().saturating_sub(keep),
+            false => 0,
+        })
+    }
+
+    /// Removes all but the newest `keep`, and never `written`, the newest one that was written at or
+    /// before `now`. Those of a later moment are the first to go: a clock was wrong.
+    ///
+    /// # Errors
+    ///
+    /// If the folder can't be read, or one can't be removed; the others are removed all the same.
+    pub fn remove_old(&self, keep: usize, written: &Path, now: Timestamp) -> io::Result<usize> {
+        let mut backups = self.all()?;
+        backups.retain(|(_, path)| path.file_name() != written.file_name());
+        backups.sort_by_key(|(at, _)| *at <= now);
+        let old = backups.len().saturating_sub(keep.saturating_sub(1));
+        let mut removed = 0;
+        let mut failure = None;
+        for (_, path) in backups.drain(..old) {
+            match std::fs::remove_file(&path) {
+                Ok(()) => removed += 1,
+                Err(error) => {
+                    let named = format!("{}: {error}", path.display());
+                    failure.get_or_insert(io::Error::new(error.kind(), named));
+                }
             }
         }
+        failure.map_or(Ok(removed), Err)
     }
-    failure.map_or(Ok(removed), Err)
+
+    /// Returns all with their moments, oldest first; none if the folder does not exist.
+    fn all(&self) -> io::Result<Vec<(Timestamp, PathBuf)>> {
+        let entries = match std::fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let moment = name.to_str().and_then(|name| self.moment_of(name));
+            if let Some(moment) =
+                moment.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file()))
+            {
+                found.push((moment, entry.path()));
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Returns the moment in the name of one; `None` for any other name.
+    fn moment_of(&self, name: &str) -> Option<Timestamp> {
+        let text = name.strip_prefix(&self.prefix)?.strip_suffix(ENDING)?;
+        let part = |range| text.get(range);
+        let moment = Timestamp::parse(&format!(
+            "{}-{}-{}T{}:{}:{}Z",
+            part(0..4)?,
+            part(4..6)?,
+            part(6..8)?,
+            part(9..11)?,
+            part(11..13)?,
+            part(13..15)?
+        ))?;
+        (stamp(moment) == text).then_some(moment)
+    }
 }
 
 /// Checks that the disk of `folder` has room for a backup of the database at `path`, and that enough
@@ -332,20 +376,34 @@ fn not_accessible(path: &Path, detail: &str) -> StoreError {
 mod tests {
     use super::*;
 
+    fn backups(folder: &Path, database: &str) -> AutomaticBackups {
+        AutomaticBackups::of(&StoreConfig {
+            url: StoreUrl::Sqlite(Path::new("/srv").join(database)),
+            backup_dir: folder.to_owned(),
+            ..StoreConfig::default()
+        })
+    }
+
     #[test]
     fn the_moment_of_an_automatic_backup_is_in_its_name() {
         let moment = Timestamp::parse("2026-11-28T17:42:05Z").expect("a moment");
-        let file = BackupFile::automatic(Path::new("backups"), moment);
-        assert_eq!(file.path(), Path::new("backups/auto-20261128T174205Z.db"));
-        assert_eq!(moment_of("auto-20261128T174205Z.db"), Some(moment));
+        let of = backups(Path::new("backups"), "ivesk.db");
+        assert_eq!(
+            of.file(moment).path(),
+            Path::new("backups/auto-ivesk-20261128T174205Z.db")
+        );
+        assert_eq!(of.moment_of("auto-ivesk-20261128T174205Z.db"), Some(moment));
         for other in [
-            "auto-.db",
-            "auto-20261128T174205Z.db.old",
+            "auto-ivesk-.db",
+            "auto-20261128T174205Z.db",
+            "auto-other-20261128T174205Z.db",
+            "auto-ivesk-2-20261128T174205Z.db",
+            "auto-ivesk-20261128T174205Z.db.old",
             "ivesk.db",
-            "auto-20269928T174205Z.db",
-            "auto-ąąąąąąąąąąąąąąąą.db",
+            "auto-ivesk-20269928T174205Z.db",
+            "auto-ivesk-ąąąąąąąąąąąąąąąą.db",
         ] {
-            assert_eq!(moment_of(other), None, "{other}");
+            assert_eq!(of.moment_of(other), None, "{other}");
         }
     }
 
@@ -355,22 +413,46 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         let now = Timestamp::parse("2026-11-28T17:42:05Z").expect("a moment");
         let names = [
-            "auto-20261126T000000Z.db",
-            "auto-20261127T000000Z.db",
-            "auto-20271127T000000Z.db",
-            "auto-20281127T000000Z.db",
+            "auto-ivesk-20261126T000000Z.db",
+            "auto-ivesk-20261127T000000Z.db",
+            "auto-ivesk-20271127T000000Z.db",
+            "auto-ivesk-20281127T000000Z.db",
+            // Of another service.
+            "auto-ivesk-2-20261126T000000Z.db",
         ];
         for name in names {
             drop(create_new(&path(name)).expect("created"));
         }
-        let written = BackupFile::automatic(folder.path(), now).path();
+        let of = backups(folder.path(), "ivesk.db");
+        let written = of.file(now).path();
         drop(create_new(&written).expect("created"));
-        let newest = newest_backup(folder.path(), now).expect("readable");
+        let newest = of.newest(now).expect("readable");
         assert_eq!(newest.expect("there is one").1, written);
-        let removed = remove_old_backups(folder.path(), 2, &written, now).expect("removed");
+        let removed = of.remove_old(2, &written, now).expect("removed");
         assert_eq!(removed, 3, "the two of the future, and the oldest");
-        assert!(written.exists() && path(names[1]).exists());
-        let removed = remove_old_backups(folder.path(), 1, &written, now).expect("removed");
+        assert!(written.exists() && path(names[1]).exists() && path(names[4]).exists());
+        let removed = of.remove_old(1, &written, now).expect("removed");
         assert_eq!((removed, written.exists()), (1, true));
+        assert!(path(names[4]).exists());
+    }
+
+    #[test]
+    fn backups_that_stay_are_counted_after_a_while() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let of = backups(folder.path(), "ivesk.db");
+        let first = Timestamp::parse("2026-11-28T17:42:05Z").expect("a moment");
+        for minutes in 0..3_u64 {
+            let at = first.after(Duration::from_secs(60 * minutes));
+            drop(create_new(&of.file(at).path()).expect("created"));
+        }
+        let count = |keep, minutes: u64| {
+            let now = first.after(Duration::from_secs(60 * minutes));
+            of.not_removed(keep, now).expect("readable")
+        };
+        assert_eq!(
+            [count(2, 3), count(2, 13), count(3, 13)],
+            [0, 1, 0],
+            "soon after the newest one, they may still be removed"
+        );
     }
 }

@@ -20,7 +20,7 @@ pub struct CertificateRow {
 
 operations! {
     /// Lists certificates that have verified a message, newest first.
-    pub read certificates() -> Vec<CertificateRow>;
+    pub read_own certificates() -> Vec<CertificateRow>;
 
     /// Stores a certificate that has verified a message; only the newest are kept.
     pub write keep_certificate(certificate: CertificateRow) -> ();

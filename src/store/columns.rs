@@ -19,19 +19,32 @@ impl From<UnknownValue> for StoreError {
     }
 }
 
-/// Defines an enum whose values have the same names in the store, in logs and in the API. The
-/// names are token trees, since utoipa reads no literal that a macro has parsed.
+/// A name that no value has.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("`{name}` is none of {}", .known.join(", "))]
+pub struct UnknownName {
+    name: String,
+    known: &'static [&'static str],
+}
+
+impl UnknownName {
+    pub(super) fn new(name: &str, known: &'static [&'static str]) -> Self {
+        Self {
+            name: name.chars().filter(|c| !c.is_control()).take(60).collect(),
+            known,
+        }
+    }
+}
+
+/// Defines an enum whose values have the same names in the store, in logs and in the API.
 macro_rules! named {
     (
         $(#[$attribute:meta])*
-        pub enum $rust:ident { $($(#[$of_value:meta])* $value:ident = $name:tt,)* }
+        pub enum $rust:ident { $($(#[$of_value:meta])* $value:ident = $name:literal,)* }
     ) => {
         $(#[$attribute])*
-        #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
-            serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-        )]
-        pub enum $rust { $($(#[$of_value])* #[serde(rename = $name)] $value,)* }
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $rust { $($(#[$of_value])* $value,)* }
 
         impl $rust {
             /// All values, in their order.
@@ -45,6 +58,14 @@ macro_rules! named {
             /// Returns the value with this name.
             pub fn parse(name: &str) -> Option<Self> {
                 Self::ALL.into_iter().find(|value| value.as_str() == name)
+            }
+        }
+
+        impl std::str::FromStr for $rust {
+            type Err = $crate::store::UnknownName;
+
+            fn from_str(name: &str) -> Result<Self, Self::Err> {
+                Self::parse(name).ok_or_else(|| $crate::store::UnknownName::new(name, &[$($name),*]))
             }
         }
     };

@@ -14,11 +14,25 @@ use serde::Serialize;
 use super::columns::{named, named_columns};
 use super::debug::redacted;
 use super::import_errors::NewImportError;
+use crate::backoff;
 use crate::domain::{Account, Company, DestinationName, Feed, Queue, Timestamp};
 
 /// Time that deliveries wait for a feed to be pulled again for fresh links. After that its
 /// documents are delivered without their files.
 pub(super) const LINK_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Time between the attempts of a document that failed while others were accepted.
+pub(super) const DEFERRED_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Returns until when a destination or a lane waits, unless the wait is over.
+pub(super) fn rest(until: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    backoff::rest_within(until, longest_wait(), now)
+}
+
+/// Returns the longest wait of a destination or a lane.
+pub(super) fn longest_wait() -> Duration {
+    backoff::DELIVERY.longest_wait(backoff::LONGEST_RETRY_AFTER)
+}
 
 /// Selects the documents that a destination receives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -195,8 +209,11 @@ pub enum DeliveryOutcome {
     },
     /// It was added to the list that a program reads.
     Listed,
-    /// It belongs to a company that the destination does not receive.
-    Filtered,
+    /// The destination does not receive it, by its settings.
+    Filtered {
+        /// The reason; nothing secret.
+        reason: String,
+    },
     /// The link to its file has expired; a pull for a fresh one is triggered.
     LinkExpired,
     /// The destination can't accept it now; it is retried.
@@ -251,7 +268,7 @@ named! {
         Delivered = "delivered",
         /// The destination rejected it.
         Rejected = "rejected",
-        /// A person skipped it, or it belongs to a company that the destination does not receive.
+        /// A person skipped it, or the destination's settings exclude it.
         Skipped = "skipped",
         /// A newer version of the document replaced it before it was delivered.
         Superseded = "superseded",
@@ -262,12 +279,13 @@ named! {
 
 named_columns! { DeliveryState: "delivery state", name => Self::parse(&name); }
 
-/// The state of a destination.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+/// The state of a destination. Lanes, deferred versions and those that wait for a file are counted
+/// up to 10,000 of each.
+#[derive(Clone, Debug)]
 pub struct DestinationRow {
     /// Its name.
     pub name: DestinationName,
-    /// Versions that are to be delivered, up to 10,000; more are not counted.
+    /// Versions that are to be delivered, up to 1,000; more are not counted.
     pub waiting: u64,
     /// When the oldest of them was stored.
     pub waiting_since: Option<Timestamp>,
@@ -279,6 +297,8 @@ pub struct DestinationRow {
     pub waiting_file: u64,
     /// Lanes whose last attempt failed.
     pub failing_lanes: u64,
+    /// Since when the one of them fails that has failed for the longest.
+    pub failing_lanes_since: Option<Timestamp>,
     /// Lanes that are paused until a person resumes the destination.
     pub paused_lanes: u64,
     /// Lanes whose history a person, or the settings, started.
@@ -289,7 +309,8 @@ pub struct DestinationRow {
     pub delivered: u64,
     /// Versions that it rejected, since the store was created.
     pub rejected: u64,
-    /// Versions that are rejected now; those that a newer one has superseded are left out.
+    /// Versions that are rejected now, up to 1,000; those that a newer one has superseded are left
+    /// out.
     pub rejected_now: u64,
     /// The reason why it is paused.
     pub paused: Option<DestinationPauseReason>,
@@ -308,7 +329,7 @@ pub struct DestinationRow {
 }
 
 /// Attempts to deliver a version; consecutive attempts with the same result are one row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptRow {
     /// When the first of them began.
     pub began_at: Timestamp,
@@ -323,14 +344,13 @@ pub struct AttemptRow {
 }
 
 /// The delivery of one version to one destination.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct DeliveryRow {
     /// The destination.
     pub destination: DestinationName,
     /// The version's sequence number.
     pub sequence: i64,
     /// The feed that it was pulled from.
-    #[serde(flatten)]
     pub feed: Feed,
     /// The vendor's id of the document.
     pub document_id: String,

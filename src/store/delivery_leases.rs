@@ -6,12 +6,11 @@
 //! turn is the longest ago.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use super::attempts::{DEFERRED_AFTER_FAILURES, DEFERRED_AFTER_TIME, own, record};
 use super::deliveries::{
-    Attempt, Continued, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased,
-    LINK_TIMEOUT, LeaseAction,
+    Attempt, Continued, DEFERRED_RETRY, Delivery, DeliveryLease, DeliveryLeaseRequest,
+    DeliveryLeased, LINK_TIMEOUT, LeaseAction, longest_wait, rest,
 };
 use super::destinations::add_held;
 use super::documents;
@@ -19,7 +18,7 @@ use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::lanes::add_lanes;
 use crate::backoff;
-use crate::domain::Timestamp;
+use crate::domain::{DestinationName, Timestamp};
 
 /// Versions of a lane that one look at it reads.
 const SCAN_WINDOW: i64 = 1_000;
@@ -36,6 +35,10 @@ operations! {
     /// The lease covers the whole destination, so that a document is delivered by one worker at a
     /// time.
     pub write lease_deliveries(request: DeliveryLeaseRequest) -> DeliveryLeased;
+
+    /// Returns true if the destination may have something to deliver now: for a look that costs
+    /// less than a lease.
+    pub read_own is_delivery_due(destination: DestinationName, now: Timestamp) -> bool;
 
     /// Records attempts, renews the lease and returns the next versions; none whose sequence
     /// numbers are in `in_flight`.
@@ -185,6 +188,7 @@ async fn lease_deliveries<T: Tx>(
     }
     let id = destination.id;
     let more_lanes = add_lanes(tx, id, &request.lanes, now).await?;
+    end_future_waits(tx, id, now).await?;
     let mut chosen = Choice::new(&request, destination.probing, &[], now);
     chosen.choose(tx, id).await?;
     if chosen.is_empty() {
@@ -239,13 +243,44 @@ async fn settle_and_continue<T: Tx>(
     })
 }
 
-/// Returns until when a destination or a lane waits, unless the wait is over.
-fn rest(until: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-    backoff::rest_within(until, longest_wait(), now)
+/// Makes versions due whose wait a clock that was ahead has set.
+async fn end_future_waits<T: Tx>(tx: &mut T, destination: i64, now: Timestamp) -> Result<()> {
+    static SQL: Sql = Sql::new(
+        "UPDATE delivery SET next_try_at = $3
+         WHERE destination_id = $1 AND next_try_at IS NOT NULL AND next_try_at > $2",
+    );
+    tx.run(&SQL, &[&destination, &latest_retry(now), &now])
+        .await
 }
 
-fn longest_wait() -> Duration {
-    backoff::DELIVERY.longest_wait(backoff::LONGEST_RETRY_AFTER)
+/// Returns the latest moment until which a version may wait.
+fn latest_retry(now: Timestamp) -> Timestamp {
+    backoff::latest_end(now, DEFERRED_RETRY.max(LINK_TIMEOUT))
+}
+
+async fn is_delivery_due<T: Tx>(
+    tx: &mut T,
+    destination: DestinationName,
+    now: Timestamp,
+) -> Result<bool> {
+    static SQL: Sql = Sql::new(
+        "SELECT s.paused IS NULL AND coalesce(s.waits_until <= $2 OR s.waits_until > $3, true)
+             AND coalesce(s.leased_until <= $2 OR s.leased_until > $3, true)
+             AND (EXISTS (SELECT 1 FROM lane l WHERE l.destination_id = s.id AND l.due_at IS NOT NULL AND l.due_at <= $2)
+                 OR EXISTS (SELECT 1 FROM lane l WHERE l.destination_id = s.id AND l.due_at IS NOT NULL AND l.due_at > $3)
+                 OR EXISTS (SELECT 1 FROM delivery h
+                     WHERE h.destination_id = s.id AND h.next_try_at IS NOT NULL AND h.next_try_at <= $2)
+                 OR EXISTS (SELECT 1 FROM delivery h
+                     WHERE h.destination_id = s.id AND h.next_try_at IS NOT NULL AND h.next_try_at > $4)
+                 OR s.lanes_to < coalesce((SELECT max(id) FROM feed), 0)
+                 OR s.accounts_known <> (SELECT count(*) FROM account WHERE clock_offset IS NOT NULL))
+         FROM destination s WHERE s.name = $1",
+    );
+    let now = tx.now_or(now);
+    let latest = backoff::latest_end(now, longest_wait());
+    let params = params! { destination, now, latest, latest_retry(now) };
+    let due: Option<bool> = tx.first(&SQL, params).await?;
+    Ok(due.unwrap_or(true))
 }
 
 /// Returns the moment when the next lane or version is due.
@@ -498,7 +533,7 @@ impl<'r> Choice<'r> {
                      WHERE e.document_id = d.document_id AND e.feed_id = d.feed_id AND n.note IS NOT NULL
                      ORDER BY n.sequence DESC LIMIT 1)
              FROM (SELECT o.sequence, coalesce(h.link_tries, 0) AS link_tries,
-                          coalesce(w.requested_at <= $3, false) AS link_timed_out
+                          coalesce(w.requested_at <= $3 OR w.requested_at > $4, false) AS link_timed_out
                    FROM document o
                    LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = o.sequence
                    LEFT JOIN fresh_link_request w ON w.feed_id = o.feed_id
@@ -509,9 +544,12 @@ impl<'r> Choice<'r> {
         if self.sequences.is_empty() {
             return Ok(Vec::new());
         }
-        let timeout = self.now.before(LINK_TIMEOUT);
+        let (timeout, latest) = (
+            self.now.before(LINK_TIMEOUT),
+            backoff::latest_present(self.now),
+        );
         let mut loaded: Vec<Delivery> = tx
-            .all(&LOAD, &[&destination, &self.sequences, &timeout])
+            .all(&LOAD, &[&destination, &self.sequences, &timeout, &latest])
             .await?;
         let places: HashMap<i64, usize> = self
             .sequences

@@ -1,5 +1,7 @@
 //! Lists of destinations and of their deliveries.
 
+use std::collections::{BTreeMap, HashMap};
+
 use super::deliveries::{
     AttemptRow, DeliveryFilter, DeliveryRow, DeliveryState, DestinationRow, ListEntry,
 };
@@ -8,12 +10,18 @@ use super::engine::{Column, Columns, Fragment, Param, Sql, Tx, operations, param
 use super::error::Result;
 use crate::domain::DestinationName;
 
-/// Maximum number of waiting versions that are counted.
-const MAX_WAITING: i64 = 10_000;
+/// Maximum number of versions or lanes in one state that are counted.
+const MAX_COUNTED: i64 = 10_000;
+
+/// Maximum number of versions that are read to count those that wait.
+const MAX_WAITING: i64 = 1_000;
 
 operations! {
     /// Lists all destinations that were ever registered.
     pub read destinations() -> Vec<DestinationRow>;
+
+    /// Returns the number of destinations that were ever registered.
+    pub read destination_count() -> usize;
 
     /// Lists deliveries with their attempts, in ascending sequence.
     pub read deliveries(filter: DeliveryFilter) -> Vec<DeliveryRow>;
@@ -32,18 +40,24 @@ rows! {
 async fn destinations<T: Tx>(tx: &mut T) -> Result<Vec<DestinationRow>> {
     static SQL: Sql = Sql::new(
         "SELECT s.id, s.name, s.held,
-                (SELECT count(*) FROM delivery h WHERE h.destination_id = s.id AND h.state = 'deferred' AND h.state <> 'delivered'),
-                (SELECT count(*) FROM delivery h WHERE h.destination_id = s.id AND h.state = 'waiting_file' AND h.state <> 'delivered'),
-                (SELECT count(*) FROM lane l WHERE l.destination_id = s.id AND (l.failures > 0 OR l.paused IS NOT NULL)
-                     AND l.paused IS NULL),
-                (SELECT count(*) FROM lane l WHERE l.destination_id = s.id AND (l.failures > 0 OR l.paused IS NOT NULL)
-                     AND l.paused IS NOT NULL),
-                (SELECT count(*) FROM lane l WHERE l.destination_id = s.id AND l.begins_at IS NULL AND l.removed_at IS NULL
-                     AND l.history_from IS NULL),
-                (SELECT count(*) FROM lane l WHERE l.destination_id = s.id AND l.history_from IS NOT NULL),
+                (SELECT count(*) FROM (SELECT 1 FROM delivery h WHERE h.destination_id = s.id
+                     AND h.state = 'deferred' AND h.state <> 'delivered' LIMIT $1) AS o),
+                (SELECT count(*) FROM (SELECT 1 FROM delivery h WHERE h.destination_id = s.id
+                     AND h.state = 'waiting_file' AND h.state <> 'delivered' LIMIT $1) AS o),
+                (SELECT count(*) FROM (SELECT 1 FROM lane l WHERE l.destination_id = s.id
+                     AND (l.failures > 0 OR l.paused IS NOT NULL) AND l.paused IS NULL LIMIT $1) AS o),
+                (SELECT min(o.failing_since) FROM (SELECT l.failing_since FROM lane l WHERE l.destination_id = s.id
+                     AND (l.failures > 0 OR l.paused IS NOT NULL) AND l.paused IS NULL LIMIT $1) AS o),
+                (SELECT count(*) FROM (SELECT 1 FROM lane l WHERE l.destination_id = s.id
+                     AND (l.failures > 0 OR l.paused IS NOT NULL) AND l.paused IS NOT NULL LIMIT $1) AS o),
+                (SELECT count(*) FROM (SELECT 1 FROM lane l WHERE l.destination_id = s.id
+                     AND l.begins_at IS NULL AND l.removed_at IS NULL AND l.history_from IS NULL LIMIT $1) AS o),
+                (SELECT count(*) FROM (SELECT 1 FROM lane l WHERE l.destination_id = s.id
+                     AND l.history_from IS NOT NULL LIMIT $1) AS o),
                 s.delivered, s.rejected,
-                (SELECT count(*) FROM delivery h {then_join} document d ON d.sequence = h.sequence
-                 WHERE h.destination_id = s.id AND h.state = 'rejected' AND h.state <> 'delivered' AND NOT d.superseded),
+                (SELECT count(*) FROM (SELECT h.sequence FROM delivery h WHERE h.destination_id = s.id
+                     AND h.state = 'rejected' AND h.state <> 'delivered' LIMIT $2) AS o
+                 {then_join} document d ON d.sequence = o.sequence WHERE NOT d.superseded),
                 s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at
          FROM destination s ORDER BY s.name{bytewise}",
     );
@@ -60,11 +74,16 @@ async fn destinations<T: Tx>(tx: &mut T) -> Result<Vec<DestinationRow>> {
              WHEN w.version_ms IS NULL THEN NOT w.first_pull OR coalesce(w.history_from = '', false)
              ELSE coalesce(w.version{bytewise} >= w.begins_at, false) OR coalesce(w.version{bytewise} >= w.history_from, false) END",
     );
-    let mut rows: Vec<(i64, DestinationRow)> = tx.all(&SQL, &[]).await?;
+    let mut rows: Vec<(i64, DestinationRow)> = tx.all(&SQL, &[&MAX_COUNTED, &MAX_WAITING]).await?;
     for (id, row) in &mut rows {
         (row.waiting, row.waiting_since) = tx.one(&WAITING, &[id, &MAX_WAITING]).await?;
     }
     Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+async fn destination_count<T: Tx>(tx: &mut T) -> Result<usize> {
+    static SQL: Sql = Sql::new("SELECT count(*) FROM destination");
+    tx.one(&SQL, &[]).await
 }
 
 impl Column for DestinationRow {
@@ -78,6 +97,7 @@ impl Column for DestinationRow {
             deferred: columns.get()?,
             waiting_file: columns.get()?,
             failing_lanes: columns.get()?,
+            failing_lanes_since: columns.get()?,
             paused_lanes: columns.get()?,
             unknown_lanes: columns.get()?,
             started_lanes: columns.get()?,
@@ -143,13 +163,25 @@ async fn deliveries<T: Tx>(tx: &mut T, filter: DeliveryFilter) -> Result<Vec<Del
     );
     static OF_ALL: Sql = Sql::with(
         "{deliveries} WHERE h.destination_id = $1 AND h.sequence > $2 AND ($4 IS NULL OR h.state = $4)
-             AND ($5 IS NULL OR f.company = $5)
          ORDER BY h.sequence LIMIT $3",
         &[("deliveries", DELIVERIES)],
     );
+    // Along the documents of the company's feeds.
+    static OF_COMPANY: Sql = Sql::with(
+        "{deliveries} WHERE h.destination_id = $1 AND h.sequence IN (
+             SELECT o.sequence FROM feed c {then_join} document o ON o.feed_id = c.id AND o.sequence > $2
+             {then_join} delivery p ON p.destination_id = $1 AND p.sequence = o.sequence
+             WHERE c.company = $5 AND ($4 IS NULL OR p.state = $4) ORDER BY o.sequence LIMIT $3)
+         ORDER BY h.sequence{unordered} LIMIT $3",
+        &[
+            ("deliveries", DELIVERIES),
+            // Prevents PostgreSQL from reading all deliveries for their order.
+            ("unordered", Fragment::Differs("", " + 0")),
+        ],
+    );
     static ATTEMPTS: Sql = Sql::new(
-        "SELECT began_at, ended_at, result, detail, times FROM delivery_attempt
-         WHERE destination_id = $1 AND sequence = $2 ORDER BY number",
+        "SELECT sequence, began_at, ended_at, result, detail, times FROM delivery_attempt
+         WHERE destination_id = $1 AND sequence IN ({elements}($2)) ORDER BY sequence, number",
     );
     let (state, after, limit) = (filter.state, filter.after, filter.limit);
     let mut found: Vec<(i64, DeliveryRow)> = Vec::new();
@@ -161,21 +193,38 @@ async fn deliveries<T: Tx>(tx: &mut T, filter: DeliveryFilter) -> Result<Vec<Del
             (None, Some(one)) if one != DeliveryState::Delivered => {
                 tx.all(&IN_STATE, params).await?
             }
-            (None, _) => tx.all(&OF_ALL, params).await?,
+            (None, _) if filter.company.is_some() => tx.all(&OF_COMPANY, params).await?,
+            (None, _) => tx.all(&OF_ALL, &params[..4]).await?,
         };
         found.extend(rows);
     }
     // Those of one version stay in the order of their destinations.
     found.sort_by_key(|(_, row)| row.sequence);
     found.truncate(limit);
-    let mut deliveries = Vec::with_capacity(found.len());
-    for (destination, mut delivery) in found {
-        delivery.attempts = tx
-            .all(&ATTEMPTS, &[&destination, &delivery.sequence])
-            .await?;
-        deliveries.push(delivery);
+    let mut sequences: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for (destination, delivery) in &found {
+        let of_destination = sequences.entry(*destination).or_default();
+        of_destination.push(delivery.sequence);
     }
-    Ok(deliveries)
+    let mut attempts: HashMap<(i64, i64), Vec<AttemptRow>> = HashMap::new();
+    for (destination, sequences) in sequences {
+        let rows: Vec<(i64, AttemptRow)> = tx.all(&ATTEMPTS, &[&destination, &sequences]).await?;
+        for (sequence, row) in rows {
+            attempts
+                .entry((destination, sequence))
+                .or_default()
+                .push(row);
+        }
+    }
+    let with_attempts = found
+        .into_iter()
+        .map(|(destination, delivery)| DeliveryRow {
+            attempts: attempts
+                .remove(&(destination, delivery.sequence))
+                .unwrap_or_default(),
+            ..delivery
+        });
+    Ok(with_attempts.collect())
 }
 
 async fn listed<T: Tx>(

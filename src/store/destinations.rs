@@ -1,7 +1,5 @@
 //! Destinations: registering and changing them, and starting the history of their lanes.
 
-use serde::Serialize;
-
 use super::deliveries::{
     DeliveryState, DestinationFilter, DestinationPauseReason, LanePauseReason,
 };
@@ -79,10 +77,9 @@ pub enum DestinationChange {
 }
 
 /// One feed at one destination.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneRow {
     /// The feed.
-    #[serde(flatten)]
     pub feed: Feed,
     /// Versions before this moment, in the vendor's time, are history; null until an answer of
     /// the account has shown the vendor's clock.
@@ -104,10 +101,9 @@ pub struct LaneRow {
 }
 
 /// What a start would deliver of one feed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartPreview {
     /// The feed.
-    #[serde(flatten)]
     pub feed: Feed,
     /// Documents that would be delivered.
     pub documents: u64,
@@ -121,7 +117,7 @@ pub struct StartPreview {
 /// companies $4.
 pub(super) const MATCHING: Fragment = Fragment::Same(
     "f.queue = $2 AND ({length}($3) = 0 OR a.name IN ({elements}($3)))
-         AND ({length}($4) = 0 OR f.queue = 'digitized' OR f.company IN ({elements}($4)))",
+         AND ({length}($4) = 0 OR f.company = '' OR f.company IN ({elements}($4)))",
 );
 
 operations! {
@@ -314,16 +310,29 @@ async fn stop<T: Tx>(tx: &mut T, destination: i64, lanes: &LaneSelection) -> Res
                      ELSE l.begins_at IS NULL OR d.version{bytewise} < l.begins_at END)",
         &[("selected", SELECTED)],
     );
+    // A lane without a beginning is read again from the start once it has one, and counts anew.
+    static UNCOUNTED: Sql = Sql::with(
+        "SELECT coalesce(CAST(sum(l.held) AS {integer}), 0) FROM lane l
+         WHERE {selected} AND l.history_from IS NOT NULL AND l.begins_at IS NULL",
+        &[
+            ("selected", SELECTED),
+            ("integer", Fragment::Differs("INTEGER", "BIGINT")),
+        ],
+    );
     static STOP: Sql = Sql::with(
         "UPDATE lane AS l SET history_from = NULL, failures = 0, failing_since = NULL, last_error = NULL,
              position = CASE WHEN l.begins_at IS NULL THEN 0 ELSE l.position END,
+             held = CASE WHEN l.begins_at IS NULL THEN 0 ELSE l.held END,
              due_at = CASE WHEN l.begins_at IS NULL THEN NULL ELSE l.due_at END
          WHERE {selected} AND l.history_from IS NOT NULL",
         &[("selected", SELECTED)],
     );
     let params = params! { destination, lanes.account, lanes.company };
     tx.run(&HOLD, params).await?;
-    tx.execute(&STOP, params).await
+    let uncounted: i64 = tx.one(&UNCOUNTED, params).await?;
+    let stopped = tx.execute(&STOP, params).await?;
+    add_held(tx, destination, -uncounted).await?;
+    Ok(stopped)
 }
 
 /// Makes versions pending again, due now, unless a newer one exists.

@@ -2,8 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use serde::Serialize;
-
 use super::debug::redacted;
 use super::engine::{Columns, Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
@@ -28,12 +26,11 @@ pub struct DocumentFilter {
 }
 
 /// One stored version of a document.
-#[derive(Clone, Serialize, utoipa::ToSchema)]
+#[derive(Clone)]
 pub struct DocumentRow {
     /// The sequence number: gap-free, in the order of commits.
     pub sequence: i64,
     /// The feed that listed it.
-    #[serde(flatten)]
     pub feed: Feed,
     /// The vendor's id.
     pub document_id: String,
@@ -50,7 +47,6 @@ pub struct DocumentRow {
     /// When a person erased it: its id and its contents are gone since then.
     pub erased_at: Option<Timestamp>,
     /// The JSON as the vendor sent it; none once retention removed it, or a person erased it.
-    #[serde(skip)]
     pub body: Option<Vec<u8>>,
 }
 
@@ -159,7 +155,7 @@ pub struct ReadStretch {
 }
 
 /// The state of the store's numbering.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequenceRow {
     /// Changes whenever a backup is restored.
     pub epoch: String,
@@ -183,10 +179,13 @@ operations! {
 
     /// Returns the state of the numbering.
     pub read sequence() -> SequenceRow;
+
+    /// Checks that the service's own work can read.
+    pub(super) read_own probe_reading() -> ();
 }
 
 /// The columns of a [`DocumentRow`].
-const COLUMNS: Fragment = Fragment::Same(
+pub(super) const COLUMNS: Fragment = Fragment::Same(
     "d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.superseded, d.first_pull,
         d.found_by, d.stored_at, d.erased_at, d.body",
 );
@@ -351,6 +350,10 @@ async fn known_versions<T: Tx>(
     let (ids, versions): (Vec<String>, Vec<String>) = versions.unzip();
     let params = params! { ids, versions, feed.account, feed.queue, feed.company };
     tx.all(&SQL, params).await
+}
+
+async fn probe_reading<T: Tx>(tx: &mut T) -> Result<()> {
+    sequence(tx).await.map(drop)
 }
 
 pub(super) async fn sequence<T: Tx>(tx: &mut T) -> Result<SequenceRow> {

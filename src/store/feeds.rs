@@ -291,9 +291,10 @@ impl FeedPauseReason {
     pub const fn cause_and_fix(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::ByHand => None,
-            Self::Unauthorized => {
-                Some(("Įvesk.lt refuses the API key (401)", "replace the API key"))
-            }
+            Self::Unauthorized => Some((
+                "Įvesk.lt refuses the API key (401)",
+                "replace the API key and restart `serve`",
+            )),
             Self::Forbidden => Some((
                 "the API key has no right to read this (403)",
                 "ask Įvesk.lt for the right, or remove the company from the settings",
@@ -313,11 +314,12 @@ impl FeedPauseReason {
 named_columns! { FeedPauseReason: "pause reason", name => Self::parse(&name); }
 
 /// The state of a feed.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct FeedRow {
     /// The feed.
-    #[serde(flatten)]
     pub feed: Feed,
+    /// When it became known.
+    pub known_at: Timestamp,
     /// Its cursor.
     pub cursor: Option<Cursor>,
     /// When a page of it was last stored.
@@ -362,10 +364,16 @@ impl FeedRow {
     pub fn is_known(&self) -> bool {
         self.removed_at.is_none()
     }
+
+    /// Returns when a pull of it last ended, complete or not; if none has, when it became known.
+    pub fn quiet_since(&self) -> Timestamp {
+        let ended_at = self.pulled_at.max(self.up_to_date_at);
+        ended_at.unwrap_or(self.known_at)
+    }
 }
 
 /// The state of an account.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct AccountRow {
     /// Its name.
     pub account: Account,
@@ -393,44 +401,12 @@ pub struct PullPlan {
 }
 
 operations! {
-    /// Lists all feeds, also removed ones.
-    pub read feeds() -> Vec<FeedRow>;
-
     /// Lists all accounts.
     pub read accounts() -> Vec<AccountRow>;
 }
 
 rows! {
-    FeedRow {
-        feed, cursor, last_page_at, pulled_at, up_to_date_at, first_complete_at, incomplete,
-        incomplete_since, documents, missed_notifications, gaps, unreadable, paused, waits_until, failures, last_error,
-        triggers, removed_at, pending_notifications,
-    }
     AccountRow { account, paused, waits_until, failures, last_error }
-}
-
-async fn feeds<T: Tx>(tx: &mut T) -> Result<Vec<FeedRow>> {
-    static SQL: Sql = Sql::new(
-        "SELECT a.name, f.queue, f.company, f.cursor, f.last_page_at, f.pulled_at, f.up_to_date_at, f.first_complete_at,
-                (SELECT g.reason FROM gap g WHERE g.feed_id = f.id AND g.closed_at IS NULL
-                 ORDER BY g.reason = 'page_size_unknown', g.id LIMIT 1),
-                (SELECT g.found_at FROM gap g WHERE g.feed_id = f.id AND g.closed_at IS NULL
-                 ORDER BY g.reason = 'page_size_unknown', g.id LIMIT 1),
-                f.documents, f.missed_notifications,
-                (SELECT count(*) FROM gap g WHERE g.feed_id = f.id AND g.closed_at IS NULL),
-                (SELECT count(*) FROM unreadable u WHERE u.feed_id = f.id),
-                f.paused, f.waits_until, f.failures, f.last_error,
-                (SELECT string_agg(CAST(d.kind AS TEXT), ',') FROM feed_trigger d
-                 LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
-                 WHERE d.feed_id = f.id AND d.raised > coalesce(r.completed, 0)),
-                f.removed_at,
-                coalesce((SELECT d.raised - coalesce(r.completed, 0) FROM feed_trigger d
-                 LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
-                 WHERE d.feed_id = f.id AND d.kind = 0), 0)
-         FROM feed f JOIN account a ON a.id = f.account_id
-         ORDER BY a.name{bytewise}, f.queue{bytewise}, f.company{bytewise}",
-    );
-    tx.all(&SQL, &[]).await
 }
 
 async fn accounts<T: Tx>(tx: &mut T) -> Result<Vec<AccountRow>> {

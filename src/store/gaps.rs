@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
 use super::error::Result;
@@ -54,8 +52,8 @@ impl IncompleteReason {
 
     /// Returns the cause and what to do, for people.
     pub const fn cause_and_fix(self) -> (&'static str, &'static str) {
-        const REPORT: &str = "report it to Įvesk.lt; then run `ivesk-webhook pull --company CODE --from CURSOR` over the \
-            stretch, or dismiss it with `ivesk-webhook feeds gaps --dismiss ID`";
+        const REPORT: &str = "report it to Įvesk.lt; then run `ivesk-webhook pull --company CODE --from CURSOR` (or \
+            `--from beginning`) over the stretch, or dismiss it with `ivesk-webhook feeds gaps --dismiss ID`";
         match self {
             Self::GroupCut => (
                 "a group of documents with the same moment is as large as a page, so the rest of it can't be listed",
@@ -77,7 +75,7 @@ impl IncompleteReason {
             ),
             Self::StartAt => (
                 "the feed was set to start at a later place",
-                "run `ivesk-webhook pull --from` the stretch's start, or dismiss it with `ivesk-webhook feeds gaps --dismiss ID`",
+                "run `ivesk-webhook pull --company CODE --from CURSOR` (or `--from beginning`) over the stretch, or dismiss it with `ivesk-webhook feeds gaps --dismiss ID`",
             ),
             Self::PageSizeUnknown => (
                 "a page ended with documents of one moment, and it is not known how many documents a page holds",
@@ -101,12 +99,11 @@ pub struct FoundGap {
 }
 
 /// A gap of a feed.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct GapRow {
     /// Ascending in the order in which gaps were found.
     pub id: i64,
     /// The feed.
-    #[serde(flatten)]
     pub feed: Feed,
     /// The cursor after which it begins; `None` is the beginning of the queue.
     pub from: Option<Cursor>,

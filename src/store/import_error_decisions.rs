@@ -3,7 +3,7 @@
 use super::Store;
 use super::engine::{Fragment, Sql, Tx, operations, params};
 use super::error::Result;
-use super::import_errors::ImportErrorState;
+use super::import_errors::{ImportErrorState, lock_paths};
 use crate::domain::{Account, Company, Timestamp};
 
 /// Import errors that a person decides about: those that fit everything that is named here.
@@ -31,7 +31,7 @@ pub enum ImportErrorDecision {
 
 operations! {
     /// Applies a person's decision to import errors that can still be sent; returns their number.
-    /// Retrying also resumes their paths. At most [`DECISION_BATCH`] are changed, those after
+    /// Retrying also resumes their paths. At most [`DECISION_BATCH`] rows are read, those after
     /// `after`; returns the last one if there may be more.
     write decide_some(
         selection: ImportErrorSelection,
@@ -41,8 +41,8 @@ operations! {
     ) -> (usize, Option<i64>), then wake_deliveries;
 }
 
-/// Import errors that one transaction changes for a person.
-const DECISION_BATCH: usize = 1_000;
+/// Import errors that one transaction reads for a person.
+const DECISION_BATCH: i64 = 1_000;
 
 impl Store {
     /// Applies a person's decision to import errors that can still be sent; returns their number.
@@ -82,19 +82,27 @@ async fn decide_some<T: Tx>(
            AND ($3 IS NULL OR r.company = $3) AND r.state = coalesce($4, r.state)
            AND (r.company IS NOT NULL OR $5)",
     );
-    static FIND: Sql = Sql::new(
-        "SELECT r.id FROM import_error r JOIN account a ON a.id = r.account_id
-         WHERE r.id > $1 AND r.state <> 'sent' AND ($2 IS NULL OR a.name = $2)
+    // However few of them fit, a transaction reads a bounded number of rows.
+    const WINDOW: Fragment = Fragment::Same(
+        "SELECT id, account_id, company, state FROM import_error WHERE id > $1 ORDER BY id LIMIT $6",
+    );
+    static FIND: Sql = Sql::with(
+        "SELECT r.id FROM ({window}) AS r {then_join} account a ON a.id = r.account_id
+         WHERE r.state <> 'sent' AND ($2 IS NULL OR a.name = $2)
            AND ($3 IS NULL OR r.company = $3) AND r.state = coalesce($4, r.state)
            AND ($4 IS NOT NULL OR r.state IN ('pending', 'refused'))
            AND (r.company IS NOT NULL OR $5)
-         ORDER BY r.id LIMIT $6",
+         ORDER BY r.id",
+        &[("window", WINDOW)],
+    );
+    static LAST: Sql = Sql::new(
+        "SELECT count(*), max(id) FROM (SELECT id FROM import_error WHERE id > $1 ORDER BY id LIMIT $2) AS r",
     );
     // Only one that a person names, or has chosen among those that are not to be sent, is sent
     // whatever became of its document.
     static RETRY: Sql = Sql::new(
         "UPDATE import_error SET requested = requested OR $3 OR state IN ('withdrawn', 'discarded'),
-             state = 'pending', next_try_at = $2
+             state = 'pending', next_try_at = $2, ended_at = NULL
          WHERE id IN (SELECT id FROM import_error
              WHERE id IN ({elements}($1)) AND state <> 'sent'{lock_in_order})",
     );
@@ -104,20 +112,13 @@ async fn decide_some<T: Tx>(
     );
     static PATHS_OF: Sql =
         Sql::new("SELECT DISTINCT account_id FROM import_error WHERE id IN ({elements}($1))");
-    static LOCK: Sql = Sql::with(
-        "SELECT account_id FROM import_error_path WHERE account_id IN ({elements}($1)){in_order}",
-        &[(
-            "in_order",
-            Fragment::Differs("", " ORDER BY account_id FOR NO KEY UPDATE"),
-        )],
-    );
     static RESUME: Sql = Sql::new(
         "UPDATE import_error_path SET paused_since = NULL, retry_at = NULL WHERE account_id IN ({elements}($1))",
     );
     // Its owner, if it is being sent, can only record that it was.
     static DISCARD: Sql = Sql::new(
         "UPDATE import_error SET state = 'discarded', next_try_at = NULL, leased_until = NULL, requested = false,
-             fence = fence + 1
+             fence = fence + 1, ended_at = $2
          WHERE id IN (SELECT id FROM import_error
              WHERE id IN ({elements}($1)) AND state <> 'sent'{lock_in_order})",
     );
@@ -130,14 +131,16 @@ async fn decide_some<T: Tx>(
     } = selection;
     let discards = decision == ImportErrorDecision::Discard;
     let limit = DECISION_BATCH;
-    let found: Vec<i64> = match id {
+    let (found, last): (Vec<i64>, Option<i64>) = match id {
         Some(id) => {
-            tx.all(&ONE, params! { id, account, company, state, discards })
-                .await?
+            let params = params! { id, account, company, state, discards };
+            (tx.all(&ONE, params).await?, None)
         }
         None => {
             let params = params! { after, account, company, state, discards, limit };
-            tx.all(&FIND, params).await?
+            let found = tx.all(&FIND, params).await?;
+            let (count, last): (i64, Option<i64>) = tx.one(&LAST, &[&after, &limit]).await?;
+            (found, last.filter(|_| count == limit))
         }
     };
     // A path is resumed though nothing waits for it, if its account or all are meant.
@@ -147,18 +150,13 @@ async fn decide_some<T: Tx>(
         false => tx.all(&PATHS_OF, &[&found]).await?,
     };
     paths.sort_unstable();
-    // Paths are locked before import errors, everywhere.
-    let _: Vec<i64> = tx.all(&LOCK, &[&paths]).await?;
+    lock_paths(tx, &paths).await?;
     let changed = match decision {
         ImportErrorDecision::Retry => {
             tx.run(&RESUME, &[&paths]).await?;
             tx.execute(&RETRY, &[&found, &now, &id.is_some()]).await?
         }
-        ImportErrorDecision::Discard => tx.execute(&DISCARD, &[&found]).await?,
+        ImportErrorDecision::Discard => tx.execute(&DISCARD, &[&found, &now]).await?,
     };
-    let more = found.last().copied();
-    Ok((
-        changed,
-        more.filter(|_| id.is_none() && found.len() == limit),
-    ))
+    Ok((changed, last))
 }

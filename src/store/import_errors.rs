@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::StoreError;
 use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
@@ -52,7 +50,7 @@ named! {
 named_columns! { ImportErrorState: "import error state", name => Self::parse(&name); }
 
 /// An import error; there is one for each (version, text).
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct ImportErrorRow {
     /// The row.
     pub id: i64,
@@ -74,6 +72,8 @@ pub struct ImportErrorRow {
     pub created_at: Timestamp,
     /// When the vendor accepted it.
     pub sent_at: Option<Timestamp>,
+    /// When it was refused, withdrawn or discarded.
+    pub ended_at: Option<Timestamp>,
     /// When sending is attempted next.
     pub next_try_at: Option<Timestamp>,
     /// The last failure.
@@ -81,7 +81,7 @@ pub struct ImportErrorRow {
 }
 
 /// The path of an account's import errors, as the vendor answers there.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct ImportErrorPathRow {
     /// The account.
     pub account: Account,
@@ -205,7 +205,7 @@ pub const IMPORT_ERROR_WAIT: Duration = Duration::from_secs(60);
 /// Selects the columns of an [`ImportErrorRow`].
 const ROWS: Fragment = Fragment::Same(
     "SELECT r.id, a.name, r.sequence, d.document_id, nullif(r.company, ''), r.message, r.state, r.attempts,
-            r.created_at, r.sent_at, r.next_try_at, r.last_error
+            r.created_at, r.sent_at, r.ended_at, r.next_try_at, r.last_error
      FROM import_error r
      JOIN account a ON a.id = r.account_id
      JOIN document d ON d.sequence = r.sequence",
@@ -214,7 +214,7 @@ const ROWS: Fragment = Fragment::Same(
 rows! {
     ImportErrorRow {
         id, account, sequence, document_id, company, message, state, attempts, created_at,
-        sent_at, next_try_at, last_error,
+        sent_at, ended_at, next_try_at, last_error,
     }
     ImportErrorPathRow { account, path, paused_since, retry_at, last_error }
 }
@@ -290,7 +290,8 @@ async fn lease_import_error<T: Tx>(
          RETURNING attempts, fence",
     );
     static WITHDRAW: Sql = Sql::new(
-        "UPDATE import_error SET state = 'withdrawn', fence = fence + 1, leased_until = NULL, next_try_at = NULL
+        "UPDATE import_error SET state = 'withdrawn', fence = fence + 1, leased_until = NULL, next_try_at = NULL,
+             ended_at = $2
          WHERE id = $1",
     );
     let now = tx.now_or(now);
@@ -316,7 +317,7 @@ async fn lease_import_error<T: Tx>(
         return Ok(ImportErrorLeased::Nothing);
     };
     if !stands(tx, &row).await? {
-        tx.run(&WITHDRAW, &[&row.id]).await?;
+        tx.run(&WITHDRAW, &[&row.id, &now]).await?;
         return Ok(ImportErrorLeased::Withdrawn(row));
     }
     let (attempts, fence) = tx.one(&LEASE, &[&row.id, &now.after(lease)]).await?;
@@ -351,9 +352,10 @@ async fn end_import_error<T: Tx>(
          WHERE id = $1 AND state <> 'sent'",
     );
     static END: Sql = Sql::new(
-        "UPDATE import_error SET state = $3, last_error = $4, next_try_at = $5, leased_until = NULL
+        "UPDATE import_error SET state = $3, last_error = $4, next_try_at = $5, leased_until = NULL, ended_at = $6
          WHERE id = $1 AND fence = $2",
     );
+    static ACCOUNT: Sql = Sql::new("SELECT account_id FROM import_error WHERE id = $1");
     // The account's others would fail alike.
     static DELAY_OTHERS: Sql = Sql::new(
         "WITH others AS (
@@ -365,9 +367,10 @@ async fn end_import_error<T: Tx>(
     let ImportErrorLease { row, fence } = lease;
     let now = tx.now_or(now);
     let mut paused = ImportErrorEnd::Recorded;
+    let account: Option<i64> = tx.first(&ACCOUNT, &[&row.id]).await?;
+    lock_paths(tx, &account.into_iter().collect()).await?;
     let (state, error, next_try_at, others_wait_until) = match end {
         ImportErrorOutcome::Sent => {
-            // The path is locked before import errors, everywhere.
             accept_path(tx, &row, &path).await?;
             tx.run(&SENT, &[&row.id, &now]).await?;
             return Ok(ImportErrorEnd::Recorded);
@@ -393,7 +396,8 @@ async fn end_import_error<T: Tx>(
             }
         }
     };
-    let params: [&dyn Param; 5] = [&row.id, &fence, &state, &error, &next_try_at];
+    let ended_at = (state == ImportErrorState::Refused).then_some(now);
+    let params: [&dyn Param; 6] = [&row.id, &fence, &state, &error, &next_try_at, &ended_at];
     if tx.execute(&END, &params).await? == 0 {
         return Err(StoreError::StaleLease);
     }
@@ -401,6 +405,33 @@ async fn end_import_error<T: Tx>(
         tx.run(&DELAY_OTHERS, &[&row.id, &until]).await?;
     }
     Ok(paused)
+}
+
+/// Locks the paths of accounts, given by their ids. Whatever changes several import errors of an account
+/// locks its path first, so that their order does not matter.
+#[expect(
+    clippy::ptr_arg,
+    reason = "only a type with a size is a value of a statement"
+)]
+pub(super) async fn lock_paths<T: Tx>(tx: &mut T, accounts: &Vec<i64>) -> Result<()> {
+    static ADD: Sql = Sql::new(
+        "INSERT INTO import_error_path (account_id, path, accepted)
+         SELECT id, '', 0 FROM account WHERE id IN ({elements}($1)) ORDER BY id
+         ON CONFLICT (account_id) DO NOTHING",
+    );
+    static LOCK: Sql = Sql::with(
+        "SELECT account_id FROM import_error_path WHERE account_id IN ({elements}($1)){in_order}",
+        &[(
+            "in_order",
+            Fragment::Differs("", " ORDER BY account_id FOR NO KEY UPDATE"),
+        )],
+    );
+    if accounts.is_empty() {
+        return Ok(());
+    }
+    tx.run(&ADD, &[accounts]).await?;
+    let _: Vec<i64> = tx.all(&LOCK, &[accounts]).await?;
+    Ok(())
 }
 
 /// Records that the vendor accepted an import error at `path`.
@@ -459,7 +490,7 @@ async fn pause_path<T: Tx>(
     retry_at: Timestamp,
 ) -> Result<()> {
     static WAIT_AGAIN: Sql = Sql::new(
-        "UPDATE import_error SET state = 'pending', next_try_at = $2
+        "UPDATE import_error SET state = 'pending', next_try_at = $2, ended_at = NULL
          WHERE state = 'refused' AND id = (
              SELECT p.not_found FROM import_error_path p JOIN import_error r ON r.account_id = p.account_id
              WHERE r.id = $1)",

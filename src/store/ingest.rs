@@ -1,6 +1,8 @@
 //! Ingest of verified messages: many per commit, with their triggers summed up.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::oneshot;
 
@@ -10,6 +12,7 @@ use super::engine::{Fragment, NewNotification, Sql, Tx};
 use super::error::Result;
 use super::row_ids::{NewFeed, account_id, feed_ids};
 use super::subscription_messages::{HeardTopics, record_confirmation};
+use super::tallies::{Tally, count_by_hour};
 use super::trigger_kind::TriggerKind;
 use super::{AcceptedMessage, Insertion, StoreError, Triggers, UNCLEAR_INTERVAL};
 use crate::domain::{Account, Feed, Queue, Timestamp};
@@ -21,10 +24,42 @@ pub(super) const MAX_GROUP: usize = 1024;
 /// Number of cached feeds at which the cache is cleared.
 const MAX_CACHED_FEEDS: usize = 100_000;
 
+/// Maximum number of bytes of messages that wait for a commit, including those whose request has
+/// timed out.
+pub(super) const MAX_WAITING_BYTES: usize = 64 << 20;
+
 /// A message that waits to be stored, and the channel for its answer.
 pub(super) struct PendingMessage {
     pub(super) incoming: AcceptedMessage,
     pub(super) answer: oneshot::Sender<Result<Insertion>>,
+    /// Its share of [`MAX_WAITING_BYTES`], where nothing else counts them.
+    pub(super) _room: Option<Room>,
+}
+
+/// A share of [`MAX_WAITING_BYTES`], until it is dropped.
+pub(super) struct Room {
+    waiting: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Room {
+    /// Adds to the bytes that are `waiting`; `None` if there is no room for them.
+    pub(super) fn take(waiting: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
+        let more = |waiting: usize| Some(waiting + bytes).filter(|sum| *sum <= MAX_WAITING_BYTES);
+        waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()?;
+        Some(Self {
+            waiting: Arc::clone(waiting),
+            bytes,
+        })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Messages that share one commit.
@@ -58,7 +93,13 @@ impl Group {
             }
             Err(StoreError::Value(_) | StoreError::TopicNotAllowed) if self.messages.len() > 1 => {
                 let pending = self.messages.into_iter().zip(self.answers);
-                let one = |(incoming, answer)| Self::new(vec![PendingMessage { incoming, answer }]);
+                let one = |(incoming, answer)| {
+                    Self::new(vec![PendingMessage {
+                        incoming,
+                        answer,
+                        _room: None,
+                    }])
+                };
                 return pending.rev().map(one).collect();
             }
             Err(error) => {
@@ -141,6 +182,8 @@ pub(super) async fn store_group<T: Tx>(
     heard.record(tx).await?;
     // Last, since replicas whose messages are of the same feeds wait for each other from here on.
     let raised = raise_triggers(tx, &new, known, &mut row_ids).await?;
+    let received = new.iter().map(|incoming| incoming.received_at);
+    count_by_hour(tx, Tally::Accepted, received).await?;
     Ok(StoredGroup {
         outcomes,
         row_ids,
@@ -277,4 +320,22 @@ async fn triggered_by_unclear<T: Tx>(
         }
     }
     Ok(feeds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_messages_are_bounded_in_bytes() {
+        let waiting = Arc::default();
+        let most = Room::take(&waiting, MAX_WAITING_BYTES - 1).expect("there is room");
+        assert!(Room::take(&waiting, 2).is_none(), "too many bytes");
+        let last = Room::take(&waiting, 1).expect("the last byte");
+        assert!(Room::take(&waiting, 1).is_none(), "too many bytes");
+        drop(most);
+        let again = Room::take(&waiting, MAX_WAITING_BYTES - 1).expect("room again");
+        drop((last, again));
+        assert_eq!(waiting.load(Ordering::Relaxed), 0);
+    }
 }

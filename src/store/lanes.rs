@@ -95,7 +95,7 @@ pub(super) async fn add_lanes<T: Tx>(
     tx.run(&DONE, &[&destination, &last.feed, &accounts])
         .await?;
     for one in feeds.iter().filter(|one| one.matches) {
-        let begins_at = one.begins_at(known_at, plan.lookback);
+        let begins_at = one.begins_at(known_at, plan.lookback, now);
         let params = params! { destination, one.feed, begins_at, plan.deliver_history, now };
         tx.run(&ADD, params).await?;
     }
@@ -104,15 +104,21 @@ pub(super) async fn add_lanes<T: Tx>(
 
 impl NewLane {
     /// Returns the moment from which its versions are no history, in the vendor's time: the later
-    /// of those when the destination and the feed became known. `None` if the vendor's clock is
-    /// not known yet.
-    fn begins_at(&self, destination_known_at: Timestamp, lookback: Duration) -> Option<String> {
+    /// of those when the destination and the feed became known, which is not later than `now`: a
+    /// clock may have been ahead then. `None` if the vendor's clock is not known yet.
+    fn begins_at(
+        &self,
+        destination_known_at: Timestamp,
+        lookback: Duration,
+        now: Timestamp,
+    ) -> Option<String> {
         let offset = self.clock_offset?;
-        let of_destination = vendor_moment(shifted(destination_known_at, offset))?;
+        let known = |at: Timestamp| vendor_moment(shifted(at.min(now), offset));
+        let of_destination = known(destination_known_at)?;
         let of_feed = match (&self.begins_at, self.announced_at) {
             (Some(begins_at), _) => begins_at.clone(),
             (None, Some(announced_at)) => vendor_moment(announced_at.before(lookback))?,
-            (None, None) => vendor_moment(shifted(self.known_at, offset))?,
+            (None, None) => known(self.known_at)?,
         };
         Some(of_destination.max(of_feed))
     }

@@ -44,7 +44,7 @@ operations! {
     write try_lease(request: LeaseRequest, locked: Vec<i64>) -> LeaseAttempt;
 
     /// Returns the moment when the next trigger is due; `None` if there is none.
-    pub read next_due(request: LeaseRequest) -> Option<Timestamp>;
+    pub read_own next_due(request: LeaseRequest) -> Option<Timestamp>;
 }
 
 /// The result of one attempt to lease a feed.
@@ -82,7 +82,7 @@ impl Store {
 struct AccountState {
     id: i64,
     account: Account,
-    needs_person: bool,
+    is_removed: bool,
     waits_since: Option<Timestamp>,
     waits_until: Option<Timestamp>,
     in_flight: u32,
@@ -94,7 +94,7 @@ impl AccountState {
     }
 
     fn is_open(&self, request: &LeaseRequest, now: Timestamp) -> bool {
-        !self.needs_person
+        !self.is_removed
             && self.in_flight < request.requests_per_account
             && self.wait(now).is_none()
     }
@@ -116,7 +116,7 @@ async fn accounts<T: Tx>(
     now: Timestamp,
 ) -> Result<Vec<AccountState>> {
     static SQL: Sql = Sql::with(
-        "SELECT a.id, a.name, a.removed_at IS NOT NULL OR coalesce(a.paused, '') = 'by_hand',
+        "SELECT a.id, a.name, a.removed_at IS NOT NULL,
              a.waits_since, a.waits_until,
              (SELECT count(*) FROM feed f WHERE f.account_id = a.id AND f.leased_until > $1 AND {leased})
          FROM account a WHERE a.name IN ({elements}($3))",
@@ -147,7 +147,7 @@ async fn next_due<T: Tx>(tx: &mut T, request: LeaseRequest) -> Result<Option<Tim
     let present = backoff::latest_present(now);
     let mut due_at: Option<Timestamp> = None;
     for account in accounts(tx, &request.accounts(), now).await? {
-        if account.needs_person {
+        if account.is_removed {
             continue;
         }
         let (ids, queues) = account.queues(&request);
@@ -267,6 +267,12 @@ async fn try_lease<T: Tx>(
         first_read: feed.first_read,
         largest_page: feed.largest_page,
     };
+    if triggers
+        .iter()
+        .any(|trigger| trigger.started_at > Some(present))
+    {
+        forget_future_starts(tx, feed_id, present).await?;
+    }
     let position = start_or_resume(tx, &request, feed_id, &candidate, now).await?;
     let fence = tx
         .one(&LEASE, &[&feed_id, &now.after(request.lease), &now])
@@ -295,12 +301,20 @@ async fn choose<T: Tx>(
     now: Timestamp,
 ) -> Result<Option<(i64, i64, TriggerKind)>> {
     static SQL: Sql = Sql::with(
-        "SELECT c.feed_id, c.account_id, c.kind FROM (
-             SELECT q.account_id, k.column1 AS kind,
-                 (SELECT d.feed_id {waiting}) AS feed_id, (SELECT d.next_at {waiting}) AS next_at
-             FROM {queues} CROSS JOIN {kinds}) AS c
+        "SELECT c.feed_id, c.account_id, c.kind FROM ({first_of_each}) AS c
          WHERE c.feed_id IS NOT NULL ORDER BY c.kind, c.next_at LIMIT 1",
         &[
+            // SQLite knows no LATERAL, and PostgreSQL takes long to plan the other.
+            (
+                "first_of_each",
+                Fragment::Differs(
+                    "SELECT q.account_id, k.column1 AS kind,
+                         (SELECT d.feed_id {waiting}) AS feed_id, (SELECT d.next_at {waiting}) AS next_at
+                     FROM {queues} CROSS JOIN {kinds}",
+                    "SELECT q.account_id, k.column1 AS kind, w.feed_id, w.next_at
+                     FROM {queues} CROSS JOIN {kinds} CROSS JOIN LATERAL (SELECT d.feed_id, d.next_at {waiting}) AS w",
+                ),
+            ),
             (
                 "waiting",
                 Fragment::Same(
@@ -423,7 +437,7 @@ struct Candidate {
 }
 
 rows! {
-    AccountState { id, account, needs_person, waits_since, waits_until, in_flight }
+    AccountState { id, account, is_removed, waits_since, waits_until, in_flight }
     LeasableFeed {
         feed, cursor, first_pull, first_read, feed_failures, account_failures, key_at_fault,
         needs_person, waits_since, waits_until, largest_page,
@@ -528,8 +542,17 @@ pub(super) async fn save_position<T: Tx>(
         .await
 }
 
+/// Forgets when the complete pulls of a feed began that seem to have begun later than `present`:
+/// the clock was ahead, and once the right time has caught up, that could not be told any more.
+async fn forget_future_starts<T: Tx>(tx: &mut T, feed: i64, present: Timestamp) -> Result<()> {
+    static SQL: Sql = Sql::new(
+        "UPDATE feed_pull SET started_at = 0 WHERE feed_id = $1 AND target IS NULL AND started_at > $2",
+    );
+    tx.run(&SQL, &[&feed, &present]).await
+}
+
 /// Returns the moment when the newest complete overlap read began; the first pull counts
-/// as one.
+/// as one. Long ago, if the clock was ahead at each.
 ///
 /// Overlap reads go back from this moment, not from the present: versions may have been
 /// listed late while the service was down.
@@ -540,13 +563,13 @@ pub(super) async fn last_overlap_read<T: Tx>(
 ) -> Result<Timestamp> {
     static SQL: Sql = Sql::new(
         "SELECT coalesce(
-             (SELECT max(started_at) FROM feed_pull
-              WHERE feed_id = $1 AND kind IN ($2, $3, $4) AND target IS NULL),
+             (SELECT max(CASE WHEN started_at <= $6 THEN started_at ELSE 0 END) FROM feed_pull
+              WHERE feed_id = $1 AND kind IN ($2, $3, $4) AND target IS NULL AND started_at IS NOT NULL),
              (SELECT min(started_at) FROM feed_pull WHERE feed_id = $1 AND kind <> $5))",
     );
     let params = params! {
         feed, TriggerKind::FollowUp, TriggerKind::LateFollowUp, TriggerKind::Reconciliation,
-        TriggerKind::Backfill,
+        TriggerKind::Backfill, backoff::latest_present(now),
     };
     let began_at: Option<Timestamp> = tx.one(&SQL, params).await?;
     Ok(began_at.unwrap_or(now).min(now))

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::columns::{event, message_id, random_hex};
 use super::debug::redacted;
 use super::engine::{Column, Columns, Sql, Tx, operations, rows};
@@ -102,6 +100,8 @@ pub(super) async fn rehearse_messages<T: Tx>(tx: &mut T, bodies: &[&[u8]]) -> Re
     static SUBSCRIPTION: Sql = Sql::new(
         "INSERT INTO subscription (account_id, event, state, created_at, changed_at) VALUES ($1, '', '', 0, 0)",
     );
+    static TALLY: Sql =
+        Sql::new("INSERT INTO tally (what, hour, part, count) VALUES ($1, 0, 0, 0)");
     // No account has such a name, and no two probes have the same: that of a replica which is
     // suspended must not delay those of others.
     let name = format!(" rehearsal {} ", random_hex());
@@ -113,11 +113,12 @@ pub(super) async fn rehearse_messages<T: Tx>(tx: &mut T, bodies: &[&[u8]]) -> Re
             .await?;
     }
     tx.run(&TRIGGER, &[&feed, &account]).await?;
+    tx.run(&TALLY, &[&name]).await?;
     tx.run(&SUBSCRIPTION, &[&account]).await
 }
 
 /// A stored notification in a list.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct NotificationRow {
     /// Ascending in the order of arrival.
     pub id: i64,

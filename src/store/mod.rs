@@ -30,11 +30,13 @@ mod delivery_leases;
 mod delivery_lists;
 mod destinations;
 mod dismissals;
+mod document_lists;
 mod documents;
 mod engine;
 mod erasure;
 mod error;
 mod feed_changes;
+mod feed_lists;
 mod feeds;
 mod gaps;
 mod hooks;
@@ -60,6 +62,7 @@ mod sessions;
 mod start;
 mod subscription_messages;
 mod subscriptions;
+mod tallies;
 mod tokens;
 mod trigger_kind;
 mod triggers;
@@ -71,13 +74,16 @@ pub use allowed_topics::AllowedTopic;
 pub use audit::*;
 pub use backup::*;
 pub use certificates::*;
+pub use columns::UnknownName;
 pub use deliveries::*;
 pub use destinations::*;
+pub use document_lists::*;
 pub use documents::*;
 pub use engine::{Copied, Progress, RestoredBackup, copy_from_sqlite, restore_backup};
 pub use erasure::{ErasableVersion, ErasedFile, LeftFiles};
 pub use error::*;
 pub use feed_changes::*;
+pub use feed_lists::*;
 pub use feeds::*;
 pub use gaps::{FoundGap, GapFilter, GapRow, IncompleteReason, PAGE_SIZE_NOTICE};
 #[cfg(test)]
@@ -101,7 +107,7 @@ pub use tokens::*;
 pub use trigger_kind::*;
 pub use uploads::*;
 
-/// Interval at which a worker checks a shared database for triggers of other replicas.
+/// Interval at which a process looks at a shared database for what other replicas did.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A shared handle to the store.
@@ -191,7 +197,14 @@ impl Store {
     /// Runs an operation in one snapshot.
     async fn read<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
         self.before(Step::Read).await?;
-        with_engine!(self, engine => engine.read(operation).await)
+        with_engine!(self, engine => Box::pin(engine.read(operation)).await)
+    }
+
+    /// Runs an operation of the service's own work in one snapshot. It never waits for what people
+    /// and programs read.
+    async fn read_own<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        self.before(Step::Read).await?;
+        with_engine!(self, engine => Box::pin(engine.read_own(operation)).await)
     }
 
     /// Reads the quarantine, with the messages that this process was offered before.
@@ -201,9 +214,11 @@ impl Store {
     }
 
     /// Runs an operation in a transaction that is synced to disk when this returns.
+    ///
+    /// Boxed, like reads: a future holds those of both engines, and callers hold it many times over.
     async fn write<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
         self.before(Step::Write).await?;
-        with_engine!(self, engine => engine.write(operation).await)
+        with_engine!(self, engine => Box::pin(engine.write(operation)).await)
     }
 
     fn wake_pullers(&self) {
@@ -236,8 +251,8 @@ impl Store {
         match &self.engine {
             Engine::Sqlite(engine) => {
                 engine.probe().await?;
-                // Without its reader the puller and the admin API get no answers.
-                self.sequence().await.map(drop)
+                // Without its reader the puller gets no answers.
+                self.probe_reading().await
             }
             Engine::Postgres(engine) => engine.probe().await,
         }
@@ -254,15 +269,17 @@ impl Store {
         with_engine!(self, engine => engine.queue_lengths())
     }
 
-    /// Waits until a trigger may have been raised since the last call. The rows decide
+    /// Waits until this process may have raised a trigger since the last call. The rows decide
     /// what is due.
     pub async fn triggered(&self) {
+        self.triggers.notified().await;
+    }
+
+    /// Returns how often to look for what other replicas did; `None` if there are none.
+    pub fn poll_interval(&self) -> Option<Duration> {
         match &self.engine {
-            Engine::Sqlite(_) => self.triggers.notified().await,
-            // Triggers of other replicas are found by polling; this process's wake at once.
-            Engine::Postgres(_) => {
-                let _ = tokio::time::timeout(POLL_INTERVAL, self.triggers.notified()).await;
-            }
+            Engine::Sqlite(_) => None,
+            Engine::Postgres(_) => Some(POLL_INTERVAL),
         }
     }
 

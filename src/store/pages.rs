@@ -24,6 +24,7 @@ use super::links::store_links;
 use super::pausing::pause_feed;
 use super::pulls::{advance, is_unannounced, plan_cursor_save};
 use super::row_ids::{NewFeed, feed_ids};
+use super::tallies::{Tally, count, count_by_hour};
 use super::trigger_kind::TriggerKind;
 use super::uploads::link_documents;
 use crate::backoff;
@@ -122,6 +123,9 @@ async fn commit_page<T: Tx>(
         new_gaps,
         missed_notifications,
     });
+    count(tx, Tally::MissedNotifications, missed_notifications).await?;
+    let stored = std::iter::repeat_n(plan.now, new.len());
+    count_by_hour(tx, Tally::Documents, stored).await?;
     insert(tx, &lease, &new, plan.now).await?;
     Ok(outcome)
 }
@@ -221,7 +225,7 @@ async fn record_page<T: Tx>(
 async fn record_success<T: Tx>(tx: &mut T, account: i64, now: Timestamp) -> Result<()> {
     // A wait set since by another request in flight is kept.
     static SQL: Sql = Sql::new(
-        "UPDATE account SET paused = CASE WHEN paused = 'by_hand' THEN paused END,
+        "UPDATE account SET paused = NULL,
              waits_until = CASE WHEN waits_until > $2 AND waits_since <= $3 THEN waits_until END,
              failures = 0, last_error = NULL
          WHERE id = $1 AND (failures > 0 OR paused IS NOT NULL)",

@@ -16,8 +16,8 @@ pub enum PauseChange {
     Pause,
     /// Resumes what was paused or waiting.
     Resume {
-        /// True if the person vouches that the vendor obeyed the company in requests for the
-        /// feeds that are paused because it seemed not to.
+        /// True if the person vouches that the vendor obeys the company in requests for the one
+        /// feed that is named, or else for the feeds that are paused because it seemed not to.
         accept: bool,
     },
 }
@@ -122,12 +122,12 @@ async fn set_paused<T: Tx>(
     static FEEDS: Sql = Sql::new(
         "SELECT id FROM feed
          WHERE account_id = $1 AND ($2 OR (queue = $3 AND company = $4))
-           AND ($5 IS NOT NULL OR paused IS NOT NULL OR waits_until IS NOT NULL OR removed_at IS NOT NULL)
+           AND ($5 IS NOT NULL OR $6 OR paused IS NOT NULL OR waits_until IS NOT NULL OR removed_at IS NOT NULL)
            AND (removed_at IS NULL OR ($5 IS NULL AND NOT $2)){lock_in_order}",
     );
     static SET: Sql = Sql::new(
         "UPDATE feed SET paused = $2, removed_at = NULL, unfit = false, waits_until = NULL, failures = 0,
-             company_vouched = company_vouched OR ($3 AND coalesce(paused, '') = 'company_filter_ignored'),
+             company_vouched = company_vouched OR $4 OR ($3 AND coalesce(paused, '') = 'company_filter_ignored'),
              last_error = CASE WHEN $2 IS NULL THEN NULL ELSE last_error END
          WHERE id IN ({elements}($1))",
     );
@@ -140,9 +140,11 @@ async fn set_paused<T: Tx>(
     let reason = paused.then_some(FeedPauseReason::ByHand);
     let all = feed.is_none();
     let (queue, company) = feed.map(|feed| (feed.queue, feed.company)).unzip();
-    let params: [&dyn Param; 5] = [&account, &all, &queue, &company, &reason];
+    let accept_one = accept && !all;
+    let params: [&dyn Param; 6] = [&account, &all, &queue, &company, &reason, &accept_one];
     let changed: Vec<i64> = tx.all(&FEEDS, &params).await?;
-    tx.run(&SET, &[&changed, &reason, &accept]).await?;
+    tx.run(&SET, &[&changed, &reason, &accept, &accept_one])
+        .await?;
     if !paused {
         reconsider(tx, &changed).await?;
     }

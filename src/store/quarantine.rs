@@ -1,7 +1,6 @@
 //! The quarantine of refused messages.
 
 use bytes::Bytes;
-use serde::Serialize;
 
 use super::debug::redacted;
 use super::engine::{Column, Columns, Sql, Tx, operations, params, rows};
@@ -36,7 +35,7 @@ pub struct Quarantined {
 }
 
 /// A row of the quarantine.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct QuarantineRow {
     /// Ascending in the order of arrival.
     pub id: i64,
@@ -76,6 +75,9 @@ operations! {
     /// Lists at most `limit` quarantined messages after row `after`, oldest first.
     pub read_after_flush quarantine(after: i64, limit: usize) -> Vec<QuarantineRow>;
 
+    /// Lists at most `limit` quarantined messages before row `before`, newest first.
+    pub read_after_flush newest_quarantined(before: Option<i64>, limit: usize) -> Vec<QuarantineRow>;
+
     /// Returns a quarantined message with its body; `None` if the row does not exist.
     pub read quarantined(id: i64) -> Option<QuarantinedMessage>;
 
@@ -113,6 +115,18 @@ async fn quarantine<T: Tx>(tx: &mut T, after: i64, limit: usize) -> Result<Vec<Q
          FROM quarantine WHERE id > $1 ORDER BY id LIMIT $2",
     );
     tx.all(&SQL, &[&after, &limit]).await
+}
+
+async fn newest_quarantined<T: Tx>(
+    tx: &mut T,
+    before: Option<i64>,
+    limit: usize,
+) -> Result<Vec<QuarantineRow>> {
+    static SQL: Sql = Sql::new(
+        "SELECT id, received_at, account, event, reason, length(body), body
+         FROM quarantine WHERE id < $1 ORDER BY id DESC LIMIT $2",
+    );
+    tx.all(&SQL, &[&before.unwrap_or(i64::MAX), &limit]).await
 }
 
 async fn quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<Option<QuarantinedMessage>> {

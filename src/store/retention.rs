@@ -1,11 +1,10 @@
 //! Retention: removing old rows and bodies, a bounded number at a time.
 
-use serde::Serialize;
-
 use super::alarms::remove_old_alarms;
 use super::engine::{Fragment, Sql, Tx, operations, params};
 use super::error::Result;
 use super::quarantine::remove_old_quarantined;
+use super::tallies::remove_old_tallies;
 use super::uploads::remove_upload_locations;
 use crate::domain::{DestinationName, Timestamp};
 
@@ -29,10 +28,12 @@ pub struct Retention {
     pub quarantine_before: Timestamp,
     /// Alarms that ended before this are removed.
     pub alarms_before: Timestamp,
+    /// Counts of hours before this are removed.
+    pub tallies_before: Timestamp,
 }
 
 /// Number of rows or bodies that a retention step removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetentionOutcome {
     /// Bodies of notifications.
     pub notification_bodies: usize,
@@ -57,6 +58,7 @@ async fn retain<T: Tx>(tx: &mut T, retention: Retention) -> Result<RetentionOutc
             .await?,
         alarms: remove_old_alarms(tx, retention.alarms_before, RETENTION_BATCH).await?,
     };
+    remove_old_tallies(tx, retention.tallies_before).await?;
     remove_links(tx, retention.links_before).await?;
     remove_upload_locations(tx, retention.links_before, RETENTION_BATCH).await?;
     Ok(outcome)

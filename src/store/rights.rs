@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use super::columns::UnknownValue;
 use super::engine::{Column, Columns};
 use super::error::Result as StoreResult;
@@ -83,19 +81,6 @@ impl FromStr for Rights {
                 .map(Self::Destination)
                 .ok_or_else(unknown),
         }
-    }
-}
-
-impl Serialize for Rights {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Rights {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

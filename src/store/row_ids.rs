@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::engine::{FEEDS_LOCK, Fragment, Param, Sql, Tx};
 use super::error::Result;
+use super::tallies::{Tally, count};
 use super::trigger_kind::TriggerKind;
 use crate::domain::{Account, Feed, Timestamp};
 
@@ -93,6 +94,7 @@ pub(super) async fn feed_ids<T: Tx>(
     let added: Vec<i64> = tx.all(&ADD, &params).await?;
     tx.run(&RAISE, &[&added, &TriggerKind::Reconciliation, &due_at])
         .await?;
+    count(tx, Tally::Feeds, added.len()).await?;
     found.extend(find_feeds(tx, &feeds).await?);
     Ok(found)
 }

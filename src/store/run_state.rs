@@ -1,14 +1,11 @@
 //! States of what runs on its own: accounts, feeds and destinations.
 
-use serde::Serialize;
-
 use super::{AccountRow, DestinationRow, FeedRow};
 use crate::backoff;
 use crate::domain::Timestamp;
 
 /// The state of a feed or a destination.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(tag = "state", rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunState {
     /// It runs.
     Active,
@@ -35,13 +32,15 @@ pub enum RunState {
 }
 
 impl AccountRow {
+    /// Returns until when the account waits, if its wait is not over.
+    pub fn rest(&self, now: Timestamp) -> Option<Timestamp> {
+        let longest = backoff::LONGEST_VENDOR_RETRY_AFTER;
+        backoff::rest_within(self.waits_until, longest, now)
+    }
+
     /// Returns the account's state at `now`.
     pub fn state(&self, now: Timestamp) -> RunState {
-        let longest = backoff::LONGEST_VENDOR_RETRY_AFTER;
-        match (
-            self.paused,
-            backoff::rest_within(self.waits_until, longest, now),
-        ) {
+        match (self.paused, self.rest(now)) {
             (Some(reason), _) => RunState::Paused {
                 reason: reason.as_str(),
             },
@@ -59,14 +58,18 @@ impl FeedRow {
             .find(|account| account.account == self.feed.account)
     }
 
+    /// Returns until when the feed waits, apart from its account, if its wait is not over.
+    pub fn rest(&self, now: Timestamp) -> Option<Timestamp> {
+        backoff::rest_within(self.waits_until, backoff::PAUSED, now)
+    }
+
     /// Returns the feed's state at `now`: a feed can't run while its `account` is paused or waits.
     pub fn state(&self, account: Option<&AccountRow>, now: Timestamp) -> RunState {
         if let Some(since) = self.removed_at {
             return RunState::Removed { since };
         }
         let of_account = account.map_or(RunState::Active, |row| row.state(now));
-        let waits_until = backoff::rest_within(self.waits_until, backoff::PAUSED, now);
-        match (self.paused, of_account, waits_until) {
+        match (self.paused, of_account, self.rest(now)) {
             (Some(reason), _, _) => RunState::Paused {
                 reason: reason.as_str(),
             },
@@ -84,13 +87,15 @@ impl FeedRow {
 impl DestinationRow {
     /// Returns the destination's state at `now`.
     pub fn state(&self, now: Timestamp) -> RunState {
-        match (self.paused, self.failing_since, self.waits_until) {
+        let longest = backoff::DELIVERY.longest_wait(backoff::LONGEST_RETRY_AFTER);
+        let waits_until = backoff::rest_within(self.waits_until, longest, now);
+        match (self.paused, self.failing_since, waits_until) {
             (Some(reason), _, _) => RunState::Paused {
                 reason: reason.as_str(),
             },
             (None, Some(since), _) => RunState::Failing { since: Some(since) },
-            (None, None, Some(until)) if until > now => RunState::Waiting { until },
-            (None, None, _) => RunState::Active,
+            (None, None, Some(until)) => RunState::Waiting { until },
+            (None, None, None) => RunState::Active,
         }
     }
 }

@@ -26,9 +26,8 @@ pub(super) async fn resume_at_start<T: Tx>(tx: &mut T) -> Result<()> {
     );
     static RESUME: Sql =
         Sql::new("UPDATE feed SET paused = NULL, waits_until = NULL WHERE id IN ({elements}($1))");
-    static ACCOUNTS: Sql = Sql::new(
-        "UPDATE account SET paused = NULL, waits_until = NULL WHERE paused IS NOT NULL AND paused <> 'by_hand'",
-    );
+    static ACCOUNTS: Sql =
+        Sql::new("UPDATE account SET paused = NULL, waits_until = NULL WHERE paused IS NOT NULL");
     static IMPORT_ERRORS: Sql = Sql::new(
         "UPDATE import_error_path SET paused_since = NULL, retry_at = NULL WHERE paused_since IS NOT NULL",
     );

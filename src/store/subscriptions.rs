@@ -1,7 +1,6 @@
 //! Subscriptions: requests, confirmations and their states.
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
 
 use super::allowed_topics::allow_topic;
 use super::columns::{named, named_columns};
@@ -35,7 +34,7 @@ named! {
 named_columns! { SubscriptionState: "subscription state", name => Self::parse(&name); }
 
 /// A subscription.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct SubscriptionRow {
     /// The row.
     pub id: i64,
@@ -66,10 +65,8 @@ pub struct SubscriptionRow {
     /// The last failure.
     pub last_error: Option<String>,
     /// The signed `SubscribeURL`; a secret.
-    #[serde(skip)]
     pub subscribe_url: Option<SecretString>,
     /// The signed `Token`; a secret.
-    #[serde(skip)]
     pub token: Option<SecretString>,
 }
 

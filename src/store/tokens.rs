@@ -1,7 +1,5 @@
 //! Tokens of the admin listener.
 
-use serde::Serialize;
-
 use super::engine::{SESSIONS_LOCK, Sql, TOKENS_LOCK, Tx, operations, params, rows};
 use super::error::Result;
 use super::rights::Rights;
@@ -38,14 +36,13 @@ pub enum ApiTokenMade {
 }
 
 /// A stored token.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct ApiTokenRow {
     /// The row; never used for another token.
     pub id: i64,
     /// Its name.
     pub name: String,
     /// The rights of its bearer: `metrics`, `read`, `operate`, `admin` or `destination:NAME`.
-    #[schema(value_type = String)]
     pub rights: Rights,
     /// When it was created.
     pub created_at: Timestamp,

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::Serialize;
 
 use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
@@ -94,7 +93,7 @@ pub struct UploadFilter {
 }
 
 /// A file that was sent to the vendor, or was to be.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct UploadRow {
     /// The row.
     pub id: i64,
@@ -189,6 +188,12 @@ operations! {
 
     /// Lists uploads, oldest first.
     pub read uploads(filter: UploadFilter) -> Vec<UploadRow>;
+
+    /// Returns the upload with this [`UploadRow::correlation`].
+    pub read upload_of(correlation: String) -> Option<UploadRow>;
+
+    /// Lists the uploads of which a document was made, oldest first.
+    pub read uploads_of_document(account: Account, document_id: String) -> Vec<UploadRow>;
 }
 
 /// Selects the columns of an [`UploadRow`].
@@ -196,8 +201,10 @@ const ROWS: Fragment = Fragment::Same(
     "SELECT u.id, a.name, u.file_name, u.size_bytes, u.sha256, u.correlation, u.state, u.attempts,
          u.created_at, u.changed_at, u.sent_at, u.last_error, u.settled_at, u.settled_reason,
          (SELECT {list}(d.document_id ORDER BY d.document_id) FROM upload_document d WHERE d.upload_id = u.id)
-     FROM upload u JOIN account a ON a.id = u.account_id",
+     FROM upload u{using} {then_join} account a ON a.id = u.account_id",
 );
+
+const ANY_INDEX: Fragment = Fragment::Same("");
 
 rows! {
     UploadRow {
@@ -206,7 +213,10 @@ rows! {
     }
 }
 
-static BY_ID: Sql = Sql::with("{rows} WHERE u.id = $1", &[("rows", ROWS)]);
+static BY_ID: Sql = Sql::with(
+    "{rows} WHERE u.id = $1",
+    &[("rows", ROWS), ("using", ANY_INDEX)],
+);
 
 impl NewUpload {
     /// Returns the number of the lock for its content.
@@ -358,26 +368,63 @@ pub(super) async fn link_documents<T: Tx>(
          SELECT id, $3 FROM upload WHERE account_id = $1 AND correlation = $2
          ON CONFLICT DO NOTHING",
     );
+    static RETURNED: Sql = Sql::new(
+        "UPDATE upload SET returned = true WHERE account_id = $1 AND correlation = $2 AND NOT returned",
+    );
     if returns.is_empty() {
         return Ok(());
     }
     let account = account_id(tx, account).await?;
+    // The same order everywhere prevents deadlocks: pages of two feeds may return the same uploads.
+    let mut returns: Vec<&UploadReturn> = returns.iter().collect();
+    returns.sort_by(|one, other| one.correlation.cmp(&other.correlation));
     for one in returns {
         tx.run(&SQL, &[&account, &one.correlation, &one.document_id])
             .await?;
+        tx.run(&RETURNED, &[&account, &one.correlation]).await?;
     }
     Ok(())
 }
 
 async fn uploads<T: Tx>(tx: &mut T, filter: UploadFilter) -> Result<Vec<UploadRow>> {
-    static SQL: Sql = Sql::with(
-        "{rows} WHERE u.id > $1 AND ($2 IS NULL OR (u.sent_at < $2 AND u.settled_at IS NULL
-             AND (SELECT min(d.document_id) FROM upload_document d WHERE d.upload_id = u.id) IS NULL))
-         ORDER BY u.id LIMIT $3",
-        &[("rows", ROWS)],
+    static ALL: Sql = Sql::with(
+        "{rows} WHERE u.id > $1 ORDER BY u.id LIMIT $2",
+        &[("rows", ROWS), ("using", ANY_INDEX)],
     );
-    let params = params! { filter.after, filter.missing_since, filter.limit };
-    tx.all(&SQL, params).await
+    static MISSING: Sql = Sql::with(
+        "{rows} WHERE u.id > $1 AND u.sent_at IS NOT NULL AND u.settled_at IS NULL AND NOT u.returned
+             AND u.sent_at < $3 ORDER BY u.id LIMIT $2",
+        &[
+            ("rows", ROWS),
+            ("using", Fragment::Differs(" INDEXED BY upload_missing", "")),
+        ],
+    );
+    let params = params! { filter.after, filter.limit, filter.missing_since };
+    match filter.missing_since {
+        Some(_) => tx.all(&MISSING, params).await,
+        None => tx.all(&ALL, &params[..2]).await,
+    }
+}
+
+async fn upload_of<T: Tx>(tx: &mut T, correlation: String) -> Result<Option<UploadRow>> {
+    static SQL: Sql = Sql::with(
+        "{rows} WHERE u.correlation = $1",
+        &[("rows", ROWS), ("using", ANY_INDEX)],
+    );
+    tx.first(&SQL, &[&correlation]).await
+}
+
+async fn uploads_of_document<T: Tx>(
+    tx: &mut T,
+    account: Account,
+    document_id: String,
+) -> Result<Vec<UploadRow>> {
+    static SQL: Sql = Sql::with(
+        "{rows} WHERE a.name = $1
+             AND u.id IN (SELECT upload_id FROM upload_document WHERE document_id = $2) ORDER BY u.id",
+        &[("rows", ROWS), ("using", ANY_INDEX)],
+    );
+    tx.all(&SQL, &[&account, &document_id]).await
 }
 
 async fn newest_uploads<T: Tx>(
@@ -387,7 +434,7 @@ async fn newest_uploads<T: Tx>(
 ) -> Result<Vec<UploadRow>> {
     static SQL: Sql = Sql::with(
         "{rows} WHERE u.id < $1 ORDER BY u.id DESC LIMIT $2",
-        &[("rows", ROWS)],
+        &[("rows", ROWS), ("using", ANY_INDEX)],
     );
     tx.all(&SQL, &[&before.unwrap_or(i64::MAX), &limit]).await
 }

@@ -62,8 +62,7 @@ pub struct Uploader {
     stop: CancellationToken,
     /// Rows of the uploads in progress.
     in_progress: Mutex<BTreeSet<i64>>,
-    /// The last name for which the vendor gave no location, unless it gave one for a name since.
-    without_location: Mutex<Option<String>>,
+    locations: Mutex<Locations>,
     /// One lock for each content in progress, so that two files with the same one are sent once.
     contents: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -90,7 +89,7 @@ impl Uploader {
             owner: random_id()?,
             stop,
             in_progress: Mutex::default(),
-            without_location: Mutex::default(),
+            locations: Mutex::default(),
             contents: Mutex::default(),
         })
     }
@@ -307,7 +306,10 @@ impl Uploader {
         data.insert(UPLOAD_MARK.to_owned(), file.correlation.into());
         options.correlation = Some(data);
         let location = self.client.upload_location(file.name, &options).await?;
-        *self.without_location() = None;
+        let mut locations = self.locations();
+        locations.given += 1;
+        locations.refused_name = None;
+        drop(locations);
         Ok(location)
     }
 
@@ -327,10 +329,15 @@ impl Uploader {
         })
     }
 
-    fn without_location(&self) -> MutexGuard<'_, Option<String>> {
-        self.without_location
+    fn locations(&self) -> MutexGuard<'_, Locations> {
+        self.locations
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how many locations the vendor has given so far.
+    fn locations_given(&self) -> u64 {
+        self.locations().given
     }
 
     /// Classifies a failed attempt at a file of this name.
@@ -342,34 +349,65 @@ impl Uploader {
                 let outcome = UploadOutcome::Failed {
                     error: text,
                     unreachable: false,
+                    retry_after: None,
                 };
                 return (outcome, None);
             }
         };
         match error.kind() {
             UploadErrorKind::Temporary { retry_after } => {
-                let outcome = UploadOutcome::Failed {
-                    error: text,
-                    unreachable: error.is_unreachable(),
+                // Other files don't wait as long for this one.
+                let longest = self.settings.backoff.longest;
+                let long = retry_after.filter(|wait| *wait > longest);
+                let error_text = match long {
+                    Some(wait) => {
+                        let wait = humantime::format_duration(wait);
+                        format!("{text}; Įvesk.lt asks to retry in {wait}")
+                    }
+                    None => text,
                 };
-                (outcome, Some(Retry { after: retry_after }))
+                let outcome = UploadOutcome::Failed {
+                    error: error_text,
+                    unreachable: error.is_unreachable(),
+                    retry_after: long,
+                };
+                let retry = long.is_none().then_some(Retry { after: retry_after });
+                (outcome, retry)
             }
             UploadErrorKind::FileRefused => (UploadOutcome::Refused { error: text }, None),
             UploadErrorKind::NoLocation => (self.no_location(name, text), None),
-            UploadErrorKind::NeedsPerson => (UploadOutcome::Stopped { error: text }, None),
+            UploadErrorKind::NeedsPerson => {
+                let outcome = UploadOutcome::Stopped {
+                    error: text,
+                    without_location: false,
+                };
+                (outcome, None)
+            }
         }
     }
 
     /// Returns the outcome for a name without a location: if the name before it has none either,
-    /// it is not the name.
+    /// it is probably not the name.
     fn no_location(&self, name: &str, error: String) -> UploadOutcome {
-        let before = self.without_location().replace(name.to_owned());
+        let before = self.locations().refused_name.replace(name.to_owned());
         if before.is_some_and(|before| before != name) {
-            UploadOutcome::Stopped { error }
+            UploadOutcome::Stopped {
+                error,
+                without_location: true,
+            }
         } else {
             UploadOutcome::NoLocation { error }
         }
     }
+}
+
+/// What the vendor answered when it was asked for locations.
+#[derive(Default)]
+struct Locations {
+    /// How many it gave.
+    given: u64,
+    /// The last name for which it gave none, unless it gave one for a name since.
+    refused_name: Option<String>,
 }
 
 /// A file with the row of its upload.
@@ -402,6 +440,7 @@ fn unreadable(error: &FileError) -> UploadReport {
         FileError::Unreadable(_) | FileError::Changed => UploadOutcome::Failed {
             error: text,
             unreachable: false,
+            retry_after: None,
         },
     };
     UploadReport {

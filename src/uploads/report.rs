@@ -1,6 +1,7 @@
 //! Progress and results of uploads.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::domain::Timestamp;
 
@@ -43,7 +44,7 @@ pub enum UploadOutcome {
         /// The error, and what to do.
         error: String,
     },
-    /// The vendor gives no location for its name, and did for the name before it.
+    /// The vendor gives no location for its name; for the name before it, it did.
     NoLocation {
         /// The error, and what to do.
         error: String,
@@ -54,11 +55,15 @@ pub enum UploadOutcome {
         error: String,
         /// True if there was no answer.
         unreachable: bool,
+        /// The wait that the vendor asked for, if it is longer than those between attempts.
+        retry_after: Option<Duration>,
     },
     /// No upload succeeds until a person has fixed something.
     Stopped {
         /// The error, and what to fix.
         error: String,
+        /// True if the vendor gives no location, neither for its name nor for the one before it.
+        without_location: bool,
     },
 }
 

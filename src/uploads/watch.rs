@@ -46,8 +46,8 @@ const SENT_WATCH: Duration = Duration::from_secs(60 * 60);
 /// Most files in [`SENT`] that are watched.
 const MAX_SENT_WATCHED: usize = 10_000;
 
-/// Attempts at a file for whose name the vendor gives no location, and does for others, before it
-/// is refused.
+/// Attempts at a file for whose name the vendor gives no location, before it is refused: once it has
+/// given one for another name meanwhile.
 const MAX_WITHOUT_LOCATION: u32 = 3;
 
 /// Uploads at once.
@@ -101,11 +101,44 @@ struct WatchedFile {
     /// When a scan first found it with this stamp.
     since: Timestamp,
     failures: u32,
-    /// Failures because of its name.
-    without_location: u32,
-    not_before: Option<Timestamp>,
+    without_location: NameFailures,
+    wait: Option<Wait>,
     /// True once the log says why it waits.
     logged_wait: bool,
+}
+
+/// Attempts at a file for whose name the vendor gave no location.
+#[derive(Clone, Copy, Debug, Default)]
+struct NameFailures {
+    count: u32,
+    /// How many locations the vendor had given before the first one.
+    given_before: u64,
+}
+
+impl NameFailures {
+    /// Counts one; returns true if it is the name: others got a location meanwhile. `given` is how
+    /// many locations the vendor has given.
+    fn add(&mut self, given: u64) -> bool {
+        if self.count == 0 {
+            self.given_before = given;
+        }
+        self.count += 1;
+        self.count >= MAX_WITHOUT_LOCATION && given > self.given_before
+    }
+}
+
+/// A wait from one moment to another.
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    since: Timestamp,
+    until: Timestamp,
+}
+
+impl Wait {
+    /// Returns true unless the wait is over, or began while the clock was ahead.
+    fn lasts(self, now: Timestamp) -> bool {
+        backoff::rest_since(Some(self.since), Some(self.until), now).is_some()
+    }
 }
 
 /// A file that was moved to [`SENT`].
@@ -122,8 +155,8 @@ pub struct Watcher {
     uploader: Uploader,
     files: HashMap<PathBuf, WatchedFile>,
     sent: BTreeMap<OsString, SentFile>,
-    /// Nothing is sent before this time: a person must fix something first.
-    stopped_until: Option<Timestamp>,
+    /// Nothing is sent for this time: a person must fix something first.
+    stopped: Option<Wait>,
 }
 
 impl Watcher {
@@ -149,7 +182,7 @@ impl Watcher {
             uploader,
             files: HashMap::new(),
             sent: BTreeMap::new(),
-            stopped_until: None,
+            stopped: None,
         })
     }
 
@@ -162,7 +195,7 @@ impl Watcher {
     pub async fn scan(&mut self) -> Result<Vec<FileReport>, WatchError> {
         self.bring_back_changed()?;
         let complete = self.complete_files()?;
-        if self.stopped_until.is_some_and(|until| until > self.now()) {
+        if self.is_stopped(self.now()) {
             return Ok(Vec::new());
         }
         let complete = self.without_unfinished(complete).await;
@@ -196,6 +229,10 @@ impl Watcher {
         self.uploader.clock().now()
     }
 
+    fn is_stopped(&self, now: Timestamp) -> bool {
+        self.stopped.is_some_and(|wait| wait.lasts(now))
+    }
+
     /// Returns the files that are complete and due, oldest first.
     fn complete_files(&mut self) -> Result<Vec<PathBuf>, WatchError> {
         let now = self.now();
@@ -208,7 +245,8 @@ impl Watcher {
             };
             let before = self.files.get(&path).filter(|file| file.stamp == stamp);
             let due = before.is_some_and(|file| {
-                now.since(file.since) >= self.quiet && file.not_before.is_none_or(|at| at <= now)
+                now.since(file.since) >= self.quiet
+                    && !file.wait.is_some_and(|wait| wait.lasts(now))
             });
             // Programs create a file first and fill it later.
             if due && stamp.size_bytes > 0 {
@@ -218,8 +256,8 @@ impl Watcher {
                 stamp,
                 since: now,
                 failures: 0,
-                without_location: 0,
-                not_before: None,
+                without_location: NameFailures::default(),
+                wait: None,
                 logged_wait: false,
             });
             // A clock that was ahead delays nothing.
@@ -352,56 +390,74 @@ impl Watcher {
                 );
             }
             UploadOutcome::NoLocation { error } => {
-                let times = self.files.get_mut(path).map_or(0, |file| {
-                    file.without_location += 1;
-                    file.without_location
-                });
-                let name = shown(path);
-                if times < MAX_WITHOUT_LOCATION {
-                    let wait = self.wait(path, now);
+                if !self.refuse_name(path, error)? {
+                    let wait = self.wait(path, now, None);
+                    let name = shown(path);
                     warn!("failed to upload `{name}`; it is retried in {wait:?}: {error}");
-                } else {
-                    let note = format!(
-                        "Įvesk.lt gives no upload location for this name, and does for others; rename the file: {error}"
-                    );
-                    self.move_away(path, REFUSED, Some(&note))?;
-                    warn!(
-                        "`{name}` was refused and moved to `{REFUSED}` with a note beside it: {note}"
-                    );
                 }
             }
-            UploadOutcome::Failed { error, .. } => {
-                let wait = self.wait(path, now);
+            UploadOutcome::Failed {
+                error, retry_after, ..
+            } => {
+                let wait = self.wait(path, now, *retry_after);
                 let name = shown(path);
                 warn!("failed to upload `{name}`; it is retried in {wait:?}: {error}");
             }
             UploadOutcome::Busy { until } => {
                 if let Some(file) = self.files.get_mut(path) {
-                    file.not_before = Some(*until);
+                    let (since, until) = (now, *until);
+                    file.wait = Some(Wait { since, until });
                 }
             }
-            UploadOutcome::Stopped { error } => {
+            UploadOutcome::Stopped {
+                error,
+                without_location,
+            } => {
+                if *without_location && self.refuse_name(path, error)? {
+                    return Ok(());
+                }
                 // Several files may fail at once for the same reason.
-                if self.stopped_until.is_none_or(|until| until <= now) {
+                if !self.is_stopped(now) {
                     error!(
                         "uploads from {} are paused for {STOPPED_PAUSE:?}: {error}",
                         self.folder.display()
                     );
                 }
-                self.stopped_until = Some(now.after(STOPPED_PAUSE));
+                let (since, until) = (now, now.after(STOPPED_PAUSE));
+                self.stopped = Some(Wait { since, until });
             }
         }
         Ok(())
     }
 
-    /// Counts a failure of a file, and returns the wait before its next attempt.
-    fn wait(&mut self, path: &Path, now: Timestamp) -> Duration {
+    /// Counts an attempt at a file for whose name the vendor gives no location. If others got one
+    /// meanwhile, and it was tried often enough, the file is refused; returns true then.
+    fn refuse_name(&mut self, path: &Path, error: &str) -> Result<bool, WatchError> {
+        let given = self.uploader.locations_given();
+        let file = self.files.get_mut(path);
+        if !file.is_some_and(|file| file.without_location.add(given)) {
+            return Ok(false);
+        }
+        let note = format!(
+            "Įvesk.lt gives no upload location for this name, and does for others; rename the file: {error}"
+        );
+        self.move_away(path, REFUSED, Some(&note))?;
+        let name = shown(path);
+        warn!("`{name}` was refused and moved to `{REFUSED}` with a note beside it: {note}");
+        Ok(true)
+    }
+
+    /// Counts a failure of a file, and returns the wait before its next attempt: at least
+    /// `retry_after`.
+    fn wait(&mut self, path: &Path, now: Timestamp, retry_after: Option<Duration>) -> Duration {
         let Some(file) = self.files.get_mut(path) else {
             return backoff::DROP_FOLDER.first;
         };
         let wait = backoff::DROP_FOLDER.delay(file.failures, 0.0);
+        let wait = wait.max(retry_after.unwrap_or_default());
         file.failures += 1;
-        file.not_before = Some(now.after(wait));
+        let (since, until) = (now, now.after(wait));
+        file.wait = Some(Wait { since, until });
         wait
     }
 

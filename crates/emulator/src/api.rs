@@ -155,11 +155,12 @@ async fn respond(
     query: &[(String, String)],
     body: Body,
 ) -> Response {
-    let company = match call {
+    let subject = match call {
         Call::Exported { company } => company.as_deref(),
+        Call::UploadLocation { file_name } => Some(file_name.as_str()),
         _ => None,
     };
-    let damage = match gate::pass(vendor, call.endpoint(), company).await {
+    let damage = match gate::pass(vendor, call.endpoint(), subject).await {
         Ok(damage) => damage,
         Err(answer) => return *answer,
     };
@@ -228,6 +229,8 @@ fn company_asked(
         (None, _) if mixed => Ok(Asked::Company(None)),
         (None, UnknownCompany::NotFound) => Err((404, "Company not found")),
         (None, UnknownCompany::Forbidden) => Err((403, "Forbidden")),
+        (None, UnknownCompany::Unauthorized) => Err((401, "Unauthorized")),
+        (None, UnknownCompany::ServerError) => Err((500, "Internal Server Error")),
         (None, UnknownCompany::Empty) => Ok(Asked::Nobody),
     }
 }

@@ -124,6 +124,9 @@ pub struct Fault {
     /// Only exported-queue requests for this company.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub company: Option<String>,
+    /// Only requests for the upload location of a file of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_name: Option<String>,
     /// Only this endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
@@ -139,6 +142,7 @@ impl Fault {
             kind,
             queue: None,
             company: None,
+            file_name: None,
             endpoint: None,
             times: None,
         }
@@ -188,7 +192,14 @@ impl Fault {
         self
     }
 
-    fn hits(&self, endpoint: Endpoint, company: Option<&str>) -> bool {
+    /// Limits it to requests for the upload location of a file of this name.
+    #[must_use]
+    pub fn file_name(mut self, file_name: impl Into<String>) -> Self {
+        self.file_name = Some(file_name.into());
+        self
+    }
+
+    fn hits(&self, endpoint: Endpoint, subject: Option<&str>) -> bool {
         let endpoint_hit = match (self.endpoint, self.queue) {
             (Some(expected), _) => expected == endpoint,
             (None, Some(Queue::Exported)) => endpoint == Endpoint::Exported,
@@ -197,9 +208,13 @@ impl Fault {
         };
         let company_hit = match &self.company {
             None => true,
-            Some(expected) => endpoint == Endpoint::Exported && company == Some(expected),
+            Some(expected) => endpoint == Endpoint::Exported && subject == Some(expected),
         };
-        endpoint_hit && company_hit
+        let name_hit = match &self.file_name {
+            None => true,
+            Some(expected) => endpoint == Endpoint::UploadLocation && subject == Some(expected),
+        };
+        endpoint_hit && company_hit && name_hit
     }
 }
 
@@ -225,12 +240,13 @@ impl Faults {
         self.clearings.send_modify(|clearings| *clearings += 1);
     }
 
-    /// Returns the oldest fault that hits this request, and counts it as used.
-    pub(crate) fn take(&self, endpoint: Endpoint, company: Option<&str>) -> Option<FaultKind> {
+    /// Returns the oldest fault that hits this request, and counts it as used. `subject` is the
+    /// company or the file name that is asked for.
+    pub(crate) fn take(&self, endpoint: Endpoint, subject: Option<&str>) -> Option<FaultKind> {
         let mut faults = self.lock();
         let index = faults
             .iter()
-            .position(|fault| fault.hits(endpoint, company))?;
+            .position(|fault| fault.hits(endpoint, subject))?;
         let kind = faults[index].kind.clone();
         if let Some(times) = &mut faults[index].times {
             *times = times.saturating_sub(1);
@@ -259,6 +275,16 @@ mod tests {
         assert!(faults.take(Endpoint::Exported, Some("1")).is_some());
         assert!(faults.take(Endpoint::Exported, Some("1")).is_some());
         assert_eq!(faults.take(Endpoint::Exported, Some("1")), None);
+    }
+
+    #[test]
+    fn a_fault_for_one_file_name_spares_all_others() {
+        let faults = Faults::default();
+        faults.add(Fault::status(404).file_name("a.pdf"));
+        assert_eq!(faults.take(Endpoint::UploadLocation, Some("b.pdf")), None);
+        assert_eq!(faults.take(Endpoint::Exported, Some("a.pdf")), None);
+        let hit = faults.take(Endpoint::UploadLocation, Some("a.pdf"));
+        assert!(hit.is_some());
     }
 
     #[test]

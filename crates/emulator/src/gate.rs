@@ -22,17 +22,18 @@ pub(crate) enum Damage {
     LoseAnswer,
 }
 
-/// Lets a request pass, perhaps after a delay, or answers it.
+/// Lets a request pass, perhaps after a delay, or answers it. `subject` is the company or the
+/// file name that it asks for.
 pub(crate) async fn pass(
     vendor: &Vendor,
     endpoint: Endpoint,
-    company: Option<&str>,
+    subject: Option<&str>,
 ) -> Result<Damage, Box<Response>> {
     if endpoint.is_api() {
         apply_switches(vendor).await?;
     }
     loop {
-        match vendor.faults.take(endpoint, company) {
+        match vendor.faults.take(endpoint, subject) {
             None => return Ok(Damage::Nothing),
             Some(FaultKind::Hang) => hang_until_cleared(vendor).await?,
             Some(FaultKind::Slow { slow_ms }) => {

@@ -95,6 +95,10 @@ choice! {
         NotFound = "404",
         /// 403 with a message.
         Forbidden = "403",
+        /// 401 with a message, as for a wrong key.
+        Unauthorized = "401",
+        /// 500 with a message.
+        ServerError = "500",
         /// 200 with no documents.
         Empty = "empty",
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, parse_x509_pem};
 use x509_parser::public_key::PublicKey;
 
@@ -12,7 +12,7 @@ use crate::signature::{Signature, SignatureVersion, VerificationKey};
 use crate::time::Timestamp;
 
 /// A certificate's subject and dates.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct CertificateSummary {
     /// The subject, such as `CN=sns.amazonaws.com`.

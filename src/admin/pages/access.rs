@@ -1,7 +1,5 @@
 //! The check that every page request passes: identity, rights and form token.
 
-use std::collections::BTreeMap;
-
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{
@@ -25,22 +23,32 @@ use crate::admin::problem::{AdminError, read_body};
 use crate::admin::rules::Needs;
 use crate::admin::state::Admin;
 
-/// Allows only resources of this listener, and no scripts.
-const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
-    base-uri 'none'; frame-ancestors 'none'";
+/// Allows only resources of this listener: its style sheet, and its one script, which reads
+/// nothing but its pages.
+const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+    img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// Header in which a browser names the relation of the requesting page to this origin.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Fields of a form whose token was verified.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Form(BTreeMap<String, String>);
+pub(super) struct Form(Vec<(String, String)>);
 
 impl Form {
     /// Returns a field's text; none if it is missing or empty.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
-        let text = self.0.get(name)?.trim();
-        (!text.is_empty()).then_some(text)
+        let mut fields = self.0.iter();
+        let (_, value) = fields.find(|(key, value)| key == name && !value.trim().is_empty())?;
+        Some(value.trim())
+    }
+
+    /// Returns the texts of all fields of a name, without empty ones.
+    pub(super) fn all(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        let fields = self.0.iter().filter(move |(key, _)| key == name);
+        fields
+            .map(|(_, value)| value.trim())
+            .filter(|text| !text.is_empty())
     }
 
     /// Returns a required field's text.
@@ -49,6 +57,9 @@ impl Form {
             .ok_or_else(|| AdminError::BadRequest(format!("the field `{name}` is empty")))
     }
 }
+
+/// Most fields of a form that the audit list shows.
+const MAX_AUDITED: usize = 100;
 
 /// Pages that a viewer without a session sees.
 const OPEN_PAGES: [&str; 2] = ["/login", "/open"];
@@ -173,15 +184,11 @@ async fn check_form(
         return Err(AdminError::NotOurForm);
     }
     let body = read_body(body).await?;
-    let fields: BTreeMap<_, _> = form_urlencoded::parse(&body).into_owned().collect();
-    let form_token = fields
-        .get(FORM_TOKEN_FIELD)
-        .map(String::as_str)
-        .unwrap_or_default();
+    let form = Form(form_urlencoded::parse(&body).into_owned().collect());
+    let form_token = form.text(FORM_TOKEN_FIELD).unwrap_or_default();
     if !session::verify_form_token(secret, form_token) {
         return Err(AdminError::NotOurForm);
     }
-    let form = Form(fields);
     let action = action(&path, &form);
     head.extensions.insert(form);
     Ok((Request::from_parts(head, Body::empty()), action))
@@ -193,6 +200,13 @@ fn action(path: &str, form: &Form) -> Option<Action> {
     let name = match path {
         "/do/pull" => "pull",
         "/do/pause-feed" => "feeds pause",
+        "/do/remove-feed" => "feeds remove",
+        "/do/gap" => "feeds gaps --dismiss",
+        "/do/delivery" => match form.text("action") {
+            Some("skip" | "skip_all") => "deliveries skip",
+            _ => "deliveries retry",
+        },
+        "/do/report" => "import-errors report",
         "/do/resume" => "feeds resume",
         "/do/approve" => "subscriptions approve",
         "/do/restore" => "subscriptions restore",
@@ -214,9 +228,10 @@ fn action(path: &str, form: &Form) -> Option<Action> {
         other => other,
     };
     let given = form.0.iter().filter(|(key, value)| {
-        !value.trim().is_empty() && !matches!(key.as_str(), FORM_TOKEN_FIELD | "action")
+        !value.trim().is_empty() && !matches!(key.as_str(), FORM_TOKEN_FIELD | "action" | "back")
     });
-    let given: Vec<String> = given.map(|(key, value)| format!("{key}={value}")).collect();
+    let given = given.map(|(key, value)| format!("{key}={}", value.replace('\n', ",")));
+    let given: Vec<String> = given.take(MAX_AUDITED).collect();
     Some(Action::new(name, &given.join(" ")))
 }
 

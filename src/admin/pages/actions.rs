@@ -1,27 +1,34 @@
 //! Actions of the pages' buttons: the same as the API's POST requests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
+use axum::extract::State;
 use axum::response::Response;
+use axum::{Extension, Json};
 use tokio::time::Instant;
 
 use super::access::Form;
 use super::context::{PageContext, PageError};
+use super::destinations::{MAX_CHOSEN, chosen, configured};
 use super::labels::Notice;
-use crate::admin::destinations::{Start, start_lanes};
-use crate::admin::feeds::{FeedSelection, PullRequest, set_paused, trigger_pull};
+use crate::admin::destinations::start_lanes;
+use crate::admin::feeds::{self, parse_company, set_paused, trigger_pull};
 use crate::admin::import_errors;
 use crate::admin::messages::retry_quarantined;
-use crate::admin::problem::AdminError;
+use crate::admin::problem::{AdminError, Input};
 use crate::admin::subscriptions::{self, Decision};
 use crate::admin::uploads;
+use crate::api::destinations::Start;
+use crate::api::feeds::{FeedSelection, PullRequest};
 use crate::app::App;
-use crate::domain::{DestinationName, Queue};
+use crate::domain::{Company, Queue};
+use crate::ivesk::Entry;
 use crate::store::{
-    DeliverySelection, DeliveryState, DestinationChange, ImportErrorDecision, LaneSelection,
-    PauseChange,
+    DeliverySelection, DeliveryState, DestinationChange, DocumentSearch, ImportErrorDecision,
+    LaneSelection, NewImportError, PauseChange,
 };
+use crate::visible::foreign;
 
 /// Time for one retry of the whole quarantine; the remaining messages need another one.
 const RETRY_ALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -188,11 +195,19 @@ pub(super) async fn import_error(
     context.redirect(done)
 }
 
+/// Returns what becomes of an import error that is due.
+fn due(app: &App) -> Notice {
+    match app.config.api.import_error_path {
+        Some(_) => Notice::ImportErrorDue,
+        None => Notice::ImportErrorWaits,
+    }
+}
+
 async fn decide_import_error(app: &App, form: &Form) -> Result<String, PageError> {
     let notice = match form.required("action")? {
         "retry" => {
             import_errors::decide_one(app, row_id(form)?, ImportErrorDecision::Retry).await?;
-            Notice::ImportErrorDue
+            due(app)
         }
         "discard" => {
             import_errors::decide_one(app, row_id(form)?, ImportErrorDecision::Discard).await?;
@@ -200,7 +215,7 @@ async fn decide_import_error(app: &App, form: &Form) -> Result<String, PageError
         }
         "resume" => {
             import_errors::resume(app, form.required("account")?).await?;
-            Notice::ImportErrorDue
+            due(app)
         }
         other => {
             return Err(AdminError::BadRequest(format!(
@@ -212,6 +227,170 @@ async fn decide_import_error(app: &App, form: &Form) -> Result<String, PageError
     Ok(with_notice("/import-errors", notice))
 }
 
+pub(super) async fn remove_feed(
+    context: PageContext,
+    Extension(form): Extension<Form>,
+) -> Response {
+    let done = remove(&context.admin.app, &form).await;
+    context.redirect(done)
+}
+
+async fn remove(app: &Arc<App>, form: &Form) -> Result<String, PageError> {
+    let selection = FeedSelection {
+        account: form.required("account")?.to_owned(),
+        queue: queue(form)?,
+        company: form.text("company").map(str::to_owned),
+    };
+    let Json(_) = feeds::remove(State(Arc::clone(app)), Input(selection)).await?;
+    Ok(with_notice("/feeds", Notice::Removed))
+}
+
+pub(super) async fn dismiss_gap(
+    context: PageContext,
+    Extension(form): Extension<Form>,
+) -> Response {
+    let by = context.viewer.approver();
+    let done = dismiss(&context.admin.app, &form, by).await;
+    context.redirect(done)
+}
+
+async fn dismiss(app: &App, form: &Form, by: String) -> Result<String, PageError> {
+    let now = app.clock.now();
+    if !app.store.dismiss_gap(row_id(form)?, by, now).await? {
+        return Err(AdminError::Conflict("this gap is closed already".into()).into());
+    }
+    Ok(with_notice("/feeds", Notice::Dismissed))
+}
+
+pub(super) async fn report(context: PageContext, Extension(form): Extension<Form>) -> Response {
+    let done = report_document(&context.admin.app, &form).await;
+    context.redirect(done)
+}
+
+async fn report_document(app: &App, form: &Form) -> Result<String, PageError> {
+    let sequence = number(form, "sequence")?;
+    let message = foreign(form.required("message")?);
+    let search = DocumentSearch {
+        before: sequence.checked_add(1),
+        versions: 1,
+        ..DocumentSearch::default()
+    };
+    let found = app.store.search_documents(search).await?.rows;
+    let row = found.into_iter().find(|row| row.sequence == sequence);
+    let row = row.ok_or(AdminError::UnknownRow)?;
+    let company = match row.feed.company != Company::mixed() {
+        true => Some(row.feed.company),
+        false => {
+            let entry = row.body.as_deref().and_then(Entry::parse);
+            entry.and_then(|entry| entry.companies().into_iter().next())
+        }
+    };
+    let Some(company) = company else {
+        return Err(AdminError::Conflict(
+            "the document names no company of yours, so Įvesk.lt can't be told whose it is".into(),
+        )
+        .into());
+    };
+    let import_error = NewImportError {
+        company: Some(company),
+        message,
+    };
+    let now = app.clock.now();
+    if !app
+        .store
+        .report_document(sequence, import_error, now)
+        .await?
+    {
+        return Err(AdminError::UnknownRow.into());
+    }
+    let page = format!("/documents/{sequence}");
+    Ok(with_notice(&page, Notice::Reported))
+}
+
+fn number(form: &Form, name: &str) -> Result<i64, AdminError> {
+    let number = form.required(name)?.parse();
+    number.map_err(|_| AdminError::UnknownRow)
+}
+
+pub(super) async fn delivery(context: PageContext, Extension(form): Extension<Form>) -> Response {
+    let done = change_deliveries(&context.admin.app, &form).await;
+    context.redirect(done)
+}
+
+/// Retries, skips or delivers the chosen versions, or all in a state.
+async fn change_deliveries(app: &App, form: &Form) -> Result<String, PageError> {
+    let name = configured(app, form.required("destination")?)?;
+    let action = form.required("action")?;
+    let chosen: Vec<i64> = form
+        .all("sequence")
+        .take(MAX_CHOSEN)
+        .filter_map(|text| text.parse().ok())
+        .collect();
+    let in_state = || {
+        let state = form.text("state").and_then(DeliveryState::parse);
+        let state = state.filter(|state| *state != DeliveryState::Delivered);
+        let state =
+            state.ok_or_else(|| AdminError::BadRequest("the form names no state".to_owned()))?;
+        let company = form.text("company").map(parse_company).transpose()?;
+        Ok::<_, AdminError>(DeliverySelection::InState { state, company })
+    };
+    if chosen.is_empty() && matches!(action, "retry" | "skip" | "deliver") {
+        return Err(AdminError::BadRequest("choose a document first".to_owned()).into());
+    }
+    let changes: Vec<DestinationChange> = match action {
+        "retry" => each(&chosen, DestinationChange::Retry),
+        "skip" => each(&chosen, DestinationChange::Skip),
+        "retry_all" => vec![DestinationChange::Retry(in_state()?)],
+        "skip_all" => vec![DestinationChange::Skip(in_state()?)],
+        "deliver" => Vec::new(),
+        other => {
+            return Err(AdminError::BadRequest(format!(
+                "`{other}` is not an action of a delivery"
+            ))
+            .into());
+        }
+    };
+    let now = app.clock.now();
+    let mut changed = 0;
+    for change in changes {
+        let one = app
+            .store
+            .change_destination(name.clone(), change, now)
+            .await?;
+        changed += one.ok_or(AdminError::UnknownRow)?;
+    }
+    if action == "deliver" {
+        for sequence in chosen {
+            let delivered = app
+                .store
+                .deliver_version(name.clone(), sequence, now)
+                .await?;
+            changed += usize::from(delivered);
+        }
+    }
+    let changed = changed as u64;
+    let notice = match action {
+        "skip" | "skip_all" => Notice::Skipped { changed },
+        _ => Notice::Delivering { changed },
+    };
+    // Only to pages of deliveries: an address of others would be a redirect to anywhere.
+    let back = form.text("back").unwrap_or("/deliveries");
+    let is_ours = back.starts_with("/documents/") || back.starts_with("/deliveries?");
+    let back = if is_ours { back } else { "/deliveries" };
+    let mark = if back.contains('?') { '&' } else { '?' };
+    Ok(format!("{back}{mark}{}", notice.query()))
+}
+
+fn each(
+    chosen: &[i64],
+    change: impl Fn(DeliverySelection) -> DestinationChange,
+) -> Vec<DestinationChange> {
+    let chosen = chosen.iter();
+    chosen
+        .map(|one| change(DeliverySelection::One(*one)))
+        .collect()
+}
+
 pub(super) async fn destination(
     context: PageContext,
     Extension(form): Extension<Form>,
@@ -221,11 +400,7 @@ pub(super) async fn destination(
 }
 
 async fn change_destination(app: &App, form: &Form) -> Result<String, PageError> {
-    let name = DestinationName::parse(form.required("destination")?)
-        .map_err(|_| AdminError::UnknownRow)?;
-    if !app.config.destinations.contains_key(&name) {
-        return Err(AdminError::UnknownRow.into());
-    }
+    let name = configured(app, form.required("destination")?)?;
     let change = match form.required("action")? {
         "pause" => DestinationChange::Pause,
         "resume" => DestinationChange::Resume,
@@ -237,13 +412,22 @@ async fn change_destination(app: &App, form: &Form) -> Result<String, PageError>
             lanes: LaneSelection::default(),
         },
         "start" => {
-            let start = Start {
-                from: form.required("from")?.to_owned(),
-                account: None,
-                company: form.text("company").map(str::to_owned),
-            };
-            start_lanes(app, name.as_str(), &start).await?;
-            return Ok(with_notice("/destinations", Notice::DestinationChanged));
+            let companies = form.text("companies").unwrap_or_default();
+            let companies: Vec<String> = companies
+                .lines()
+                .take(MAX_CHOSEN)
+                .map(str::to_owned)
+                .collect();
+            let mut changed = 0;
+            for company in chosen(&companies) {
+                let start = Start {
+                    from: form.required("from")?.to_owned(),
+                    account: None,
+                    company,
+                };
+                changed += start_lanes(app, name.as_str(), &start).await?.changed as u64;
+            }
+            return Ok(with_notice("/destinations", Notice::Started { changed }));
         }
         other => {
             return Err(AdminError::BadRequest(format!(

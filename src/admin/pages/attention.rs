@@ -1,288 +1,231 @@
-//! Problems that need a person, each with a link to its page.
-//!
-//! They are read from the current state. Alarms are added only where the current state does
-//! not show their cause.
+//! What needs a person, as `ivesk-webhook status` tells it: unknown topics first, then the newest
+//! first, each with what to do and its page.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::certificates;
+use super::context::PageContext;
 use super::labels;
-use super::language::Language;
-use super::layout::with_code;
+use super::language::{Language, Now};
+use super::layout::{button, folded, with_code};
+use super::names::Names;
 use crate::admin::alarms::active_alarms;
-use crate::admin::destinations::{Destination, all_destinations};
 use crate::admin::problem::AdminError;
-use crate::app::App;
-use crate::domain::Timestamp;
+use crate::admin::status::needs_person;
+use crate::api::status::NeedsPerson;
+use crate::domain::{Company, Timestamp};
 use crate::pull::blocked_queues;
-use crate::store::{AlarmKind, FeedRow, SubscriptionRow, SubscriptionState, UploadFilter};
+use crate::store::{AlarmKind, FeedRow, FeedTrouble, SubscriptionRow, SubscriptionState};
 use crate::subscriptions::problems::{self, Problem, aws_account};
 
 /// Maximum number of items of one kind.
-const MAX_LISTED: usize = 10;
+const MAX_LISTED: usize = 3;
 
-/// Maximum number of rows that are counted.
-const MAX_COUNTED: usize = 1_000;
+/// Maximum number of alarms whose beginning is looked up.
+const MAX_ALARMS: usize = 1_000;
 
-/// Time without being up to date after which a feed is listed.
-const STALE_AFTER: Duration = Duration::from_secs(2 * 60 * 60);
+/// What needs a person.
+pub(super) struct Attention {
+    /// The number of all of it.
+    pub(super) count: usize,
+    /// What is shown of it.
+    pub(super) items: Vec<Markup>,
+}
 
 /// Returns everything that needs a person.
 pub(super) async fn all(
-    app: &App,
-    language: Language,
-    feeds: &[FeedRow],
+    context: &PageContext,
     subscriptions: &[SubscriptionRow],
-) -> Result<Vec<Markup>, AdminError> {
-    let mut attention = AttentionList {
-        language,
-        now: app.clock.now(),
-        items: Vec::new(),
+) -> Result<Attention, AdminError> {
+    let (app, now) = (&context.admin.app, context.now());
+    let mut feeds = Vec::new();
+    for trouble in [
+        FeedTrouble::Paused,
+        FeedTrouble::Failing,
+        FeedTrouble::Incomplete,
+    ] {
+        feeds.extend(app.store.feeds_in_trouble(trouble, MAX_ALARMS).await?);
+    }
+    let problems = problems::all(&app.config, subscriptions, now.at);
+    let needed = needs_person(app, &problems).await?;
+    let alarms = active_alarms(app, MAX_ALARMS).await?;
+    let count = needed.len();
+    let mut items: Vec<(Urgency, Markup)> = Vec::new();
+    // What `needs_person` says of subscriptions in words of its own.
+    let is_told = |problem: &&Problem<'_>| !matches!(problem, Problem::Missing { local: true, .. });
+    for problem in problems.iter().filter(is_told) {
+        let urgency = match problem {
+            Problem::UnknownTopic(row) => Urgency::First(row.changed_at),
+            problem => Urgency::Since(problem.row().map(|row| row.changed_at)),
+        };
+        items.push((urgency, of_subscription(context, problem, now)));
+    }
+    let mut by_kind: BTreeMap<&str, usize> = BTreeMap::new();
+    let companies = feeds.iter().map(|row| &row.feed.company);
+    let names = match needed.is_empty() {
+        true => Names::default(),
+        false => Names::read(app, companies).await?,
     };
-    let problems = problems::all(&app.config, subscriptions, attention.now);
-    // First: who owns an unknown topic must be decided while its token is valid.
-    let unknown = |problem: &&Problem<'_>| matches!(problem, Problem::UnknownTopic(_));
-    attention.subscriptions(problems.iter().filter(unknown));
-    attention.alarms(app).await?;
-    attention.blocked(app);
-    attention.paused(app, feeds).await?;
-    attention.incomplete(feeds);
-    attention.stale(feeds);
-    attention.subscriptions(problems.iter().filter(|problem| !unknown(problem)));
-    attention.uploads(app).await?;
-    attention.import_errors(app).await?;
-    for destination in all_destinations(app).await? {
-        // A destination that the settings no longer name receives nothing.
-        if destination.kind.is_some() {
-            attention.destination(&destination);
+    for one in needed.iter().filter(|one| one.kind != "subscription") {
+        let listed = by_kind.entry(&one.kind).or_default();
+        *listed += 1;
+        if *listed > MAX_LISTED {
+            continue;
+        }
+        let Some(kind) = AlarmKind::parse(&one.kind) else {
+            continue;
+        };
+        let alarm = alarms
+            .iter()
+            .find(|alarm| alarm.kind == kind && alarm.subject == one.subject);
+        let since = alarm.map(|alarm| alarm.raised_at);
+        let item = Item {
+            kind,
+            one,
+            since,
+            feed: feeds.iter().find(|row| row.feed.to_string() == one.subject),
+        };
+        items.push((Urgency::Since(since), item.render(context, &names, now)));
+    }
+    items.sort_by_key(|(urgency, _)| *urgency);
+    let mut items: Vec<Markup> = items.into_iter().map(|(_, item)| item).collect();
+    for (kind, listed) in by_kind {
+        if let (Some(kind), Some(more)) = (AlarmKind::parse(kind), listed.checked_sub(MAX_LISTED))
+            && more > 0
+        {
+            items.push(more_of(context.viewer.language, kind, more));
         }
     }
-    attention.certificates(app).await?;
-    Ok(attention.items)
+    Ok(Attention { count, items })
 }
 
-struct AttentionList {
-    language: Language,
-    now: Timestamp,
-    items: Vec<Markup>,
+/// The order of what needs a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Urgency {
+    /// Who owns an unknown topic must be decided while its token is valid.
+    First(Timestamp),
+    /// The newest first; what has no time began just now.
+    Since(Option<Timestamp>),
 }
 
-impl AttentionList {
-    fn add(&mut self, path: &str, text: Markup) {
-        let link = self.language.pick("Show", "Rodyti");
-        self.items
-            .push(html! { (text) " " a href=(path) { (link) } });
+impl Urgency {
+    fn key(self) -> (u8, i64) {
+        match self {
+            Self::First(at) => (0, -at.as_millis()),
+            Self::Since(None) => (1, i64::MIN),
+            Self::Since(Some(at)) => (1, -at.as_millis()),
+        }
     }
+}
 
-    /// Adds a count, unless it is zero.
-    fn count(&mut self, path: &str, count: usize, english: [&str; 2], lithuanian: [&str; 3]) {
-        if count > 0 {
-            let text = self.language.count(count as u64, english, lithuanian);
-            self.add(path, html! { (text) "." });
+impl PartialOrd for Urgency {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Urgency {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+/// Something that needs a person, beside subscriptions.
+struct Item<'a> {
+    kind: AlarmKind,
+    one: &'a NeedsPerson,
+    since: Option<Timestamp>,
+    /// The feed that it is about.
+    feed: Option<&'a FeedRow>,
+}
+
+impl Item<'_> {
+    fn render(&self, context: &PageContext, names: &Names, now: Now<'_>) -> Markup {
+        let (viewer, language) = (&context.viewer, context.viewer.language);
+        let (fix, path) = labels::alarm_fix(language, self.kind);
+        let path = match self.kind {
+            AlarmKind::Destination => match self.one.subject.strip_suffix("/deferred") {
+                Some(name) => format!("/deliveries?destination={name}&state=deferred"),
+                None => format!("/destinations#{}", self.one.subject),
+            },
+            _ => path.to_owned(),
+        };
+        html! {
+            p {
+                strong { (self.subject(language, names)) } ": "
+                @match self.reason(context) {
+                    Some(reason) => { (with_code(reason)) }
+                    None => { (labels::alarm(language, self.kind)) }
+                }
+                @if let Some(since) = self.since { " " span.ago { (language.age(since, now)) } }
+            }
+            p { (with_code(fix)) }
+            div.buttons {
+                @if let Some(row) = self.feed.filter(|row| row.paused.is_some() && viewer.may_operate()) {
+                    (button(viewer, "/do/resume", &[
+                        ("account", row.feed.account.as_str()),
+                        ("queue", row.feed.queue.as_str()),
+                        ("company", row.feed.company.as_str()),
+                    ], language.pick("Resume", "Tęsti"), Some(&self.one.subject)))
+                }
+                a.action href=(path) { (language.pick("Show", "Rodyti")) span.hidden { ": " (self.one.subject) } }
+                (folded("", language.pick("Details", "Išsamiau"), &html! { p lang="en" { (with_code(&self.one.text)) } }))
+            }
         }
     }
 
-    async fn alarms(&mut self, app: &App) -> Result<(), AdminError> {
-        let rows = active_alarms(app, MAX_COUNTED).await?;
-        let without_state = rows.iter().filter(|row| {
-            matches!(
-                row.kind,
-                AlarmKind::Silence
-                    | AlarmKind::RefusedStorm
-                    | AlarmKind::UnexpectedRequests
-                    | AlarmKind::Damaged
-                    | AlarmKind::Backup
-                    | AlarmKind::Disk
-            )
-        });
-        for row in without_state.take(MAX_LISTED) {
-            let word = labels::alarm(self.language, row.kind);
-            self.add("/alarms", html! { (row.subject) ": " (word) "." });
-        }
-        Ok(())
-    }
-
-    fn blocked(&mut self, app: &App) {
-        for one in blocked_queues(&app.config).into_iter().take(MAX_LISTED) {
-            let queue = labels::queue(self.language, one.queue);
-            let missing = with_code(labels::missing_setting(self.language, one.missing));
-            self.add(
-                "/feeds",
-                html! { (one.account) ", " (queue) ": " (missing) "." },
-            );
+    fn subject(&self, language: Language, names: &Names) -> Markup {
+        html! {
+            @match self.feed {
+                Some(row) if row.feed.company != Company::mixed() => { (names.company(&row.feed.company)) }
+                Some(row) => { (labels::queue(language, row.feed.queue)) }
+                None => { (self.one.subject) }
+            }
         }
     }
 
-    async fn paused(&mut self, app: &App, feeds: &[FeedRow]) -> Result<(), AdminError> {
-        let accounts = app.store.accounts().await?;
-        let accounts = accounts
-            .iter()
-            .filter_map(|row| Some((row.account.to_string(), row.paused?)));
-        let feeds = feeds
-            .iter()
-            .filter_map(|row| Some((row.feed.to_string(), row.paused?)));
-        let paused: Vec<_> = accounts.chain(feeds).collect();
-        for (name, reason) in paused.iter().take(MAX_LISTED) {
-            let reason = with_code(labels::feed_pause_reason(self.language, *reason));
-            self.add("/feeds", html! { (name) ": " (reason) "." });
-        }
-        self.count(
-            "/feeds",
-            paused.len().saturating_sub(MAX_LISTED),
-            ["more feed is paused", "more feeds are paused"],
-            [
-                "kitas srautas sustabdytas",
-                "kiti srautai sustabdyti",
-                "kitų srautų sustabdyta",
-            ],
-        );
-        Ok(())
-    }
-
-    fn incomplete(&mut self, feeds: &[FeedRow]) {
-        let incomplete: Vec<_> = feeds
-            .iter()
-            .filter_map(|row| Some((&row.feed, row.incomplete?)))
-            .collect();
-        let label = self
-            .language
-            .pick("documents may be missing", "gali trūkti dokumentų");
-        for (feed, reason) in incomplete.iter().take(MAX_LISTED) {
-            let reason = with_code(labels::incomplete_reason(self.language, *reason));
-            self.add("/feeds", html! { (feed) ": " (label) " (" (reason) ")." });
-        }
-        self.count(
-            "/feeds",
-            incomplete.len().saturating_sub(MAX_LISTED),
-            ["more feed is incomplete", "more feeds are incomplete"],
-            [
-                "kitas srautas neišsamus",
-                "kiti srautai neišsamūs",
-                "kitų srautų neišsamių",
-            ],
-        );
-    }
-
-    fn stale(&mut self, feeds: &[FeedRow]) {
-        let stale = feeds.iter().filter(|row| {
-            let old = |at| self.now.since(at) > STALE_AFTER;
-            row.paused.is_none() && row.pulled_at.max(row.up_to_date_at).is_some_and(old)
-        });
-        let stale = stale.count();
-        self.count(
-            "/feeds",
-            stale,
-            [
-                "feed has not been pulled for two hours",
-                "feeds have not been pulled for two hours",
-            ],
-            [
-                "srautas neskaitytas ilgiau nei dvi valandas",
-                "srautai neskaityti ilgiau nei dvi valandas",
-                "srautų neskaityta ilgiau nei dvi valandas",
-            ],
-        );
-    }
-
-    fn subscriptions<'c>(&mut self, problems: impl Iterator<Item = &'c Problem<'c>>) {
-        for problem in problems.take(MAX_LISTED) {
-            let text = problem_text(self.language, problem, self.now);
-            self.add("/subscriptions", text);
+    /// Returns the cause, where the kind alone does not tell it.
+    fn reason(&self, context: &PageContext) -> Option<&'static str> {
+        let language = context.viewer.language;
+        match (self.kind, self.feed) {
+            (AlarmKind::Paused, Some(row)) => {
+                Some(labels::feed_pause_reason(language, row.paused?))
+            }
+            (AlarmKind::Blocked, _) => {
+                let blocked = blocked_queues(&context.admin.app.config);
+                let mut blocked = blocked.iter();
+                let one = blocked
+                    .find(|one| format!("{}/{}", one.account, one.queue) == self.one.subject)?;
+                Some(labels::missing_setting(language, one.missing))
+            }
+            _ => None,
         }
     }
+}
 
-    async fn uploads(&mut self, app: &App) -> Result<(), AdminError> {
-        let late = app.store.uploads(UploadFilter {
-            after: 0,
-            missing_since: Some(app.config.upload.late_before(self.now)),
-            limit: MAX_COUNTED,
-        });
-        let late = late.await?.len();
-        self.count(
-            "/uploads",
-            late,
-            [
-                "upload is late: it has no document",
-                "uploads are late: they have no documents",
-            ],
-            [
-                "įkeltas failas vėluoja: iš jo negauta dokumento",
-                "įkelti failai vėluoja: iš jų negauta dokumentų",
-                "įkeltų failų vėluoja: iš jų negauta dokumentų",
-            ],
-        );
-        Ok(())
-    }
-
-    async fn import_errors(&mut self, app: &App) -> Result<(), AdminError> {
-        for row in app.store.paused_import_error_paths().await? {
-            let word = labels::alarm(self.language, AlarmKind::ImportErrors);
-            self.add("/import-errors", html! { (row.account) ": " (word) "." });
-        }
-        Ok(())
-    }
-
-    fn destination(&mut self, destination: &Destination) {
-        let (language, row) = (self.language, &destination.row);
-        if let Some(reason) = row.paused {
-            let reason = labels::destination_pause_reason(language, reason);
-            self.add("/destinations", html! { (row.name) ": " (reason) "." });
-        } else if let Some(since) = row.failing_since {
-            let state = language.pick("accepts nothing since ", "nieko nepriima nuo ");
-            let since = language.moment(since, self.now);
-            self.add(
-                "/destinations",
-                html! { (row.name) ": " (state) (since) "." },
-            );
-        }
-        if row.paused.is_none() && row.paused_lanes > 0 {
-            let feeds = language.count(
-                row.paused_lanes,
-                [
-                    "feed is paused: it is rejected again and again",
-                    "feeds are paused: they are rejected again and again",
-                ],
-                [
-                    "srautas sustabdytas: gavėjas jo vis nepriima",
-                    "srautai sustabdyti: gavėjas jų vis nepriima",
-                    "srautų sustabdyta: gavėjas jų vis nepriima",
-                ],
-            );
-            self.add("/destinations", html! { (row.name) ": " (feeds) "." });
-        }
-        if row.rejected_now > 0 {
-            let documents = language.count(
-                row.rejected_now,
-                ["document is rejected", "documents are rejected"],
-                [
-                    "dokumentas nepriimtas",
-                    "dokumentai nepriimti",
-                    "dokumentų nepriimta",
-                ],
-            );
-            self.add("/destinations", html! { (row.name) ": " (documents) "." });
+/// Renders how many more there are of a kind.
+fn more_of(language: Language, kind: AlarmKind, more: usize) -> Markup {
+    let (_, path) = labels::alarm_fix(language, kind);
+    html! {
+        p {
+            (language.count(more as u64, ["more:", "more:"], ["kitas:", "kiti:", "kitų:"])) " "
+            (labels::alarm(language, kind)) " "
+            a href=(path) { (language.pick("Show all", "Rodyti visus")) }
         }
     }
+}
 
-    async fn certificates(&mut self, app: &App) -> Result<(), AdminError> {
-        let rows = app.store.certificates().await?;
-        if let Some(last) = certificates::expiring(&rows, self.now) {
-            let language = self.language;
-            let label = language.pick(
-                "The signing certificate in use expires on ",
-                "Naudojamo parašo sertifikato galiojimas baigiasi ",
-            );
-            let text = html! { (label) (language.day(last)) "." };
-            self.add("/certificates", text);
-        }
-        Ok(())
+fn of_subscription(context: &PageContext, problem: &Problem<'_>, now: Now<'_>) -> Markup {
+    let language = context.viewer.language;
+    html! {
+        p { (problem_text(language, problem, now)) }
+        div.buttons { a.action href="/subscriptions" { (language.pick("Show", "Rodyti")) } }
     }
 }
 
 /// Renders what a person should know of or decide about subscriptions.
-fn problem_text(language: Language, problem: &Problem<'_>, now: Timestamp) -> Markup {
+fn problem_text(language: Language, problem: &Problem<'_>, now: Now<'_>) -> Markup {
     let (account, event) = problem.webhook();
     let subscription = |state| {
         let (_, word) = labels::subscription(language, state);

@@ -23,7 +23,7 @@ pub(super) async fn page(context: PageContext, Query(parameters): Query<Paramete
 
 async fn list(context: &PageContext, parameters: Parameters) -> PageResult {
     let (app, language) = (&context.admin.app, context.viewer.language);
-    let now = app.clock.now();
+    let now = context.now();
     let query = PageQuery {
         after: parameters.after,
         limit: Some(ROWS),
@@ -54,5 +54,6 @@ async fn list(context: &PageContext, parameters: Parameters) -> PageResult {
                 (next_page(language, "/audit", page.next.as_deref()))
             }
         },
+        refresh: false,
     })
 }

@@ -8,11 +8,10 @@ use maud::html;
 use super::context::{PageContext, PageResult};
 use super::labels::Severity;
 use super::layout::{PageBody, badge, table};
-use crate::admin::certificates::ShownCertificate;
+use crate::api::subscriptions::ShownCertificate;
 use crate::domain::Timestamp;
-use crate::store::CertificateRow;
 
-/// Remaining validity below which the newest certificate is reported.
+/// Remaining validity below which a certificate is marked.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 pub(super) async fn page(context: PageContext) -> Response {
@@ -20,20 +19,9 @@ pub(super) async fn page(context: PageContext) -> Response {
     context.respond(result)
 }
 
-/// Returns the expiry of the newest certificate if it is near. The next certificate is fetched
-/// automatically with the first message that is signed with it.
-pub(super) fn expiring(rows: &[CertificateRow], now: Timestamp) -> Option<Timestamp> {
-    let last = rows
-        .iter()
-        .filter_map(|row| ShownCertificate::from(row.clone()).certificate)
-        .map(|certificate| certificate.not_after)
-        .max()?;
-    (last.before(EXPIRES_SOON) < now).then_some(last)
-}
-
 async fn list(context: &PageContext) -> PageResult {
     let (app, language) = (&context.admin.app, context.viewer.language);
-    let now = app.clock.now();
+    let now = context.now();
     let certificates = app.store.certificates().await?;
     let columns = [
         language.pick("Certificate", "Sertifikatas"),
@@ -46,15 +34,15 @@ async fn list(context: &PageContext) -> PageResult {
         let dates = one.certificate.as_ref();
         let state = match dates {
             None => badge(Severity::Problem, language.pick("unreadable", "neperskaitomas")),
-            Some(dates) if dates.not_after < now => {
+            Some(dates) if dates.not_after < now.at => {
                 badge(Severity::Problem, language.pick("expired", "pasibaigęs"))
             }
-            Some(dates) if dates.not_after.before(EXPIRES_SOON) < now => {
+            Some(dates) if dates.not_after.before(EXPIRES_SOON) < now.at => {
                 badge(Severity::Pending, language.pick("expires soon", "greitai baigsis"))
             }
             Some(_) => badge(Severity::Ok, language.pick("valid", "galioja")),
         };
-        let day = |at: Option<Timestamp>| html! { (at.map(|at| language.day(at)).unwrap_or_default()) };
+        let day = |at: Option<Timestamp>| html! { (at.map(|at| language.day(at, now)).unwrap_or_default()) };
         vec![
             html! {
                 @if let Some(dates) = dates { strong { (dates.subject) } " " }
@@ -80,5 +68,6 @@ async fn list(context: &PageContext) -> PageResult {
                 (table(language.pick("Certificates", "Sertifikatai"), &columns, rows))
             }
         },
+        refresh: false,
     })
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::language::{Language, grouped};
+use super::language::{Language, Now};
 use crate::domain::Timestamp;
 
 /// Hours that a chart shows, including the current one.
@@ -34,6 +34,7 @@ pub(super) fn bars(
     class: &str,
     hours: &[Timestamp],
     count: impl Fn(Timestamp) -> u64,
+    now: Now<'_>,
 ) -> Markup {
     let counts: Vec<u64> = hours.iter().map(|hour| count(*hour)).collect();
     let total: u64 = counts.iter().sum();
@@ -55,31 +56,43 @@ pub(super) fn bars(
             ]
         ),
     );
-    let clock = |hour: Timestamp| hour.to_string().get(11..16).unwrap_or_default().to_owned();
+    let clock = |hour: Timestamp| now.local(hour).get(11..16).unwrap_or_default().to_owned();
+    let middle = hours.get(HOURS / 2).copied().map(clock).unwrap_or_default();
     html! {
-        figure {
-            figcaption { (title) " " strong { (grouped(total)) } }
-            svg class={ "chart " (class) } viewBox={ "0 0 " (HOURS * BAR_WIDTH) " " (MAX_HEIGHT + 1) }
-                role="img" aria-label=(aria_label) preserveAspectRatio="none" {
-                line.axis x1="0" x2=(HOURS * BAR_WIDTH) y1={ (MAX_HEIGHT) ".5" } y2={ (MAX_HEIGHT) ".5" } {}
-                @for (at, count) in counts.iter().enumerate() {
-                    @let height = height(*count, max);
-                    @if height > 0 {
-                        rect x=(at * BAR_WIDTH + 1) y=(MAX_HEIGHT - height) width=(BAR_WIDTH - 2) height=(height) {
-                            title { (clock(hours[at])) " UTC: " (count) }
+        figure.chart-box {
+            figcaption { (title) " " strong { (language.number(total)) } }
+            div.plot {
+                div.values aria-hidden="true" { span { (language.number(max)) } span { "0" } }
+                svg class={ "chart " (class) } viewBox={ "0 0 " (HOURS * BAR_WIDTH) " " (MAX_HEIGHT + 1) }
+                    role="img" aria-label=(aria_label) preserveAspectRatio="none" {
+                    line.axis x1="0" x2=(HOURS * BAR_WIDTH) y1="0.5" y2="0.5" {}
+                    line.axis x1="0" x2=(HOURS * BAR_WIDTH) y1={ (MAX_HEIGHT) ".5" } y2={ (MAX_HEIGHT) ".5" } {}
+                    @for (at, count) in counts.iter().enumerate() {
+                        @let height = height(*count, max);
+                        g {
+                            title { (clock(hours[at])) ": " (language.number(*count)) }
+                            rect.hit x=(at * BAR_WIDTH) y="0" width=(BAR_WIDTH) height=(MAX_HEIGHT) {}
+                            @if height > 0 {
+                                rect.bar x=(at * BAR_WIDTH + 1) y=(MAX_HEIGHT - height) width=(BAR_WIDTH - 2) height=(height) {}
+                            }
                         }
                     }
                 }
             }
-            p.scale {
-                span { (hours.first().copied().map(clock).unwrap_or_default()) " UTC" }
+            p.scale aria-hidden="true" {
+                span { (hours.first().copied().map(clock).unwrap_or_default()) }
+                span { (middle) }
                 span { (language.pick("now", "dabar")) }
             }
             details {
                 summary { (language.pick("By hour", "Pagal valandas")) }
-                ol.hours {
-                    @for (hour, count) in hours.iter().zip(&counts).rev() {
-                        li { span { (clock(*hour)) } " " span { (grouped(*count)) } }
+                table.small {
+                    caption { (title) }
+                    thead { tr { th scope="col" { (language.pick("Hour", "Valanda")) } th.number scope="col" { (language.pick("Count", "Kiek")) } } }
+                    tbody {
+                        @for (hour, count) in hours.iter().zip(&counts).rev().filter(|(_, count)| **count > 0) {
+                            tr { td { (clock(*hour)) } td.number { (language.number(*count)) } }
+                        }
                     }
                 }
             }

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 
+use super::language::Now;
 use super::layout::{PageBody, error_body, render};
 use super::viewer::Viewer;
 use crate::admin::problem::AdminError;
@@ -49,6 +50,14 @@ impl FromRequestParts<Admin> for PageContext {
 }
 
 impl PageContext {
+    /// Returns the present moment, and the time zone of the pages.
+    pub(super) fn now(&self) -> Now<'_> {
+        Now {
+            at: self.admin.app.clock.now(),
+            zone: self.admin.app.config.pages.time_zone.as_ref(),
+        }
+    }
+
     /// Returns the page, or a page with the error.
     pub(super) fn respond(&self, result: PageResult) -> Response {
         match result {

@@ -1,33 +1,74 @@
-//! Documents: search, and the timeline and versions of one.
+//! Documents: one row each, with its state at each destination, searched, filtered and sorted by
+//! the page's address.
 
-use axum::extract::{Path, Query};
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::extract::Query;
 use axum::response::Response;
 use maud::{Markup, html};
 use url::form_urlencoded;
 
 use super::context::{PageContext, PageError, PageResult, ROWS};
-use super::labels::{self, Severity};
-use super::language::Language;
-use super::layout::{PageBody, badge, next_page, table};
-use crate::admin::documents::{FoundDocument, SearchQuery, find};
-use crate::admin::export::{ExportQuery, columns_of, respond};
+use super::labels::{self, Severity, Taking};
+use super::language::{Language, Now};
+use super::layout::{Column, Order, PageBody, badge, table};
+use super::names::{Names, shown_field};
+use crate::admin::documents::find;
+use crate::admin::export::{columns_of, respond, respond_with};
+use crate::admin::feeds::parse_company;
+use crate::admin::paging::List;
 use crate::admin::problem::AdminError;
-use crate::domain::{Queue, Timestamp};
+use crate::api::PageQuery;
+use crate::api::documents::{ExportQuery, SearchQuery};
+use crate::app::App;
+use crate::config::DestinationKind;
+use crate::domain::{Company, DestinationName, Queue, Timestamp};
 use crate::export::cells::{Decimal, Encoding};
+use crate::export::stream::Documents;
 use crate::export::table::{Format, Separator};
-use crate::store::DocumentSearch;
-use crate::trace::{self, Trace};
+use crate::ivesk::Entry;
+use crate::ivesk::view::View;
+use crate::store::{DeliveryState, DocumentRow, PlaceRow, SiblingRow};
 
-/// Maximum number of versions shown of one document.
-const MAX_VERSIONS: u16 = 50;
+/// Versions that one read of the store brings.
+const BATCH: usize = 250;
+
+/// Maximum number of reads for one page.
+const MAX_BATCHES: usize = 20;
+
+/// Maximum number of documents that are sorted otherwise than by their arrival.
+const MAX_SORTED: usize = 2_000;
+
+/// Maximum number of filtered documents in a table for a spreadsheet.
+const MAX_EXPORTED: usize = 5_000;
+
+/// Maximum number of companies in the list of choices.
+const MAX_CHOICES: usize = 500;
+
+/// A document that was found.
+pub(super) struct Found {
+    /// Its version.
+    pub(super) row: DocumentRow,
+    /// Fields of the document; empty once retention has removed its body.
+    pub(super) view: View,
+}
+
+impl From<DocumentRow> for Found {
+    fn from(row: DocumentRow) -> Self {
+        Self {
+            view: row.body.as_deref().map(View::read).unwrap_or_default(),
+            row,
+        }
+    }
+}
 
 pub(super) async fn list(context: PageContext, Query(query): Query<DocumentQuery>) -> Response {
-    let result = search(&context, query).await;
+    let result = page(&context, query).await;
     context.respond(result)
 }
 
-/// Fields of the search form.
-#[derive(Clone, Default, serde::Deserialize)]
+/// Fields of the search form, as in the page's address.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
 pub(super) struct DocumentQuery {
     #[serde(default)]
     q: String,
@@ -35,46 +76,165 @@ pub(super) struct DocumentQuery {
     queue: String,
     #[serde(default)]
     company: String,
+    /// A day: documents dated then or later.
+    #[serde(default)]
+    since: String,
+    /// A day: documents dated then or earlier.
+    #[serde(default)]
+    until: String,
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    destination: String,
+    /// A document's type.
+    #[serde(default)]
+    r#type: String,
+    /// A column, with `-` before it in descending order; empty for the newest first.
+    #[serde(default)]
+    sort: String,
+    /// The number of sorted documents before the page.
+    #[serde(default)]
+    skip: usize,
     after: Option<String>,
 }
 
 impl DocumentQuery {
+    /// Returns the page's address with other sorting and without a position.
+    fn sorted_by(&self, sort: &str) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in [
+            ("q", self.q.as_str()),
+            ("company", &self.company),
+            ("since", &self.since),
+            ("until", &self.until),
+            ("state", &self.state),
+            ("destination", &self.destination),
+            ("type", &self.r#type),
+            ("queue", &self.queue),
+            ("sort", sort),
+        ] {
+            if !value.is_empty() {
+                query.append_pair(name, value);
+            }
+        }
+        match query.finish() {
+            query if query.is_empty() => "/documents".to_owned(),
+            query => format!("/documents?{query}"),
+        }
+    }
+
     /// Returns the page's address without the position in the list.
     fn path(&self) -> String {
-        let query = form_urlencoded::Serializer::new(String::new())
-            .append_pair("q", &self.q)
-            .append_pair("queue", &self.queue)
-            .append_pair("company", &self.company)
-            .finish();
-        format!("/documents?{query}")
+        self.sorted_by(&self.sort)
     }
 
     /// Returns the address of the table of these documents.
     fn export_path(&self) -> String {
-        self.path().replacen("/documents?", "/documents/export?", 1)
+        self.path().replacen("/documents", "/documents/export", 1)
+    }
+
+    /// Returns true if more than text, queue and company select the documents.
+    fn is_filtered(&self) -> bool {
+        let others = [
+            &self.since,
+            &self.until,
+            &self.state,
+            &self.destination,
+            &self.r#type,
+        ];
+        others.iter().any(|value| !value.is_empty())
+    }
+
+    fn column(&self) -> Option<(SortBy, Order)> {
+        let (name, order) = match self.sort.strip_prefix('-') {
+            Some(name) => (name, Order::Descending),
+            None => (self.sort.as_str(), Order::Ascending),
+        };
+        SortBy::parse(name).map(|column| (column, order))
+    }
+}
+
+/// A column by which documents are sorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SortBy {
+    Number,
+    Date,
+    Partner,
+    Company,
+    Amount,
+}
+
+impl SortBy {
+    const ALL: [(&'static str, Self); 5] = [
+        ("number", Self::Number),
+        ("date", Self::Date),
+        ("partner", Self::Partner),
+        ("company", Self::Company),
+        ("amount", Self::Amount),
+    ];
+
+    fn parse(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|(known, _)| *known == name).map(|(_, one)| one)
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Number => "number",
+            Self::Date => "date",
+            Self::Partner => "partner",
+            Self::Company => "company",
+            Self::Amount => "amount",
+        }
     }
 }
 
 /// Returns the documents of the list as a table for a spreadsheet in the viewer's language.
 pub(super) async fn export(context: PageContext, Query(query): Query<DocumentQuery>) -> Response {
+    let answered = table_of(&context, &query).await;
+    answered.unwrap_or_else(|error| context.error_page(&error))
+}
+
+async fn table_of(context: &PageContext, query: &DocumentQuery) -> Result<Response, AdminError> {
     let (separator, decimal) = match context.viewer.language {
         Language::English => (Separator::Comma, Decimal::Point),
         Language::Lithuanian => (Separator::Semicolon, Decimal::Comma),
     };
-    let query = ExportQuery {
+    let export = ExportQuery {
         format: Some(Format::Csv),
         separator: Some(separator),
         decimal: Some(decimal),
         encoding: Some(Encoding::Utf8Bom),
-        q: Some(query.q),
+        q: Some(query.q.clone()),
         queue: Queue::parse(&query.queue),
-        company: Some(query.company),
+        company: Some(query.company.clone()),
         ..ExportQuery::default()
     };
-    let answered = async { respond(&context.admin, query.clone(), columns_of(&query)?).await };
-    answered
-        .await
-        .unwrap_or_else(|error| context.error_page(&error))
+    let columns = columns_of(&export)?;
+    if !query.is_filtered() && query.column().is_none() {
+        return respond(&context.admin, export, columns).await;
+    }
+    let listing = sorted(context, query, MAX_EXPORTED).await?;
+    let rows = listing.rows.into_iter().map(|document| document.found.row);
+    let documents = Documents::These(rows.collect());
+    respond_with(&context.admin, &export, columns, documents).await
+}
+
+/// Returns the newest documents of the list in the order of the address.
+async fn sorted(
+    context: &PageContext,
+    query: &DocumentQuery,
+    limit: usize,
+) -> Result<Listing, AdminError> {
+    let selection = Selection::read(query)?;
+    let mut listing = read(context, query, &selection, limit).await?;
+    if let Some((column, order)) = query.column() {
+        let companies = listing.rows.iter();
+        let companies = companies.map(|document| &document.found.row.feed.company);
+        let names = Names::read(&context.admin.app, companies).await?;
+        sort_rows(&mut listing.rows, column, order, &names);
+    }
+    Ok(listing)
 }
 
 /// Encodes text for a URL's query.
@@ -82,248 +242,605 @@ pub(super) fn url_encode(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-async fn search(context: &PageContext, query: DocumentQuery) -> PageResult {
-    let language = context.viewer.language;
+/// A row of the list: a document in its newest version.
+pub(super) struct ListedDocument {
+    found: Found,
+    kind: Option<String>,
+    /// Its states, those of its other current versions among them.
+    places: Vec<PlaceRow>,
+}
+
+/// What is selected beside text, queue and company.
+struct Selection {
+    queue: Option<Queue>,
+    company: Option<Company>,
+    since: String,
+    until: String,
+    state: Option<DeliveryState>,
+    destination: Option<DestinationName>,
+    kind: String,
+}
+
+impl Selection {
+    fn read(query: &DocumentQuery) -> Result<Self, AdminError> {
+        let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        let company = given(&query.company);
+        let destination = given(&query.destination);
+        let destination = destination
+            .map(|name| DestinationName::parse(&name))
+            .transpose();
+        Ok(Self {
+            queue: Queue::parse(&query.queue),
+            company: company.as_deref().map(parse_company).transpose()?,
+            since: query.since.trim().to_owned(),
+            until: query.until.trim().to_owned(),
+            state: DeliveryState::parse(&query.state),
+            destination: destination.map_err(|error| AdminError::BadRequest(error.to_string()))?,
+            kind: query.r#type.trim().to_owned(),
+        })
+    }
+
+    /// Returns true if a version of this queue and company is one of those that are looked at.
+    fn covers(&self, queue: Queue, company: &Company) -> bool {
+        self.queue.is_none_or(|one| one == queue)
+            && self.company.as_ref().is_none_or(|one| one == company)
+    }
+
+    fn matches(&self, document: &ListedDocument, now: Now<'_>) -> bool {
+        // A document without a date counts by the day of its arrival.
+        let stored = now.local(document.found.row.stored_at);
+        let date = document.found.view.date.as_deref();
+        let date = date.unwrap_or(stored.get(..10).unwrap_or_default());
+        let is_here = |place: &PlaceRow| {
+            self.state.is_none_or(|state| place.state == state)
+                && (self.destination.as_ref()).is_none_or(|name| place.destination == *name)
+        };
+        let anywhere = self.state.is_none() && self.destination.is_none();
+        (self.since.is_empty() || date >= self.since.as_str())
+            && (self.until.is_empty() || date <= self.until.as_str())
+            && (self.kind.is_empty() || document.kind.as_deref() == Some(self.kind.as_str()))
+            && (anywhere || document.places.iter().any(is_here))
+    }
+
+    /// Returns the state whose versions an index finds.
+    fn rare_state(&self) -> Option<DeliveryState> {
+        self.state.filter(|state| {
+            matches!(
+                state,
+                DeliveryState::Rejected
+                    | DeliveryState::Deferred
+                    | DeliveryState::WaitingFile
+                    | DeliveryState::Skipped
+            )
+        })
+    }
+}
+
+/// Documents of the list, and the place where it continues.
+struct Listing {
+    rows: Vec<ListedDocument>,
+    next: Option<i64>,
+    /// True if only the newest were sorted.
+    is_cut: bool,
+}
+
+/// Reads the documents of a page: the search of [`find`], or an index of states, then what the
+/// selection leaves of it, one row for each document.
+async fn read(
+    context: &PageContext,
+    query: &DocumentQuery,
+    selection: &Selection,
+    limit: usize,
+) -> Result<Listing, AdminError> {
+    let (app, now) = (&context.admin.app, context.now());
+    let place = PageQuery {
+        after: query.after.clone(),
+        limit: None,
+    };
+    let mut before = Some(place.row(List::DOCUMENTS)?).filter(|before| *before > 0);
+    let mut rows: Vec<ListedDocument> = Vec::new();
+    for _ in 0..MAX_BATCHES {
+        let (batch, next) = candidates(app, query, selection, before).await?;
+        for document in complete(app, batch, selection).await? {
+            if !selection.matches(&document, now) {
+                continue;
+            }
+            if rows.len() == limit {
+                // This document is the first of the next page.
+                let next = document.found.row.sequence.saturating_add(1);
+                return Ok(Listing {
+                    rows,
+                    next: Some(next),
+                    is_cut: true,
+                });
+            }
+            rows.push(document);
+        }
+        before = next;
+        if before.is_none() {
+            break;
+        }
+    }
+    Ok(Listing {
+        rows,
+        next: before,
+        is_cut: before.is_some(),
+    })
+}
+
+/// Returns the next versions that text, queue, company or state may select, newest first, and
+/// where they continue.
+async fn candidates(
+    app: &App,
+    query: &DocumentQuery,
+    selection: &Selection,
+    before: Option<i64>,
+) -> Result<(Vec<Found>, Option<i64>), AdminError> {
+    let is_searched = !query.q.trim().is_empty();
+    if let Some(state) = selection.rare_state().filter(|_| !is_searched) {
+        let names: Vec<&DestinationName> = match &selection.destination {
+            Some(name) => vec![name],
+            None => app.config.destinations.keys().collect(),
+        };
+        let mut rows = Vec::new();
+        let before = before.unwrap_or(i64::MAX);
+        for name in names {
+            let company = selection.company.clone();
+            let found = app
+                .store
+                .documents_in_state(name.clone(), state, company, before, BATCH);
+            rows.extend(found.await?);
+        }
+        rows.sort_by_key(|row| std::cmp::Reverse(row.sequence));
+        rows.dedup_by_key(|row| row.sequence);
+        rows.truncate(BATCH);
+        let next = rows.last().map(|row| row.sequence);
+        let next = next.filter(|_| rows.len() == BATCH);
+        return Ok((rows.into_iter().map(Found::from).collect(), next));
+    }
     let search = SearchQuery {
         q: Some(query.q.clone()),
         account: None,
-        queue: Queue::parse(&query.queue),
-        company: Some(query.company.clone()),
-        after: query.after.clone(),
-        limit: Some(ROWS),
+        queue: selection.queue,
+        company: Some(query.company.trim().to_owned()),
+        after: before.map(|before| List::DOCUMENTS.cursor(before)),
+        limit: Some(BATCH),
     };
-    let page = find(&context.admin.app, &search).await?;
-    let now = context.admin.app.clock.now();
-    let columns = [
-        language.pick("Number", "Numeris"),
-        language.pick("Date", "Data"),
-        language.pick("Seller", "Pardavėjas"),
-        language.pick("Buyer", "Pirkėjas"),
-        language.pick("Total", "Suma"),
-        language.pick("Queue", "Eilė"),
-        language.pick("Company", "Įmonė"),
-        language.pick("Stored", "Gauta"),
-    ];
-    let rows = page
+    let page = find(app, &search).await?;
+    let next = PageQuery {
+        after: page.next,
+        limit: None,
+    };
+    let next = Some(next.row(List::DOCUMENTS)?).filter(|next| *next > 0);
+    Ok((page.rows.into_iter().map(Found::from).collect(), next))
+}
+
+/// Returns the documents of these versions with their states, each document once: in the newest
+/// of its versions that the selection covers.
+async fn complete(
+    app: &App,
+    batch: Vec<Found>,
+    selection: &Selection,
+) -> Result<Vec<ListedDocument>, AdminError> {
+    if batch.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sequences: Vec<i64> = batch.iter().map(|found| found.row.sequence).collect();
+    let mut siblings: BTreeMap<i64, Vec<SiblingRow>> = BTreeMap::new();
+    for row in app.store.siblings(sequences.clone()).await? {
+        siblings.entry(row.of).or_default().push(row);
+    }
+    let of = |sequence| {
+        siblings
+            .get(&sequence)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    };
+    let is_newest = |found: &Found| {
+        let newer = |row: &SiblingRow| {
+            row.sequence > found.row.sequence && selection.covers(row.queue, &row.company)
+        };
+        !found.row.superseded && !of(found.row.sequence).iter().any(newer)
+    };
+    let batch: Vec<Found> = batch.into_iter().filter(is_newest).collect();
+    let looked_at: BTreeSet<i64> = batch
+        .iter()
+        .flat_map(|found| {
+            let others = of(found.row.sequence).iter().map(|row| row.sequence);
+            others.chain([found.row.sequence])
+        })
+        .collect();
+    let mut places: BTreeMap<i64, Vec<PlaceRow>> = BTreeMap::new();
+    for row in app.store.places(looked_at.into_iter().collect()).await? {
+        places.entry(row.sequence).or_default().push(row);
+    }
+    let documents = batch.into_iter().map(|found| {
+        let sequence = found.row.sequence;
+        let others = of(sequence).iter().map(|row| row.sequence);
+        let versions = [sequence].into_iter().chain(others);
+        let places = versions
+            .filter_map(|version| places.get(&version))
+            .flatten();
+        let entry = found.row.body.as_deref().and_then(Entry::parse);
+        ListedDocument {
+            kind: entry.and_then(|entry| shown_field(&entry, "doctype")),
+            places: places.cloned().collect(),
+            found,
+        }
+    });
+    Ok(documents.collect())
+}
+
+async fn page(context: &PageContext, query: DocumentQuery) -> PageResult {
+    let (app, language, now) = (&context.admin.app, context.viewer.language, context.now());
+    let sort = query.column();
+    let limit = if sort.is_some() { MAX_SORTED } else { ROWS };
+    let mut listing = sorted(context, &query, limit).await?;
+    let kinds: BTreeSet<String> = listing
         .rows
         .iter()
-        .map(|found| row(context, found, now))
+        .filter_map(|document| document.kind.clone())
+        .collect();
+    let mut next = listing
+        .next
+        .map(|before| (("after", List::DOCUMENTS.cursor(before)), listing.is_cut));
+    let companies = listing
+        .rows
+        .iter()
+        .map(|document| &document.found.row.feed.company);
+    let names = Names::read(app, companies).await?;
+    if sort.is_some() {
+        let shown = query.skip.saturating_add(ROWS);
+        let has_more = listing.rows.len() > shown;
+        listing.rows = listing
+            .rows
+            .into_iter()
+            .skip(query.skip)
+            .take(ROWS)
+            .collect();
+        next = has_more.then(|| (("skip", shown.to_string()), true));
+    }
+    let columns = columns(language, &query);
+    let rows = listing
+        .rows
+        .iter()
+        .map(|document| row(context, document, &names, now))
         .collect();
     Ok(PageBody {
         title: language.pick("Documents", "Dokumentai").to_owned(),
         content: html! {
-            (search_form(context, &query))
-            @if page.rows.is_empty() {
-                p { @if page.next.is_some() {
+            (search_form(context, &query, &kinds).await?)
+            @if listing.rows.is_empty() {
+                p.empty { @if next.is_some() {
                     (language.pick(
-                        "No match among the newest 2,000 versions; continue with older ones on the next page.",
-                        "Tarp naujausių 2 000 versijų nerasta; ieškokite tarp senesnių kitame puslapyje.",
+                        "No match among the newest documents; continue with older ones on the next page.",
+                        "Tarp naujausių dokumentų nerasta; ieškokite tarp senesnių kitame puslapyje.",
                     ))
                 } @else {
                     (language.pick("No documents found.", "Dokumentų nerasta."))
                 } }
             } @else {
-                (table(language.pick("Document versions, newest first", "Dokumentų versijos, naujausios viršuje"), &columns, rows))
-            }
-            (next_page(language, &query.path(), page.next.as_deref()))
-            p {
-                a href=(query.export_path()) {
-                    (language.pick("Download as CSV", "Atsisiųsti CSV"))
+                @if sort.is_some() && listing.is_cut {
+                    p.ago { (language.pick(
+                        "Only the newest 2,000 documents are sorted; choose a company or a period for others.",
+                        "Rikiuojama tik 2\u{a0}000 naujausių dokumentų; kitiems pasirinkite įmonę ar laikotarpį.",
+                    )) }
                 }
-                " "
-                (language.pick(
-                    "All that match, in their current versions.",
-                    "Visi atitinkantys dokumentai, dabartinės jų versijos.",
-                ))
+                div.documents { (table(language.pick("Documents, newest first", "Dokumentai, naujausi viršuje"), &columns, rows)) }
+            }
+            p.below {
+                @if let Some(((name, value), _)) = &next {
+                    @let path = query.path();
+                    a.next href={ (path) (if path.contains('?') { '&' } else { '?' }) (name) "=" (value) } {
+                        (language.pick("Next page", "Kitas puslapis"))
+                    }
+                    " "
+                }
+                a href=(query.export_path()) { (language.pick("Download as CSV", "Atsisiųsti CSV")) }
+                " " span.ago { (language.pick("What this list shows, at most 5,000 if filtered.", "Tai, ką rodo šis sąrašas; filtruotų – ne daugiau kaip 5\u{a0}000.")) }
             }
         },
+        refresh: false,
     })
 }
 
-fn search_form(context: &PageContext, query: &DocumentQuery) -> Markup {
+fn sort_rows(rows: &mut [ListedDocument], column: SortBy, order: Order, names: &Names) {
+    let text = |text: &Option<String>| text.as_deref().unwrap_or_default().to_lowercase();
+    match column {
+        SortBy::Number => rows.sort_by_cached_key(|row| text(&row.found.view.number)),
+        SortBy::Date => rows.sort_by_cached_key(|row| text(&row.found.view.date)),
+        SortBy::Partner => rows
+            .sort_by_cached_key(|row| (text(&row.found.view.seller), text(&row.found.view.buyer))),
+        SortBy::Company => {
+            rows.sort_by_cached_key(|row| names.text(&row.found.row.feed.company).to_lowercase())
+        }
+        SortBy::Amount => {
+            rows.sort_by_cached_key(|row| row.found.view.total.as_deref().and_then(sortable))
+        }
+    }
+    if order == Order::Descending {
+        rows.reverse();
+    }
+}
+
+/// Returns an amount as a number that orders as it does: in millionths. `None` if it is no plain
+/// number, or too large.
+fn sortable(amount: &str) -> Option<i128> {
+    let (whole, fraction) = amount.split_once('.').unwrap_or((amount, ""));
+    let digits: String = fraction.chars().chain("000000".chars()).take(6).collect();
+    let number: i128 = format!("{whole}{digits}").parse().ok()?;
+    Some(number)
+}
+
+fn columns<'a>(language: Language, query: &DocumentQuery) -> Vec<Column<'a>> {
+    let now = query.column();
+    let sorted = |name: &'a str, class, by: SortBy| {
+        let order = now
+            .filter(|(column, _)| *column == by)
+            .map(|(_, order)| order);
+        let next = match order {
+            Some(Order::Ascending) => format!("-{}", by.name()),
+            _ => by.name().to_owned(),
+        };
+        Column::new(name, class).sorted(query.sorted_by(&next), order)
+    };
+    vec![
+        sorted(
+            language.pick("Document", "Dokumentas"),
+            "main",
+            SortBy::Number,
+        ),
+        sorted(language.pick("Date", "Data"), "date", SortBy::Date),
+        sorted(
+            language.pick("Seller and buyer", "Pardavėjas ir pirkėjas"),
+            "parties",
+            SortBy::Partner,
+        ),
+        sorted(
+            language.pick("Company", "Įmonė"),
+            "company",
+            SortBy::Company,
+        ),
+        sorted(language.pick("Amount", "Suma"), "number", SortBy::Amount),
+        Column::new(language.pick("Delivery", "Perdavimas"), "state"),
+        Column::new(language.pick("Received", "Gauta"), "received").sorted(
+            query.sorted_by(""),
+            now.is_none().then_some(Order::Descending),
+        ),
+    ]
+}
+
+fn row(
+    context: &PageContext,
+    document: &ListedDocument,
+    names: &Names,
+    now: Now<'_>,
+) -> Vec<Markup> {
     let language = context.viewer.language;
+    let (row, view) = (&document.found.row, &document.found.view);
+    let kind = document.kind.as_deref();
+    vec![
+        html! {
+            a href={ "/documents/" (row.sequence) } { (view.number.as_deref().unwrap_or(&row.document_id)) }
+            @if row.erased_at.is_some() {
+                " " (badge(Severity::Neutral, language.pick("erased", "ištrinta")))
+            } @else if let Some(kind) = kind {
+                @match labels::document_type(language, kind) {
+                    Some(label) => { " " span.code { (label) } }
+                    None => { " " span.code lang="" { (kind) } }
+                }
+            }
+        },
+        html! { span.nowrap { (view.date.as_deref().unwrap_or("–")) } },
+        html! {
+            @if view.seller.is_none() && view.buyer.is_none() { "–" } @else {
+                span.name { (view.seller.as_deref().unwrap_or("–")) }
+                span.to { span.arrow aria-hidden="true" { "→ " } (view.buyer.as_deref().unwrap_or("–")) }
+            }
+        },
+        html! {
+            @if row.feed.company == Company::mixed() {
+                span.ago { (labels::queue(language, row.feed.queue)) }
+            } @else { (names.company(&row.feed.company)) }
+        },
+        html! {
+            @match &view.total {
+                Some(total) => { span.amount { (language.amount(total, view.currency.as_deref())) } }
+                None => { "–" }
+            }
+        },
+        states(context, &document.places),
+        received(language, row.stored_at, now),
+    ]
+}
+
+fn received(language: Language, at: Timestamp, now: Now<'_>) -> Markup {
+    html! { span.nowrap { (language.age(at, now)) } }
+}
+
+/// Renders a document's state at each destination.
+fn states(context: &PageContext, places: &[PlaceRow]) -> Markup {
+    let (app, language) = (&context.admin.app, context.viewer.language);
+    let several = app.config.destinations.len() > 1;
+    // The states of several versions at one destination: the most urgent.
+    let mut shown: BTreeMap<&DestinationName, &PlaceRow> = BTreeMap::new();
+    for place in places {
+        let kept = shown.entry(&place.destination).or_insert(place);
+        if urgency(place.state) > urgency(kept.state) {
+            *kept = place;
+        }
+    }
     html! {
-        form.search method="get" action="/documents" role="search" {
-            div {
+        @if shown.is_empty() { span.ago { (language.pick("stored only", "tik saugoma")) } }
+        @for (name, place) in shown {
+            @let (severity, word) = labels::delivery(language, place.state, taking(app, name));
+            span.place {
+                (badge(severity, word))
+                @if several { " " span.code { (name) } }
+            }
+        }
+    }
+}
+
+const fn urgency(state: DeliveryState) -> u8 {
+    match state {
+        DeliveryState::Rejected => 7,
+        DeliveryState::Deferred => 6,
+        DeliveryState::WaitingFile => 5,
+        DeliveryState::Pending => 4,
+        DeliveryState::Delivered => 3,
+        DeliveryState::Held => 2,
+        DeliveryState::Skipped => 1,
+        DeliveryState::Superseded => 0,
+    }
+}
+
+/// Returns what a destination does with documents.
+pub(super) fn taking(app: &App, name: &DestinationName) -> Taking {
+    match app.config.destinations.get(name).map(|one| &one.kind) {
+        Some(DestinationKind::Folder { .. }) => Taking::Keeps,
+        _ => Taking::Accepts,
+    }
+}
+
+async fn search_form(
+    context: &PageContext,
+    query: &DocumentQuery,
+    kinds: &BTreeSet<String>,
+) -> Result<Markup, PageError> {
+    let (app, language) = (&context.admin.app, context.viewer.language);
+    let mut kinds = kinds.clone();
+    if !query.r#type.is_empty() {
+        kinds.insert(query.r#type.clone());
+    }
+    let feeds = app.store.feeds().await?;
+    let mut companies: Vec<&Company> = feeds
+        .iter()
+        .filter(|row| row.feed.queue == Queue::Exported && row.feed.company != Company::mixed())
+        .map(|row| &row.feed.company)
+        .collect();
+    companies.sort_unstable();
+    companies.dedup();
+    companies.truncate(MAX_CHOICES);
+    let names = Names::read(app, companies.iter().copied()).await?;
+    let mut companies: Vec<(String, &str)> = companies
+        .into_iter()
+        .map(|company| (names.text(company), company.as_str()))
+        .collect();
+    companies.sort_by_cached_key(|(name, _)| name.to_lowercase());
+    let is_known = companies.iter().any(|(_, code)| *code == query.company);
+    let more = !query.since.is_empty()
+        || !query.until.is_empty()
+        || !query.destination.is_empty()
+        || !query.r#type.is_empty()
+        || !query.queue.is_empty();
+    Ok(html! {
+        form.search.filters method="get" action="/documents" {
+            div.wide {
                 label for="q" { (language.pick("Number, ID, seller or buyer", "Numeris, ID, pardavėjas arba pirkėjas")) }
                 input id="q" name="q" type="search" maxlength="100" value=(query.q);
             }
-            div {
-                label for="company" { (language.pick("Company code", "Įmonės kodas")) }
-                input id="company" name="company" type="text" maxlength="64" value=(query.company);
+            div.wide {
+                label for="company" { (language.pick("Company", "Įmonė")) }
+                select id="company" name="company" {
+                    option value="" { (language.pick("all", "visos")) }
+                    @if !query.company.is_empty() && !is_known {
+                        option value=(query.company) selected { (query.company) }
+                    }
+                    @for (name, code) in &companies {
+                        option value=(code) selected[*code == query.company] { (name) }
+                    }
+                }
             }
             div {
-                label for="queue" { (language.pick("Queue", "Eilė")) }
-                select id="queue" name="queue" {
-                    option value="" { (language.pick("both", "abi")) }
-                    @for queue in Queue::ALL {
-                        option value=(queue) selected[query.queue == queue.as_str()] {
-                            (labels::queue(language, queue))
+                label for="state" { (language.pick("State", "Būsena")) }
+                select id="state" name="state" {
+                    option value="" { (language.pick("all", "visos")) }
+                    @for state in DeliveryState::ALL {
+                        option value=(state.as_str()) selected[state.as_str() == query.state] {
+                            (labels::delivery(language, state, Taking::Accepts).1)
                         }
                     }
                 }
             }
-            button type="submit" { (language.pick("Search", "Ieškoti")) }
+            details.more open[more] {
+                summary { (language.pick("More filters", "Daugiau filtrų")) }
+                div.folded {
+                    div {
+                        label for="since" { (language.pick("Dated from", "Data nuo")) }
+                        input id="since" name="since" type="date" value=(query.since);
+                    }
+                    div {
+                        label for="until" { (language.pick("to", "iki")) }
+                        input id="until" name="until" type="date" value=(query.until);
+                    }
+                    div {
+                        label for="destination" { (language.pick("Destination", "Gavėjas")) }
+                        select id="destination" name="destination" {
+                            option value="" { (language.pick("all", "visi")) }
+                            @for name in app.config.destinations.keys() {
+                                option value=(name) selected[name.as_str() == query.destination] { (name) }
+                            }
+                        }
+                    }
+                    div {
+                        label for="type" { (language.pick("Type", "Rūšis")) }
+                        select id="type" name="type" {
+                            option value="" { (language.pick("all", "visos")) }
+                            @for kind in &kinds {
+                                option value=(kind) selected[*kind == query.r#type] {
+                                    (labels::document_type(language, kind).unwrap_or(kind))
+                                }
+                            }
+                        }
+                    }
+                    div {
+                        label for="queue" { (language.pick("Stage", "Etapas")) }
+                        select id="queue" name="queue" {
+                            option value="" { (language.pick("both", "abu")) }
+                            @for queue in Queue::ALL {
+                                option value=(queue) selected[query.queue == queue.as_str()] {
+                                    (labels::queue(language, queue))
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            @if query.column().is_some() { input type="hidden" name="sort" value=(query.sort); }
+            button.primary type="submit" { (language.pick("Search", "Ieškoti")) }
+            @if query.path() != "/documents" {
+                a.reset href="/documents" { (language.pick("Show all", "Rodyti visus")) }
+            }
         }
-    }
-}
-
-fn row(context: &PageContext, found: &FoundDocument, now: Timestamp) -> Vec<Markup> {
-    let language = context.viewer.language;
-    let view = &found.view;
-    let text = |text: &Option<String>| html! { (text.as_deref().unwrap_or("–")) };
-    vec![
-        html! {
-            a href={ "/documents/" (found.row.sequence) } {
-                (view.number.as_deref().unwrap_or(&found.row.document_id))
-            }
-            @if found.row.erased_at.is_some() {
-                " " (badge(Severity::Pending, language.pick("erased", "ištrinta")))
-            } @else if found.row.superseded {
-                " " (badge(Severity::Pending, language.pick("superseded", "pakeista")))
-            }
-        },
-        text(&view.date),
-        text(&view.seller),
-        text(&view.buyer),
-        total(view.total.as_deref(), view.currency.as_deref()),
-        html! { (labels::queue(language, found.row.feed.queue)) },
-        html! { (found.row.feed.company) },
-        language.moment(found.row.stored_at, now),
-    ]
-}
-
-fn total(total: Option<&str>, currency: Option<&str>) -> Markup {
-    html! { (total.unwrap_or("–")) @if let Some(currency) = currency { " " (currency) } }
-}
-
-pub(super) async fn one(
-    context: PageContext,
-    path: Result<Path<i64>, axum::extract::rejection::PathRejection>,
-) -> Response {
-    let result = match path {
-        Ok(Path(sequence)) => document(&context, sequence).await,
-        Err(_) => Err(PageError(AdminError::UnknownRow)),
-    };
-    context.respond(result)
-}
-
-async fn document(context: &PageContext, sequence: i64) -> PageResult {
-    let (app, language) = (&context.admin.app, context.viewer.language);
-    let now = app.clock.now();
-    let by_sequence = DocumentSearch {
-        before: sequence.checked_add(1),
-        versions: 1,
-        ..DocumentSearch::default()
-    };
-    let row = app
-        .store
-        .search_documents(by_sequence)
-        .await?
-        .rows
-        .into_iter()
-        .find(|row| row.sequence == sequence);
-    let row = row.ok_or(AdminError::UnknownRow)?;
-    let versions = app.store.search_documents(DocumentSearch {
-        account: Some(row.feed.account.clone()),
-        document_id: Some(row.document_id.clone()),
-        versions: MAX_VERSIONS,
-        ..DocumentSearch::default()
-    });
-    let versions: Vec<FoundDocument> = versions
-        .await?
-        .rows
-        .into_iter()
-        .map(FoundDocument::from)
-        .collect();
-    let traces = trace::find(&app.store, &row.document_id).await?;
-    let found = FoundDocument::from(row);
-    let document_trace = traces.into_iter().find(|trace| {
-        trace.account == found.row.feed.account
-            && trace.document_id.as_ref() == Some(&found.row.document_id)
-    });
-    let view = &found.view;
-    let title = format!(
-        "{} {}",
-        language.pick("Document", "Dokumentas"),
-        view.number.as_deref().unwrap_or(&found.row.document_id)
-    );
-    let fields = [
-        (
-            language.pick("Įvesk.lt ID", "Įvesk.lt ID"),
-            Some(found.row.document_id.as_str()),
-        ),
-        (language.pick("Date", "Data"), view.date.as_deref()),
-        (
-            language.pick("Seller", "Pardavėjas"),
-            view.seller.as_deref(),
-        ),
-        (language.pick("Buyer", "Pirkėjas"), view.buyer.as_deref()),
-    ];
-    Ok(PageBody {
-        title,
-        content: html! {
-            dl.facts {
-                @for (name, value) in fields { div { dt { (name) } dd { (value.unwrap_or("–")) } } }
-                div { dt { (language.pick("Total", "Suma")) } dd { (total(view.total.as_deref(), view.currency.as_deref())) } }
-                div { dt { (language.pick("Account", "Paskyra")) } dd { (found.row.feed.account) } }
-            }
-            @if let Some(trace) = &document_trace { (timeline(context, trace, now)) }
-            (versions_table(context, &versions, now))
-        },
     })
 }
 
-/// Renders the document's steps in order.
-fn timeline(context: &PageContext, trace: &Trace, now: Timestamp) -> Markup {
-    let language = context.viewer.language;
-    html! {
-        h2 { (language.pick("Timeline", "Dokumento eiga")) }
-        ol.story {
-            @for event in &trace.events {
-                li {
-                    strong { (labels::step(language, event.step)) }
-                    @if let Some(destination) = &event.destination { " " (destination) }
-                    @if event.times > 1 { " × " (event.times) }
-                    " " (language.moment(event.at, now))
-                    @if let Some(detail) = &event.detail { p lang="en" { (detail) } }
-                }
-            }
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn versions_table(context: &PageContext, versions: &[FoundDocument], now: Timestamp) -> Markup {
-    let language = context.viewer.language;
-    let columns = [
-        language.pick("Sequence", "Įrašo Nr."),
-        language.pick("Version", "Versija"),
-        language.pick("Queue", "Eilė"),
-        language.pick("Company", "Įmonė"),
-        language.pick("Stored", "Gauta"),
-        language.pick("State", "Būsena"),
-    ];
-    let rows = versions.iter().map(|found| {
-        let row = &found.row;
-        let state = if row.erased_at.is_some() {
-            badge(Severity::Pending, language.pick("erased", "ištrinta"))
-        } else if row.superseded {
-            badge(Severity::Pending, language.pick("superseded", "pakeista"))
-        } else {
-            badge(Severity::Ok, language.pick("current", "dabartinė"))
+    #[test]
+    fn amounts_are_sorted_as_numbers() {
+        let mut amounts = ["9.5", "-3", "100", "9.49", "abc", "0.000001"];
+        amounts.sort_by_key(|amount| sortable(amount));
+        assert_eq!(amounts, ["abc", "-3", "0.000001", "9.49", "9.5", "100"]);
+    }
+
+    #[test]
+    fn filters_and_sorting_are_in_the_address() {
+        let query = DocumentQuery {
+            q: "AB 1".to_owned(),
+            state: "rejected".to_owned(),
+            sort: "-amount".to_owned(),
+            skip: 50,
+            ..DocumentQuery::default()
         };
-        vec![
-            html! { a href={ "/documents/" (row.sequence) } { (row.sequence) } },
-            html! { (row.version) },
-            html! { (labels::queue(language, row.feed.queue)) },
-            html! { (row.feed.company) },
-            language.moment(row.stored_at, now),
-            state,
-        ]
-    });
-    table(
-        language.pick("Versions", "Versijos"),
-        &columns,
-        rows.collect(),
-    )
+        assert_eq!(
+            query.path(),
+            "/documents?q=AB+1&state=rejected&sort=-amount"
+        );
+        assert_eq!(query.column(), Some((SortBy::Amount, Order::Descending)));
+        assert_eq!(DocumentQuery::default().path(), "/documents");
+    }
 }

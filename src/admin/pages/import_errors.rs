@@ -7,9 +7,9 @@ use maud::{Markup, html};
 use super::context::{PageContext, PageResult, ROWS};
 use super::feeds::ListQuery;
 use super::labels;
+use super::language::Now;
 use super::layout::{PageBody, badge, button, next_page, table, with_code};
 use crate::admin::paging::{List, Page};
-use crate::domain::Timestamp;
 use crate::store::{ImportErrorPathRow, ImportErrorRow, ImportErrorState};
 
 pub(super) async fn page(context: PageContext, Query(query): Query<ListQuery>) -> Response {
@@ -19,7 +19,7 @@ pub(super) async fn page(context: PageContext, Query(query): Query<ListQuery>) -
 
 async fn list(context: &PageContext, query: ListQuery) -> PageResult {
     let (app, language) = (&context.admin.app, context.viewer.language);
-    let now = app.clock.now();
+    let now = context.now();
     let before = Some(query.page().row(List::IMPORT_ERRORS)?).filter(|row| *row > 0);
     let rows = app.store.newest_import_errors(before, ROWS + 1).await?;
     let page = Page::of(List::IMPORT_ERRORS, rows, ROWS, |row| row.id);
@@ -54,11 +54,12 @@ async fn list(context: &PageContext, query: ListQuery) -> PageResult {
             }
             (next_page(language, "/import-errors", page.next.as_deref()))
         },
+        refresh: false,
     })
 }
 
 /// Renders why an account's import errors are not sent, with the way out.
-fn paused_path(context: &PageContext, row: &ImportErrorPathRow, now: Timestamp) -> Markup {
+fn paused_path(context: &PageContext, row: &ImportErrorPathRow, now: Now<'_>) -> Markup {
     let language = context.viewer.language;
     let text = with_code(language.pick(
         "Not sent: Įvesk.lt does not find `api.import_error_path`. Correct it and restart.",
@@ -79,7 +80,7 @@ fn paused_path(context: &PageContext, row: &ImportErrorPathRow, now: Timestamp) 
     }
 }
 
-fn import_error(context: &PageContext, row: &ImportErrorRow, now: Timestamp) -> Vec<Markup> {
+fn import_error(context: &PageContext, row: &ImportErrorRow, now: Now<'_>) -> Vec<Markup> {
     let language = context.viewer.language;
     let (severity, word) = labels::import_error(language, row.state);
     let id = row.id.to_string();

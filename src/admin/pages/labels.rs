@@ -14,6 +14,8 @@ pub(super) enum Severity {
     Ok,
     Pending,
     Problem,
+    /// Nothing to do, and nothing done.
+    Neutral,
 }
 
 /// Result of an action, shown on the page that follows.
@@ -25,10 +27,28 @@ pub(super) enum Notice {
     Confirmed,
     NotConfirmed,
     Revoked,
-    Retried { accepted: u64, refused: u64 },
+    Retried {
+        accepted: u64,
+        refused: u64,
+    },
     Settled,
+    Removed,
+    Dismissed,
+    Reported,
+    Delivering {
+        changed: u64,
+    },
+    Skipped {
+        changed: u64,
+    },
+    Started {
+        changed: u64,
+    },
+    LinkRequested,
     DestinationChanged,
     ImportErrorDue,
+    /// An import error is due, and its path is not set.
+    ImportErrorWaits,
     ImportErrorDiscarded,
     WrongToken,
 }
@@ -44,8 +64,16 @@ impl Notice {
             Self::NotConfirmed => "not_confirmed",
             Self::Revoked => "revoked",
             Self::Settled => "settled",
+            Self::Removed => "removed",
+            Self::Dismissed => "dismissed",
+            Self::Reported => "reported",
+            Self::LinkRequested => "link_requested",
+            Self::Delivering { changed } => return format!("notice=delivering&changed={changed}"),
+            Self::Skipped { changed } => return format!("notice=skipped&changed={changed}"),
+            Self::Started { changed } => return format!("notice=started&changed={changed}"),
             Self::DestinationChanged => "destination_changed",
             Self::ImportErrorDue => "import_error_due",
+            Self::ImportErrorWaits => "import_error_waits",
             Self::ImportErrorDiscarded => "import_error_discarded",
             Self::WrongToken => "wrong_token",
             Self::Retried { accepted, refused } => {
@@ -70,8 +98,22 @@ impl Notice {
             "not_confirmed" => Self::NotConfirmed,
             "revoked" => Self::Revoked,
             "settled" => Self::Settled,
+            "removed" => Self::Removed,
+            "dismissed" => Self::Dismissed,
+            "reported" => Self::Reported,
+            "link_requested" => Self::LinkRequested,
+            "delivering" => Self::Delivering {
+                changed: number("changed"),
+            },
+            "skipped" => Self::Skipped {
+                changed: number("changed"),
+            },
+            "started" => Self::Started {
+                changed: number("changed"),
+            },
             "destination_changed" => Self::DestinationChanged,
             "import_error_due" => Self::ImportErrorDue,
+            "import_error_waits" => Self::ImportErrorWaits,
             "import_error_discarded" => Self::ImportErrorDiscarded,
             "wrong_token" => Self::WrongToken,
             "retried" => Self::Retried {
@@ -86,7 +128,11 @@ impl Notice {
     pub(super) fn is_success(self) -> bool {
         !matches!(
             self,
-            Self::NotConfirmed | Self::WrongToken | Self::Retried { accepted: 0, .. }
+            Self::NotConfirmed
+                | Self::WrongToken
+                | Self::Retried { accepted: 0, .. }
+                | Self::Delivering { changed: 0 }
+                | Self::Skipped { changed: 0 }
         )
     }
 
@@ -109,8 +155,71 @@ impl Notice {
                 "Settled: no document of it is expected.",
                 "Dokumento iš šio failo nebelaukiama.",
             ),
+            Self::Removed => (
+                "Removed: its documents stay, and it is not pulled any longer.",
+                "Pašalinta: dokumentai lieka, naujų nebegaunama.",
+            ),
+            Self::Dismissed => (
+                "Closed: nothing is missing there. The documents are pulled once more.",
+                "Uždaryta: ten nieko netrūksta. Dokumentai gaunami dar kartą.",
+            ),
+            Self::Reported => (
+                "The accountant will see your words at Įvesk.lt.",
+                "Buhalteris jūsų žodžius matys Įvesk.lt.",
+            ),
+            Self::LinkRequested => (
+                "The link to the file had expired. Another one was requested: open the file again in a minute.",
+                "Failo nuorodos galiojimas baigėsi. Užsakyta kita: po minutės atidarykite failą dar kartą.",
+            ),
+            Self::Delivering { changed: 0 } | Self::Skipped { changed: 0 } => (
+                "Nothing changed: these documents are in another state by now.",
+                "Niekas nepasikeitė: šių dokumentų būsena jau kita.",
+            ),
+            Self::Delivering { changed } => {
+                let text = language.count(
+                    changed,
+                    ["document is delivered now.", "documents are delivered now."],
+                    [
+                        "dokumentas netrukus bus perduotas.",
+                        "dokumentai netrukus bus perduoti.",
+                        "dokumentų netrukus bus perduota.",
+                    ],
+                );
+                return text;
+            }
+            Self::Skipped { changed } => {
+                let text = language.count(
+                    changed,
+                    ["document is skipped.", "documents are skipped."],
+                    [
+                        "dokumentas praleistas.",
+                        "dokumentai praleisti.",
+                        "dokumentų praleista.",
+                    ],
+                );
+                return text;
+            }
+            Self::Started { changed } => {
+                let text = language.count(
+                    changed,
+                    [
+                        "company: its documents are delivered now.",
+                        "companies: their documents are delivered now.",
+                    ],
+                    [
+                        "įmonė: jos dokumentai netrukus bus perduoti.",
+                        "įmonės: jų dokumentai netrukus bus perduoti.",
+                        "įmonių: jų dokumentai netrukus bus perduoti.",
+                    ],
+                );
+                return text;
+            }
             Self::DestinationChanged => ("Done.", "Atlikta."),
             Self::ImportErrorDue => ("It is sent now.", "Netrukus bus išsiųsta."),
+            Self::ImportErrorWaits => (
+                "It is due, and waits until `api.import_error_path` is set.",
+                "Bus išsiųsta, kai bus nustatyta `api.import_error_path`.",
+            ),
             Self::ImportErrorDiscarded => (
                 "Discarded: the accountant is not told.",
                 "Buhalteriui nebus pranešta.",
@@ -379,18 +488,227 @@ pub(super) fn import_error(
     }
 }
 
-/// Returns the name of a delivery's state.
-pub(super) fn delivery_state(language: Language, state: DeliveryState) -> &'static str {
+/// What a destination does with a document that it takes: a folder has it, a system books it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taking {
+    /// It is there.
+    Keeps,
+    /// It is accepted by a system, which may reject it.
+    Accepts,
+}
+
+/// Returns the label of a delivery's state.
+pub(super) fn delivery(
+    language: Language,
+    state: DeliveryState,
+    taking: Taking,
+) -> (Severity, &'static str) {
     match state {
-        DeliveryState::Pending => language.pick("pending", "laukia"),
-        DeliveryState::Deferred => language.pick("deferred", "atidėta"),
-        DeliveryState::WaitingFile => language.pick("waiting for a file", "laukia failo"),
-        DeliveryState::Delivered => language.pick("delivered", "perduota"),
-        DeliveryState::Rejected => language.pick("rejected", "nepriimta"),
-        DeliveryState::Skipped => language.pick("skipped", "praleista"),
-        DeliveryState::Superseded => language.pick("superseded", "pakeista naujesnės versijos"),
-        DeliveryState::Held => language.pick("held", "sulaikyta"),
+        DeliveryState::Pending => (
+            Severity::Pending,
+            language.pick("waiting", "laukia perdavimo"),
+        ),
+        DeliveryState::Deferred => (Severity::Problem, language.pick("deferred", "atidėta")),
+        DeliveryState::WaitingFile => (
+            Severity::Pending,
+            language.pick("waiting for the file", "laukia failo"),
+        ),
+        DeliveryState::Delivered => (
+            Severity::Ok,
+            match taking {
+                Taking::Keeps => language.pick("delivered", "perduota"),
+                Taking::Accepts => language.pick("accepted", "priimta"),
+            },
+        ),
+        DeliveryState::Rejected => (Severity::Problem, language.pick("rejected", "nepriimta")),
+        DeliveryState::Skipped => (Severity::Neutral, language.pick("skipped", "praleista")),
+        DeliveryState::Superseded => (
+            Severity::Neutral,
+            language.pick("superseded", "pakeista naujesne"),
+        ),
+        DeliveryState::Held => (Severity::Neutral, language.pick("held", "sulaikyta")),
     }
+}
+
+/// Returns what a delivery's state means, and what to do about it.
+pub(super) fn delivery_fix(language: Language, state: DeliveryState) -> Option<&'static str> {
+    Some(match state {
+        DeliveryState::Deferred => language.pick(
+            "It failed again and again while other documents were accepted. It is tried once a day; correct the cause, then retry.",
+            "Šio dokumento perduoti nepavyko kelis kartus, nors kitus gavėjas priėmė. Bandoma kartą per dieną; pašalinę priežastį, kartokite.",
+        ),
+        DeliveryState::WaitingFile => language.pick(
+            "The link to its file has expired; another one was requested from Įvesk.lt.",
+            "Failo nuorodos galiojimas baigėsi; Įvesk.lt paprašyta kitos.",
+        ),
+        DeliveryState::Rejected => language.pick(
+            "The destination rejected it for this reason. If the document is wrong, the accountant corrects it at Įvesk.lt and exports it again. If the cause is at the destination, correct it there, then retry.",
+            "Gavėjas atsisakė priimti dėl šios priežasties. Jei klaida dokumente, buhalteris jį pataiso Įvesk.lt ir eksportuoja iš naujo. Jei priežastis pas gavėją, pašalinkite ją ir kartokite.",
+        ),
+        DeliveryState::Held => language.pick(
+            "It is from before the delivery of this company began, and was probably booked then. Deliver it if it was not.",
+            "Dokumentas ankstesnis nei šios įmonės perdavimo pradžia, tad greičiausiai jau apskaitytas. Jei ne, perduokite.",
+        ),
+        _ => return None,
+    })
+}
+
+/// Returns the label of the result of attempts.
+pub(super) fn attempt(
+    language: Language,
+    result: &str,
+    taking: Taking,
+) -> (Severity, &'static str) {
+    match result {
+        "unavailable" => (
+            Severity::Problem,
+            language.pick("could not be reached", "gavėjas nepasiekiamas"),
+        ),
+        "closed" => (
+            Severity::Problem,
+            language.pick("accepts nothing more", "gavėjas nieko nebepriima"),
+        ),
+        "link_expired" => (
+            Severity::Pending,
+            language.pick("waiting for the file", "laukia failo"),
+        ),
+        "listed" => (
+            Severity::Pending,
+            language.pick("listed for the program", "pateikta programai"),
+        ),
+        other => match DeliveryState::parse(other) {
+            Some(state) => delivery(language, state, taking),
+            None => (Severity::Neutral, language.pick("other", "kita")),
+        },
+    }
+}
+
+/// Returns the label of a document's type; `None` for one that is not known.
+pub(super) fn document_type(language: Language, kind: &str) -> Option<&'static str> {
+    Some(match kind.to_ascii_lowercase().as_str() {
+        "invoice" => language.pick("invoice", "sąskaita faktūra"),
+        _ => return None,
+    })
+}
+
+/// Returns the name of a document's field; `None` for one that is not known.
+pub(super) fn field(language: Language, name: &str) -> Option<&'static str> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "docnum" => language.pick("Number", "Numeris"),
+        "doctype" => language.pick("Type", "Rūšis"),
+        "date" => language.pick("Date", "Data"),
+        "operationdate" => language.pick("Date of the operation", "Operacijos data"),
+        "duedate" => language.pick("Due", "Apmokėti iki"),
+        "paymentterm" => language.pick("Payment term", "Mokėjimo terminas"),
+        "ordernum" => language.pick("Order", "Užsakymo Nr."),
+        "subtotal" => language.pick("Without VAT", "Suma be PVM"),
+        "vat" => language.pick("VAT", "PVM"),
+        "total" => language.pick("Total", "Suma su PVM"),
+        "currency" => language.pick("Currency", "Valiuta"),
+        "currencyrate" => language.pick("Exchange rate", "Valiutos kursas"),
+        "filename" => language.pick("File name", "Failo pavadinimas"),
+        "exportedat" => language.pick("Exported", "Eksportuota"),
+        "digitizedat" => language.pick("Digitized", "Suskaitmeninta"),
+        "sellername" | "sellernameascii" => language.pick("Seller", "Pardavėjas"),
+        "buyername" | "buyernameascii" => language.pick("Buyer", "Pirkėjas"),
+        "sellercode" => language.pick("Seller's code", "Pardavėjo kodas"),
+        "buyercode" => language.pick("Buyer's code", "Pirkėjo kodas"),
+        "sellervat" => language.pick("Seller's VAT code", "Pardavėjo PVM kodas"),
+        "buyervat" => language.pick("Buyer's VAT code", "Pirkėjo PVM kodas"),
+        "selleraddress" => language.pick("Seller's address", "Pardavėjo adresas"),
+        "buyeraddress" => language.pick("Buyer's address", "Pirkėjo adresas"),
+        "selleriban" => language.pick("Seller's account", "Pardavėjo sąskaita"),
+        "code" => language.pick("Code", "Kodas"),
+        "name" => language.pick("Name", "Pavadinimas"),
+        "quantity" => language.pick("Quantity", "Kiekis"),
+        "unit" => language.pick("Unit", "Mat. vnt."),
+        "price" => language.pick("Price", "Kaina"),
+        "vatpercent" => language.pick("VAT %", "PVM %"),
+        "vatclass" => language.pick("VAT class", "PVM klasifikatorius"),
+        "warehouse" => language.pick("Warehouse", "Sandėlis"),
+        "object" => language.pick("Object", "Objektas"),
+        "line" => language.pick("Lines", "Eilutės"),
+        "url" => language.pick("File", "Failas"),
+        _ => return None,
+    })
+}
+
+/// Returns why messages are refused for a reason, and what to do.
+pub(super) fn refusal(language: Language, code: &str) -> (&'static str, &'static str) {
+    let (english, english_fix, lithuanian, lithuanian_fix) = match code {
+        "topic_not_allowed" => (
+            "Of a topic that is not allowed",
+            "If Įvesk.lt says that the topic is theirs, allow it on the page of subscriptions, then retry. Otherwise nothing is to do.",
+            "Iš neleidžiamos temos",
+            "Jei Įvesk.lt patvirtina, kad tema jų, leiskite ją prenumeratų puslapyje ir tikrinkite iš naujo. Kitaip nieko daryti nereikia.",
+        ),
+        "signature_mismatch" | "malformed_signature" => (
+            "The signature does not fit the message",
+            "Somebody else sent it, or a proxy changed it on the way. If all messages are refused, look at the proxy.",
+            "Parašas neatitinka pranešimo",
+            "Jį atsiuntė kas nors kitas arba pakeliui pakeitė tarpinis serveris. Jei atmetami visi, patikrinkite tarpinį serverį.",
+        ),
+        "too_old" => (
+            "Sent too long ago",
+            "It was held up or repeated. Look at the clock of this machine if all messages are refused.",
+            "Išsiųsta pernelyg seniai",
+            "Pranešimas užtruko arba pakartotas. Jei atmetami visi, patikrinkite šio kompiuterio laikrodį.",
+        ),
+        "from_the_future" => (
+            "Sent in the future",
+            "The clock of this machine is behind. Set it, then retry.",
+            "Išsiųsta ateityje",
+            "Šio kompiuterio laikrodis vėluoja. Nustatykite jį ir tikrinkite iš naujo.",
+        ),
+        "certificate_unavailable" => (
+            "The certificate of the signature could not be fetched",
+            "Look whether this machine reaches amazonaws.com, then retry.",
+            "Nepavyko gauti parašo sertifikato",
+            "Patikrinkite, ar šis kompiuteris pasiekia amazonaws.com, ir tikrinkite iš naujo.",
+        ),
+        "malformed_certificate" | "certificate_name" | "certificate_key" | "certificate_dates" => (
+            "The certificate of the signature is not acceptable",
+            "Look at the clock of this machine, then retry. If it is right, update the program.",
+            "Parašo sertifikatas netinkamas",
+            "Patikrinkite šio kompiuterio laikrodį ir tikrinkite iš naujo. Jei jis teisingas, atnaujinkite programą.",
+        ),
+        "untrusted_certificate_url" | "untrusted_subscribe_url" => (
+            "It names an address that is not of SNS",
+            "Somebody else sent it. Nothing is to do.",
+            "Nurodytas adresas ne SNS",
+            "Jį atsiuntė kas nors kitas. Nieko daryti nereikia.",
+        ),
+        "raw_delivery" => (
+            "Sent without its signed envelope",
+            "Raw message delivery is on for the subscription. Ask Įvesk.lt to turn it off.",
+            "Atsiųsta be pasirašyto voko",
+            "Prenumeratai įjungtas „raw message delivery“. Paprašykite Įvesk.lt išjungti.",
+        ),
+        "compressed_body" | "malformed_json" | "repeated_key" | "wrapped_message"
+        | "missing_field" | "malformed_field" | "control_character" | "header_mismatch"
+        | "unsupported_type" => (
+            "It does not have the form of SNS messages",
+            "Somebody else sent it, or a proxy changed it. If all messages are refused, look at the proxy.",
+            "Ne SNS pranešimo formos",
+            "Jį atsiuntė kas nors kitas arba pakeitė tarpinis serveris. Jei atmetami visi, patikrinkite tarpinį serverį.",
+        ),
+        "unsupported_signature_version" => (
+            "Signed in a way that this program does not know",
+            "Update the program, then retry.",
+            "Pasirašyta šiai programai nežinomu būdu",
+            "Atnaujinkite programą ir tikrinkite iš naujo.",
+        ),
+        _ => (
+            "Refused",
+            "See docs/refusals.md.",
+            "Atmesta",
+            "Žr. docs/refusals.md.",
+        ),
+    };
+    (
+        language.pick(english, lithuanian),
+        language.pick(english_fix, lithuanian_fix),
+    )
 }
 
 /// Returns the reason for which a destination is paused.
@@ -411,6 +729,93 @@ pub(super) fn destination_pause_reason(
             "sustabdyta: gavėjas vis nepriima dėl tos pačios priežasties",
         ),
     }
+}
+
+/// Returns what to do about an alarm, and the page that shows its subject.
+pub(super) fn alarm_fix(language: Language, kind: AlarmKind) -> (&'static str, &'static str) {
+    let (english, lithuanian, path) = match kind {
+        AlarmKind::Silence => (
+            "Documents come only every hour. Look at the subscriptions; `ivesk-webhook doctor` finds the cause.",
+            "Dokumentai gaunami tik kas valandą. Patikrinkite prenumeratas; priežastį randa „ivesk-webhook doctor“.",
+            "/subscriptions",
+        ),
+        AlarmKind::Unsubscribed | AlarmKind::Unconfirmed | AlarmKind::SwappedTargets => (
+            "Look at the subscription, and restore it there.",
+            "Pažiūrėkite prenumeratą ir ten ją atkurkite.",
+            "/subscriptions",
+        ),
+        AlarmKind::Paused => (
+            "Correct the cause, then resume it.",
+            "Pašalinkite priežastį ir tęskite.",
+            "/feeds?state=paused",
+        ),
+        AlarmKind::Blocked => (
+            "Add the setting and restart the service.",
+            "Įrašykite nustatymą ir paleiskite tarnybą iš naujo.",
+            "/feeds",
+        ),
+        AlarmKind::Behind => (
+            "Look whether Įvesk.lt works and this machine reaches it; then pull now.",
+            "Patikrinkite, ar veikia Įvesk.lt ir ar jį pasiekia šis kompiuteris; tada gaukite dabar.",
+            "/feeds",
+        ),
+        AlarmKind::Incomplete => (
+            "Compare the time of the gap with Įvesk.lt, then close it.",
+            "Palyginkite spragos laiką su Įvesk.lt ir uždarykite ją.",
+            "/feeds#gaps",
+        ),
+        AlarmKind::RefusedStorm => (
+            "See the reasons and their fixes in the quarantine, then retry the messages.",
+            "Žiūrėkite priežastis ir ką daryti karantine, tada tikrinkite pranešimus iš naujo.",
+            "/quarantine",
+        ),
+        AlarmKind::UnexpectedRequests => (
+            "The proxy changes what SNS sends. `ivesk-webhook doctor` names the setting.",
+            "Tarpinis serveris keičia SNS užklausas. Nustatymą nurodo „ivesk-webhook doctor“.",
+            "/subscriptions",
+        ),
+        AlarmKind::Certificate => (
+            "SNS shows a new one in time. If none comes, look whether notifications arrive.",
+            "SNS laiku pateikia naują. Jei jo nėra, patikrinkite, ar gaunami pranešimai.",
+            "/certificates",
+        ),
+        AlarmKind::Store => (
+            "See the log of the service: the disk or the database server.",
+            "Žiūrėkite tarnybos žurnalą: diskas arba duomenų bazės serveris.",
+            "/alarms",
+        ),
+        AlarmKind::Damaged => (
+            "Stop the service and restore the newest backup.",
+            "Sustabdykite tarnybą ir atkurkite naujausią atsarginę kopiją.",
+            "/alarms",
+        ),
+        AlarmKind::Disk => (
+            "Free some space: at the limit no message is accepted.",
+            "Atlaisvinkite vietos: pasiekus ribą pranešimai nebepriimami.",
+            "/alarms",
+        ),
+        AlarmKind::Backup => (
+            "Look whether the folder of backups can be written to.",
+            "Patikrinkite, ar galima rašyti į atsarginių kopijų aplanką.",
+            "/alarms",
+        ),
+        AlarmKind::UploadsLate => (
+            "Look for the files at Įvesk.lt. If no document will come of one, settle it.",
+            "Ieškokite failų Įvesk.lt. Jei dokumento iš failo nebus, pažymėkite.",
+            "/uploads",
+        ),
+        AlarmKind::Destination => (
+            "See its error, correct the cause, then resume it.",
+            "Žiūrėkite klaidą, pašalinkite priežastį ir tęskite.",
+            "/destinations",
+        ),
+        AlarmKind::ImportErrors => (
+            "Correct `api.import_error_path`, then send again.",
+            "Pataisykite „api.import_error_path“ ir siųskite dar kartą.",
+            "/import-errors",
+        ),
+    };
+    (language.pick(english, lithuanian), path)
 }
 
 /// Returns the label of a kind of alarm.

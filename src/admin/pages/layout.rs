@@ -14,20 +14,23 @@ use crate::visible::{escaped, is_invisible};
 pub(super) struct PageBody {
     pub(super) title: String,
     pub(super) content: Markup,
+    /// True if the page shows what changes by itself: the script refreshes it.
+    pub(super) refresh: bool,
 }
 
-/// Menu entries: path, English and Lithuanian name.
+/// Menu entries: path, English and Lithuanian name. First what a bookkeeper looks at, then the
+/// connection to Įvesk.lt.
 const MENU: [(&str, &str, &str); 11] = [
     ("/", "Overview", "Apžvalga"),
-    ("/feeds", "Feeds", "Srautai"),
     ("/documents", "Documents", "Dokumentai"),
     ("/destinations", "Delivery", "Perdavimas"),
     ("/import-errors", "Import errors", "Importo klaidos"),
+    ("/feeds", "Companies", "Įmonės"),
     ("/uploads", "Uploads", "Įkėlimai"),
+    ("/alarms", "Alarms", "Įspėjimai"),
     ("/subscriptions", "Subscriptions", "Prenumeratos"),
     ("/quarantine", "Quarantine", "Karantinas"),
     ("/certificates", "Certificates", "Sertifikatai"),
-    ("/alarms", "Alarms", "Įspėjimai"),
     ("/audit", "Audit list", "Veiksmų sąrašas"),
 ];
 
@@ -54,12 +57,13 @@ fn frame(viewer: &Viewer, body: PageBody) -> Markup {
                 title { (body.title) " – ivesk-webhook" }
                 link rel="stylesheet" href="/style.css";
                 link rel="icon" href="/icon.svg" type="image/svg+xml";
+                script src="/pages.js" defer {}
             }
             body {
                 a.skip href="#main" { (language.pick("Skip to content", "Pereiti prie turinio")) }
                 header {
                     a.brand href="/" { "ivesk-webhook" }
-                    @if viewer.rights.is_some() { (menu(viewer)) }
+                    @if viewer.rights.is_some() { (find(viewer)) }
                     div.tools {
                         (languages(viewer))
                         @if viewer.has_session {
@@ -67,7 +71,8 @@ fn frame(viewer: &Viewer, body: PageBody) -> Markup {
                         }
                     }
                 }
-                main id="main" tabindex="-1" {
+                @if viewer.rights.is_some() { (menu(viewer)) }
+                main id="main" tabindex="-1" data-refresh=[body.refresh.then_some("30")] {
                     h1 { (body.title) }
                     @if let Some(notice) = &viewer.notice {
                         p.notice.good[notice.is_success()].bad[!notice.is_success()] role="status" {
@@ -82,10 +87,24 @@ fn frame(viewer: &Viewer, body: PageBody) -> Markup {
     }
 }
 
+/// Renders the search for documents, which `/` on the keyboard reaches.
+fn find(viewer: &Viewer) -> Markup {
+    let language = viewer.language;
+    html! {
+        form.find method="get" action="/documents" role="search" {
+            input id="find" name="q" type="search" maxlength="100" aria-keyshortcuts="/"
+                aria-label=(language.pick("Find a document by number, partner or code", "Rasti dokumentą pagal numerį, partnerį ar kodą"))
+                placeholder=(language.pick("Find a document…", "Rasti dokumentą…"));
+            button type="submit" { (language.pick("Find", "Rasti")) }
+        }
+    }
+}
+
 fn menu(viewer: &Viewer) -> Markup {
     let language = viewer.language;
     let is_here = |path: &str| match path {
         "/" => viewer.path == "/",
+        "/destinations" => viewer.path.starts_with(path) || viewer.path == "/deliveries",
         path => viewer.path.starts_with(path),
     };
     html! {
@@ -149,36 +168,107 @@ pub(super) fn with_code(text: &str) -> Markup {
     }
 }
 
-/// Renders a state as a badge. The word carries the meaning; the color only repeats it.
+/// Renders a state as a badge. The word carries the meaning; shape and color only repeat it.
 pub(super) fn badge(severity: Severity, word: &str) -> Markup {
     let class = match severity {
         Severity::Ok => "badge good",
         Severity::Pending => "badge busy",
         Severity::Problem => "badge bad",
+        Severity::Neutral => "badge",
     };
     html! { span class=(class) { (with_code(word)) } }
 }
 
+/// A column of a table.
+#[derive(Clone, Debug)]
+pub(super) struct Column<'a> {
+    name: &'a str,
+    class: &'static str,
+    /// The address that sorts by it, and the order that it has now.
+    sort: Option<(String, Option<Order>)>,
+}
+
+/// The order of a table's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Ascending,
+    Descending,
+}
+
+impl<'a> Column<'a> {
+    /// Returns a column whose cells have a class of the style sheet.
+    pub(super) const fn new(name: &'a str, class: &'static str) -> Self {
+        Self {
+            name,
+            class,
+            sort: None,
+        }
+    }
+
+    /// Returns the same column with the address that sorts by it.
+    pub(super) fn sorted(self, address: String, order: Option<Order>) -> Self {
+        Self {
+            sort: Some((address, order)),
+            ..self
+        }
+    }
+}
+
+impl<'a> From<&'a str> for Column<'a> {
+    fn from(name: &'a str) -> Self {
+        Self::new(name, "")
+    }
+}
+
 /// Renders a table. On a narrow screen CSS shows each row as a card, with the column names
 /// beside the values; the explicit roles keep it a table for screen readers.
-pub(super) fn table(caption: &str, columns: &[&str], rows: Vec<Vec<Markup>>) -> Markup {
+pub(super) fn table<'a, C: Clone + Into<Column<'a>>>(
+    caption: &str,
+    columns: &[C],
+    rows: Vec<Vec<Markup>>,
+) -> Markup {
+    let columns: Vec<Column<'a>> = columns.iter().cloned().map(Into::into).collect();
     html! {
         table role="table" {
             caption { (caption) }
             thead role="rowgroup" {
-                tr role="row" {
-                    @for column in columns { th role="columnheader" scope="col" { (column) } }
-                }
+                tr role="row" { @for column in &columns { (head(column)) } }
             }
             tbody role="rowgroup" {
                 @for row in rows {
                     tr role="row" {
                         @for (column, value) in columns.iter().zip(row) {
-                            td role="cell" data-label=(column) { div { (value) } }
+                            td class=(column.class) role="cell" data-label=(column.name) { div { (value) } }
                         }
                     }
                 }
             }
+        }
+    }
+}
+
+fn head(column: &Column<'_>) -> Markup {
+    let order = column.sort.as_ref().and_then(|(_, order)| *order);
+    let order = order.map(|order| match order {
+        Order::Ascending => "ascending",
+        Order::Descending => "descending",
+    });
+    html! {
+        th class=(column.class) role="columnheader" scope="col" aria-sort=[order] {
+            @match &column.sort {
+                Some((address, _)) => { a.sort href=(address) { (column.name) } }
+                None => { (column.name) }
+            }
+        }
+    }
+}
+
+/// Renders what is rarely used behind a summary, such as buttons that ask before they act.
+pub(super) fn folded(class: &str, summary: &str, content: &Markup) -> Markup {
+    html! {
+        details class=(class) {
+            summary { (summary) }
+            div.folded { (content) }
         }
     }
 }
@@ -212,5 +302,6 @@ pub(super) fn error_body(viewer: &Viewer, error: &AdminError) -> PageBody {
             }
             p { a href="/" { (language.pick("Back to the overview", "Į apžvalgą")) } }
         },
+        refresh: false,
     }
 }

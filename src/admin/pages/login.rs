@@ -45,6 +45,7 @@ fn form(context: &PageContext) -> PageBody {
             }
             p { (with_code(language.pick("Or use a token that `ivesk-webhook tokens create` printed, or the one of `admin.token_file`.", "Arba naudokite raktą, kurį išspausdino „ivesk-webhook tokens create“, arba raktą iš „admin.token_file“."))) }
         },
+        refresh: false,
     }
 }
 
@@ -106,6 +107,7 @@ pub(super) async fn link_page(context: PageContext, uri: Uri) -> Response {
     context.respond(Ok(PageBody {
         title: language.pick("Log in", "Prisijungimas").to_owned(),
         content: body,
+        refresh: false,
     }))
 }
 
@@ -169,6 +171,7 @@ fn used_up(context: &PageContext) -> Response {
                 "Ši nuoroda jau panaudota arba senesnė nei dešimt minučių. „ivesk-webhook open“ išspausdina kitą.",
             ))) }
         },
+        refresh: false,
     };
     let page = render(&context.viewer, body);
     (StatusCode::FORBIDDEN, Html(page.into_string())).into_response()

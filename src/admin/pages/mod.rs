@@ -1,9 +1,10 @@
-//! The status page: the admin API's data for people, rendered on the server, without scripts.
+//! The status page: the admin API's data for people, rendered on the server. It works without
+//! scripts; with them it refreshes by itself.
 //!
 //! Each page is a module that reads its data and returns a [`layout::PageBody`]; [`layout`]
 //! renders the frame around it. Every request passes [`access`], which decides who may see
-//! and change what. No page shows a secret of the store, and of a document only what
-//! `documents list` shows.
+//! and change what. No page shows a secret of the store, and of a document everything
+//! but the links in it.
 
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -23,13 +24,16 @@ mod chart;
 mod context;
 mod deliveries;
 mod destinations;
+mod document;
 mod documents;
 mod feeds;
+mod gaps;
 mod import_errors;
 mod labels;
 mod language;
 mod layout;
 mod login;
+mod names;
 mod overview;
 mod quarantine;
 mod session;
@@ -44,13 +48,15 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route("/feeds", get(feeds::page))
         .route("/documents", get(documents::list))
         .route("/documents/export", get(documents::export))
-        .route("/documents/{sequence}", get(documents::one))
+        .route("/documents/{sequence}", get(document::page))
+        .route("/documents/{sequence}/file", get(document::file))
         .route("/destinations", get(destinations::page))
         .route("/deliveries", get(deliveries::page))
         .route("/subscriptions", get(subscriptions::page))
         .route("/import-errors", get(import_errors::page))
         .route("/uploads", get(uploads::page))
         .route("/quarantine", get(quarantine::page))
+        .route("/quarantine/{id}", get(quarantine::message))
         .route("/alarms", get(alarms::page))
         .route("/certificates", get(certificates::page))
         .route("/audit", get(audit::page))
@@ -59,6 +65,10 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route("/logout", post(login::log_out))
         .route("/do/pull", post(actions::pull))
         .route("/do/pause-feed", post(actions::pause_feed))
+        .route("/do/remove-feed", post(actions::remove_feed))
+        .route("/do/gap", post(actions::dismiss_gap))
+        .route("/do/delivery", post(actions::delivery))
+        .route("/do/report", post(actions::report))
         .route("/do/resume", post(actions::resume))
         .route("/do/approve", post(actions::approve))
         .route("/do/restore", post(actions::restore))
@@ -73,6 +83,10 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route(
             "/style.css",
             get(|| async { asset("text/css", include_str!("style.css")) }),
+        )
+        .route(
+            "/pages.js",
+            get(|| async { asset("text/javascript", include_str!("pages.js")) }),
         )
         .route(
             "/icon.svg",

@@ -5,10 +5,10 @@ use maud::{Markup, html};
 
 use super::context::{PageContext, PageResult};
 use super::labels;
-use super::language::Language;
+use super::language::{Language, Now};
 use super::layout::{PageBody, badge, button, table, with_code};
-use crate::admin::subscriptions::{Subscription, all_subscriptions};
-use crate::domain::Timestamp;
+use crate::admin::subscriptions::all_subscriptions;
+use crate::api::subscriptions::SubscriptionNotes;
 use crate::store::{SubscriptionRow, SubscriptionState};
 
 pub(super) async fn page(context: PageContext) -> Response {
@@ -18,13 +18,13 @@ pub(super) async fn page(context: PageContext) -> Response {
 
 async fn list(context: &PageContext) -> PageResult {
     let (app, language) = (&context.admin.app, context.viewer.language);
-    let now = app.clock.now();
+    let now = context.now();
     let mut subscriptions = all_subscriptions(app).await?;
     // Who owns an unknown topic is the most urgent question.
-    subscriptions.sort_by_key(|one| one.row.state != SubscriptionState::UnknownTopic);
+    subscriptions.sort_by_key(|(row, _)| row.state != SubscriptionState::UnknownTopic);
     let rows = subscriptions
         .iter()
-        .map(|one| subscription(context, one, now))
+        .map(|(row, notes)| subscription(context, row, notes, now))
         .collect();
     let columns = [
         language.pick("Subscription", "Prenumerata"),
@@ -43,13 +43,18 @@ async fn list(context: &PageContext) -> PageResult {
                 (table(language.pick("Subscriptions", "Prenumeratos"), &columns, rows))
             }
         },
+        refresh: false,
     })
 }
 
-fn subscription(context: &PageContext, one: &Subscription, now: Timestamp) -> Vec<Markup> {
+fn subscription(
+    context: &PageContext,
+    row: &SubscriptionRow,
+    notes: &SubscriptionNotes,
+    now: Now<'_>,
+) -> Vec<Markup> {
     let (viewer, language) = (&context.viewer, context.viewer.language);
-    let row = &one.row;
-    let owner = one.aws_account.as_deref().unwrap_or_default();
+    let owner = notes.aws_account.as_deref().unwrap_or_default();
     let (severity, word) = labels::subscription(language, row.state);
     let id = row.id.to_string();
     let name = format!("{}/{}", row.account, row.event);
@@ -61,7 +66,7 @@ fn subscription(context: &PageContext, one: &Subscription, now: Timestamp) -> Ve
         },
         html! {
             (badge(severity, word))
-            @if row.other_topic().is_some() && one.fix.is_some() {
+            @if row.other_topic().is_some() && notes.fix.is_some() {
                 p.error { (language.pick("This is the other event's topic: the targets of the two subscriptions are swapped.", "Tai kito įvykio tema: dviejų prenumeratų gavimo adresai sukeisti.")) }
             }
             @if let Some(error) = &row.last_error { p.error lang="en" { (error) } }
@@ -79,7 +84,7 @@ fn subscription(context: &PageContext, one: &Subscription, now: Timestamp) -> Ve
             @if !owner.is_empty() {
                 p { (language.pick("AWS account ", "AWS paskyra ")) (owner) }
             }
-            @if let Some(by) = &one.topic_approved_by {
+            @if let Some(by) = &notes.topic_approved_by {
                 p { (language.pick("Allowed by ", "Leido ")) (by) }
             }
         },
@@ -93,7 +98,7 @@ fn subscription(context: &PageContext, one: &Subscription, now: Timestamp) -> Ve
                 } @else if may_restore(row) {
                     (button(viewer, "/do/restore", &fields, language.pick("Restore", "Atkurti"), Some(&name)))
                 }
-                @if one.topic_approved_by.is_some() && let Some(topic_arn) = &row.topic_arn {
+                @if notes.topic_approved_by.is_some() && let Some(topic_arn) = &row.topic_arn {
                     (button(viewer, "/do/revoke", &[("topic_arn", topic_arn)], language.pick("Refuse this topic again", "Temos nebeleisti"), Some(&name)))
                 }
             }

@@ -4,14 +4,16 @@ use axum::extract::Query;
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::context::{PageContext, PageResult, ROWS};
+use super::context::{PageContext, PageResult};
 use super::feeds::ListQuery;
 use super::labels;
-use super::language::grouped;
+use super::language::Now;
 use super::layout::{PageBody, badge, form_token_input, next_page, table};
 use crate::admin::paging::{List, Page};
-use crate::domain::Timestamp;
 use crate::store::UploadRow;
+
+/// Maximum number of uploads on one page: each may have a form.
+const ROWS: usize = 25;
 
 pub(super) async fn page(context: PageContext, Query(query): Query<ListQuery>) -> Response {
     let result = list(&context, query).await;
@@ -20,8 +22,8 @@ pub(super) async fn page(context: PageContext, Query(query): Query<ListQuery>) -
 
 async fn list(context: &PageContext, query: ListQuery) -> PageResult {
     let (app, language) = (&context.admin.app, context.viewer.language);
-    let now = app.clock.now();
-    let late_before = app.config.upload.late_before(now);
+    let now = context.now();
+    let late_before = app.config.upload.late_before(now.at);
     let before = Some(query.page().row(List::UPLOADS)?).filter(|row| *row > 0);
     let rows = app.store.newest_uploads(before, ROWS + 1).await?;
     let page = Page::of(List::UPLOADS, rows, ROWS, |row| row.id);
@@ -48,10 +50,11 @@ async fn list(context: &PageContext, query: ListQuery) -> PageResult {
             }
             (next_page(language, "/uploads", page.next.as_deref()))
         },
+        refresh: false,
     })
 }
 
-fn upload(context: &PageContext, row: &UploadRow, status: &str, now: Timestamp) -> Vec<Markup> {
+fn upload(context: &PageContext, row: &UploadRow, status: &str, now: Now<'_>) -> Vec<Markup> {
     let language = context.viewer.language;
     let (severity, word) = labels::upload(language, status);
     vec![
@@ -62,7 +65,7 @@ fn upload(context: &PageContext, row: &UploadRow, status: &str, now: Timestamp) 
             @if let Some(error) = &row.last_error { p.error lang="en" { (error) } }
         },
         language.moment(row.created_at, now),
-        html! { (grouped(row.size_bytes)) },
+        html! { (language.number(row.size_bytes)) },
         html! {
             @if row.documents.is_empty() { "–" }
             @for id in &row.documents {

@@ -145,7 +145,7 @@ pub(super) trait Operation: Send + 'static {
     fn run<T: Tx>(self, tx: &mut T) -> impl Future<Output = Result<Self::Output>> + Send;
 }
 
-/// Declares methods of the store. Each reads one snapshot, or writes, in a transaction of its
+/// Declares methods of the store. Each reads one snapshot (`read_own` for the service's own work), or writes, in a transaction of its
 /// own, by the function of the same name and arguments that has the transaction as its first.
 ///
 /// ```text

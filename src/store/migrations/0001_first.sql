@@ -13,6 +13,16 @@ CREATE TABLE sequence (
     backup {boolean} NOT NULL DEFAULT FALSE
 ){strict};
 
+-- Counts that many transactions raise: by the hour that begins at `hour`, or in all (0). On
+-- PostgreSQL each has several rows, so that transactions seldom wait for each other.
+CREATE TABLE tally (
+    what TEXT NOT NULL,
+    hour {integer} NOT NULL,
+    part {integer} NOT NULL,
+    count {integer} NOT NULL,
+    PRIMARY KEY (what, hour, part)
+){by_key};
+
 -- One API key at the vendor, with its backoff, which replicas share. Accounts and feeds are
 -- never deleted, as their numbers are cached and referred to: they have a `removed_at`. A wait
 -- that began (`waits_since`) in the future is over: the clock was ahead. `clock_offset` is how
@@ -48,8 +58,8 @@ CREATE TABLE account_queue (
 CREATE TABLE feed (
     id {id},
     account_id {integer} NOT NULL REFERENCES account (id),
-    queue TEXT NOT NULL,
-    company TEXT NOT NULL,
+    queue TEXT{bytewise} NOT NULL,
+    company TEXT{bytewise} NOT NULL,
     known_at {integer} NOT NULL,
     announced_at {integer},
     begins_at TEXT,
@@ -76,6 +86,13 @@ CREATE TABLE feed (
 
 -- For counting an account's requests in flight.
 CREATE INDEX feed_leased ON feed (account_id, leased_until) WHERE leased_until IS NOT NULL;
+
+-- For finding a company's feeds, and those that a person should know of.
+CREATE INDEX feed_company ON feed (company);
+CREATE INDEX feed_removed ON feed (id) WHERE removed_at IS NOT NULL;
+CREATE INDEX feed_paused ON feed (account_id, paused, id) WHERE paused IS NOT NULL AND removed_at IS NULL;
+CREATE INDEX feed_failing ON feed (id) WHERE failures > 0 AND removed_at IS NULL;
+CREATE INDEX feed_pulled ON feed (account_id, queue, (coalesce(pulled_at, known_at))) WHERE paused IS NULL AND removed_at IS NULL;
 
 -- Saved cursors for overlap reads: the newest that is old enough, and all later ones.
 CREATE TABLE feed_cursor (
@@ -162,6 +179,8 @@ CREATE TABLE notification (
 ){strict};
 
 CREATE UNIQUE INDEX notification_identity ON notification (message_id, account_id, event);
+-- For the newest of an account's event.
+CREATE INDEX notification_newest ON notification (account_id, event, received_at) WHERE kind = 'Notification';
 
 -- `on_exported` notifications of an account whose shape is not understood. `triggered_at` is when
 -- one last triggered all feeds of the account's exported queue, which happens once in a while.
@@ -276,13 +295,13 @@ CREATE TABLE quarantine (
     body {bytes} NOT NULL
 ){strict};
 
-CREATE INDEX quarantine_received ON quarantine (received_at);
+CREATE INDEX quarantine_received ON quarantine (received_at, reason);
 
 -- Files sent to the vendor. `correlation` is sent with the file and returned with the
 -- documents made of it. `owner` is the process that is sending it; no other process
 -- sends it before `claimed_until`. `location` is where it is being sent, a secret that is
 -- removed once the file is there or refused: the same bytes are repeated at the same place.
--- A person settles a sent file of which no document will come.
+-- A person settles a sent file of which no document will come; `returned` is true once one has come.
 CREATE TABLE upload (
     id {id},
     account_id {integer} NOT NULL REFERENCES account (id),
@@ -300,8 +319,12 @@ CREATE TABLE upload (
     last_error TEXT,
     location TEXT,
     settled_at {integer},
-    settled_reason TEXT
+    settled_reason TEXT,
+    returned {boolean} NOT NULL DEFAULT FALSE
 ){strict};
+
+-- Those of which a document is still to come.
+CREATE INDEX upload_missing ON upload (id) WHERE sent_at IS NOT NULL AND settled_at IS NULL AND NOT returned;
 
 -- For removing locations that have expired.
 CREATE INDEX upload_located ON upload (changed_at) WHERE location IS NOT NULL;
@@ -380,8 +403,8 @@ CREATE TABLE lane (
 
 CREATE INDEX lane_due ON lane (destination_id, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX lane_turn ON lane (destination_id, turn, due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX lane_trouble ON lane (destination_id) WHERE failures > 0 OR paused IS NOT NULL;
-CREATE INDEX lane_unknown ON lane (destination_id) WHERE begins_at IS NULL AND removed_at IS NULL;
+CREATE INDEX lane_trouble ON lane (destination_id, paused) WHERE failures > 0 OR paused IS NOT NULL;
+CREATE INDEX lane_unknown ON lane (destination_id) WHERE begins_at IS NULL AND removed_at IS NULL AND history_from IS NULL;
 CREATE INDEX lane_started ON lane (destination_id) WHERE history_from IS NOT NULL;
 CREATE INDEX lane_feed ON lane (feed_id);
 
@@ -455,7 +478,8 @@ CREATE TABLE erased_file (
 
 -- Import errors for the vendor's accountant: one for each (version, text). The digest
 -- stands for the text, as an index of whole texts would be as large as the texts. One that a
--- person `requested` is sent even if its rejection has been withdrawn.
+-- person `requested` is sent even if its rejection has been withdrawn. `ended_at` is when it was
+-- refused, withdrawn or discarded.
 CREATE TABLE import_error (
     id {id},
     account_id {integer} NOT NULL REFERENCES account (id),
@@ -470,6 +494,7 @@ CREATE TABLE import_error (
     leased_until {integer},
     created_at {integer} NOT NULL,
     sent_at {integer},
+    ended_at {integer},
     next_try_at {integer},
     not_found_after {integer},
     last_error TEXT,
@@ -481,7 +506,8 @@ CREATE INDEX import_error_of_account ON import_error (account_id, next_try_at) W
 
 -- The path that an account's import errors are sent to, as the vendor answers there: how many
 -- it has `accepted`, and the import error that it answered 404 to since. A path that
--- seems not to exist is paused, and tried again at `retry_at`.
+-- seems not to exist is paused, and tried again at `retry_at`. It is empty until the vendor has
+-- answered at one; the row is locked before an account's import errors are changed.
 CREATE TABLE import_error_path (
     account_id {integer} PRIMARY KEY REFERENCES account (id),
     path TEXT NOT NULL,

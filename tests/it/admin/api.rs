@@ -427,14 +427,14 @@ async fn commands_find_the_running_server_and_work_without_one() {
 
     let api = open_api(&config).await;
     assert!(api.is_running_server());
-    let over_http = api.rows("/v1/notifications").await.ok().unwrap();
+    let over_http: Vec<Value> = api.rows("/v1/notifications").await.ok().unwrap();
     assert_eq!(over_http.len(), 1);
 
     assert!(app.stop().await);
     assert!(RunningServer::find(&config).await.ok().unwrap().is_none());
     let api = open_api(&config).await;
     assert!(!api.is_running_server());
-    let directly = api.rows("/v1/notifications").await.ok().unwrap();
+    let directly: Vec<Value> = api.rows("/v1/notifications").await.ok().unwrap();
     assert_eq!(directly, over_http);
     assert!(api.close().await.is_ok());
 }

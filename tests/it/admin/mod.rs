@@ -4,4 +4,6 @@ mod access;
 mod api;
 mod export;
 mod openapi;
+mod page_terms;
 mod pages;
+mod pages_full;

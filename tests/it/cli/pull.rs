@@ -256,7 +256,7 @@ async fn a_feed_continues_where_another_program_has_stopped() {
         started.contains("from the beginning on, is recorded as a gap"),
         "{started}"
     );
-    // The gap is open until a person dismisses it.
+    // The gap is open until its stretch is pulled, or a person dismisses it.
     let pulled = scene.run(&["pull"]).await;
     assert_eq!(pulled.code, 1, "{}", pulled.errors);
     assert!(
@@ -276,11 +276,23 @@ async fn a_feed_continues_where_another_program_has_stopped() {
         listed.iter().all(|version| *version > stopped_at),
         "{listed:?}"
     );
-    for (wrong, code) in [("", 2), ("a\u{7}b", 1)] {
+    for (wrong, code) in [("", 2), ("a\u{7}b", 1), ("beginning", 1)] {
         let arguments = ["feeds", "start-at", wrong, "--company", COMPANY];
         let finished = scene.run(&arguments).await;
         assert_eq!(finished.code, code, "{}", finished.errors);
     }
+
+    let from_beginning = ["pull", "--company", COMPANY, "--from", "beginning"];
+    let tried = scene
+        .succeed(&[&from_beginning[..], &["--dry-run"]].concat())
+        .await;
+    assert!(tried.contains("Nothing was stored"), "{tried}");
+    assert_eq!(scene.listed().await.len(), listed.len());
+    let pulled = scene.succeed(&from_beginning).await;
+    assert!(pulled.contains("up to date"), "{pulled}");
+    assert_eq!(scene.listed().await.len(), 12, "each version once");
+    let gaps = scene.succeed(&["feeds", "gaps"]).await;
+    assert!(gaps.contains("No gaps"), "{gaps}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use ivesk_webhook::domain::Event;
 use ivesk_webhook::emulator::DEFAULT_COMPANIES;
 use serde_json::Value;
 
+use crate::support::doctor::Report;
 use crate::support::emulator::emulator;
 use crate::support::process::{Installation, within};
 
@@ -31,6 +32,8 @@ async fn where_all_is_well_status_shows_it_and_exits_with_0() {
             let (_, shown) = status(&installation).await;
             if !shown.contains("not pulled to its end yet")
                 && shown.contains("302320404  active, 2 documents")
+                && shown.contains("digitized  active, 2 documents")
+                && shown.contains("0 delivered, 0 waiting")
             {
                 return;
             }
@@ -99,6 +102,33 @@ async fn a_refused_key_needs_a_person_at_once() {
         }
     })
     .await;
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_never_could_be_pulled_needs_a_person() {
+    let emulator = emulator("status=500").await;
+    let soon = "[pull]\nreconcile_every = \"1s\"\n[alarms]\nbehind_after = \"1s\"\n";
+    let installation = Installation::beside(&emulator, "", soon);
+    let server = installation.start().await;
+    within("the alarm", async {
+        loop {
+            let (code, shown) = status(&installation).await;
+            if shown.contains("no pull of `default/exported/302320404` has ended") {
+                assert_eq!(code, Some(1), "{shown}");
+                return;
+            }
+        }
+    })
+    .await;
+    let report = Report::of(&installation, &["--quick"]).await;
+    let results = report.results("failing");
+    assert!(
+        !results.is_empty() && results.iter().all(|result| *result == "fail"),
+        "{results:?}"
+    );
+    assert_eq!(report.code, Some(1));
+    report.assert_explained();
     drop(server);
 }
 

@@ -13,7 +13,8 @@ use crate::support::destinations::{
     AMPLE, COMPANY, VENDOR_API, config, delivered, delivery, destination_config, make_pipe,
     rejected, try_open, unavailable,
 };
-use crate::support::process::{within, write_program};
+use crate::support::emulator::emulator;
+use crate::support::process::{Installation, within, write_program};
 
 /// A script in a folder of its own.
 struct Script {
@@ -334,4 +335,57 @@ async fn a_script_that_can_not_run_is_named_with_the_fix() {
         assert!(refused.to_string().contains(part), "{text:?}: {refused}");
         assert!(error.contains(later), "{text:?}: {error}");
     }
+}
+
+/// Waits until another process has given a file its name; returns its text.
+async fn until_written(path: &Path) -> String {
+    within("a file of the program", async {
+        loop {
+            match std::fs::read_to_string(path) {
+                Ok(text) => return text,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_service_left_behind_ends_at_the_next_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (program, started) = (folder.path().join("program"), folder.path().join("started"));
+    // It works in the folder of the settings. The second time it accepts the document.
+    let named = started.display();
+    let stubborn = STUBBORN.replace(
+        "echo $$ >started",
+        &format!("echo $$ >{named}.new && mv {named}.new {named}"),
+    );
+    write_program(
+        &program,
+        &format!("#!/bin/sh\n[ -e {named} ] && exit 0\n{stubborn}\n"),
+    );
+    let emulator = emulator("").await;
+    let sections = format!(
+        "[destinations.program]\nkind = \"command\"\nhistory = \"deliver\"\nprogram = \"{}\"\n",
+        program.display(),
+    );
+    let exported = emulator.control().export(COMPANY, 1);
+    exported.expect("the company exists");
+    let installation = Installation::beside(&emulator, "", &sections);
+    let server = installation.start().await;
+    let group = until_written(&started).await;
+    let group = group.trim();
+    server.kill().await;
+    assert!(group_is_alive(group), "nothing has ended it");
+
+    let again = installation.start().await;
+    until_group_ends(group).await;
+    again.terminate();
+    let (status, log) = again.exited().await;
+    assert!(status.success(), "{log}");
+    assert!(
+        log.contains("that a killed service had left behind"),
+        "{log}"
+    );
 }

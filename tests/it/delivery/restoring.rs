@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ivesk_webhook::alarms::Alarms;
 use ivesk_webhook::config::StoreUrl;
-use ivesk_webhook::doctor::inside;
+use ivesk_webhook::doctor::{CheckResult, inside};
 use ivesk_webhook::metrics::Metrics;
 use ivesk_webhook::service::Service;
 use ivesk_webhook::service::backups::{back_up, next_backup};
@@ -107,16 +107,16 @@ async fn automatic_backups_are_written_kept_and_missed() {
     });
     let names: BTreeSet<String> = names.collect();
     let expected = [
-        "auto-20261124T080000Z.db",
-        "auto-20261125T080000Z.db",
+        "auto-live-20261124T080000Z.db",
+        "auto-live-20261125T080000Z.db",
         "auto-mine.db",
         "ivesk.db",
     ];
     assert_eq!(names, expected.map(str::to_owned).into());
     // A clock that was ahead when a backup was written: that one counts for nothing, and goes first.
     clock.advance(day);
-    let ahead = backups.join("auto-20361125T080000Z.db");
-    std::fs::copy(backups.join("auto-20261125T080000Z.db"), &ahead).expect("copied");
+    let ahead = backups.join("auto-live-20361125T080000Z.db");
+    std::fs::copy(backups.join("auto-live-20261125T080000Z.db"), &ahead).expect("copied");
     assert_eq!(next_backup(app, hours(1)), Duration::ZERO);
     let written = back_up(app).await.expect("written");
     assert!(written.exists() && !ahead.exists());
@@ -146,6 +146,15 @@ async fn automatic_backups_are_written_kept_and_missed() {
     assert_eq!(check().await, (true, false));
     let line = serde_json::to_string(&inside::store(&config, false).await).expect("JSON");
     assert!(line.contains("\"backup\""), "{line}");
+    let written = back_up(app).await.expect("written");
+    assert_eq!(check().await, (false, true));
+    // Old ones that could not be removed.
+    for moment in ["20261101T080000Z", "20261102T080000Z"] {
+        let old = backups.join(format!("auto-live-{moment}.db"));
+        std::fs::copy(&written, old).expect("copied");
+    }
+    clock.advance(hours(1));
+    assert_eq!(check().await, (true, false));
     back_up(app).await.expect("written");
     assert_eq!(check().await, (false, true));
     assert!(service.stop().await);
@@ -189,14 +198,24 @@ async fn a_service_writes_its_first_backup_by_itself() {
         config.store.backup_every = Some(hours(24));
     })
     .await;
+    // A fresh installation has none yet, and nothing is wrong with it.
+    let checks = inside::store(&bench.config, false).await;
+    let of_backups = checks.iter().find(|check| check.check == "backup");
+    assert_eq!(
+        of_backups.map(|check| check.result),
+        Some(CheckResult::Note)
+    );
     let (store, clock) = (Arc::clone(bench.store()), bench.clock.clone());
     let service = Service::start_with(bench.config.clone(), store, clock).await;
     let service = service.expect("the service starts");
     let written = async {
         while !std::fs::read_dir(&backups).is_ok_and(|entries| {
-            entries
-                .flatten()
-                .any(|entry| entry.file_name().to_string_lossy().starts_with("auto-"))
+            entries.flatten().any(|entry| {
+                entry
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with("auto-live-")
+            })
         }) {
             tokio::task::yield_now().await;
         }

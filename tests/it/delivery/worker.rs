@@ -17,6 +17,7 @@ use ivesk_webhook::store::{
     IMPORT_ERROR_WAIT, ImportErrorDecision, ImportErrorSelection, ImportErrorState,
 };
 use ivesk_webhook::trace::{self, Step};
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,7 @@ use crate::support::deliveries::{destination_name, drain, step, step_until, with
 use crate::support::ledger::{Ledger, Reaction};
 use crate::support::puller::{
     Bench, COMPANY, NEIGHBOR, company, digitized, exported, hours, minutes, seconds,
+    set_exported_path,
 };
 
 /// Advances the clock by `time`, pulling and delivering whenever something is due.
@@ -521,6 +523,190 @@ async fn a_destination_gets_only_its_queue_and_companies() {
         .filter(|row| row.state == DeliveryState::Skipped);
     let stored = bench.stored(&digitized()).await.len();
     assert_eq!(filtered.count(), stored - 8);
+}
+
+#[tokio::test]
+async fn a_digitized_document_tells_by_code_or_name_whose_it_is() {
+    let bench = Bench::with("", |config| {
+        let account = config.accounts.get_mut(&default_account());
+        let account = account.expect("the account");
+        account.digitized = true;
+        account.companies = vec![company(COMPANY), company(NEIGHBOR)];
+    })
+    .await;
+    bench.settle().await;
+    let ledger = Ledger::start().await;
+    let settings = DestinationConfig {
+        queue: Queue::Digitized,
+        companies: vec![company(NEIGHBOR)],
+        company_names: vec!["UAB „Žalia Šaka“".to_owned()],
+        document_types: vec!["invoice".to_owned()],
+        ..ledger.destination()
+    };
+    let books = worker(&bench, "books", &settings).await;
+    let unmarked = json!({ "sellerisfavorite": null, "buyerisfavorite": null });
+    let bought = |code: Option<&str>, name: &str| {
+        json!({
+            "sellerisfavorite": false, "sellercode": null, "buyerisfavorite": true,
+            "buyercode": code, "buyernameascii": name,
+        })
+    };
+    let with = |mut fields: Value, more: Value| {
+        let more = more.as_object().cloned().expect("an object");
+        fields.as_object_mut().expect("an object").extend(more);
+        fields
+    };
+    let cases = [
+        (bought(Some(NEIGHBOR), "x"), None),
+        (
+            bought(None, "Zalia saka, UAB"),
+            Some("its name is not in `company_names`"),
+        ),
+        (bought(None, "UAB \"Zalia Saka\""), None),
+        (with(bought(Some(NEIGHBOR), "x"), unmarked.clone()), None),
+        (
+            with(bought(None, "UAB \"Zalia Saka\""), unmarked),
+            Some("its company is not known"),
+        ),
+        (
+            bought(Some(COMPANY), "UAB \"Zalia Saka\""),
+            Some("belongs to 302320404"),
+        ),
+        (
+            with(
+                bought(Some(NEIGHBOR), "x"),
+                json!({ "buyerisfavorite": false }),
+            ),
+            Some("its company is not known"),
+        ),
+        (
+            with(bought(Some(NEIGHBOR), "x"), json!({ "doctype": "Receipt" })),
+            Some("type is `Receipt`, which is not in `document_types`"),
+        ),
+        (
+            with(bought(Some(NEIGHBOR), "x"), json!({ "doctype": null })),
+            Some("has no type"),
+        ),
+        (
+            with(bought(Some(NEIGHBOR), "x"), json!({ "doctype": "INVOICE" })),
+            None,
+        ),
+    ];
+    let ids = bench.control.digitize(DEFAULT_KEY, COMPANY, cases.len());
+    let ids = ids.expect("the company exists");
+    for (id, (fields, _)) in ids.iter().zip(&cases) {
+        bench.amend(id, fields.clone());
+    }
+    bench.clock.advance(hours(2));
+    bench.settle().await;
+    drain(&books).await;
+
+    let rows = bench.deliveries().await;
+    assert_eq!(rows.len(), cases.len());
+    for (id, (fields, reason)) in ids.iter().zip(&cases) {
+        let row = rows.iter().find(|row| row.document_id == *id);
+        let row = row.expect("each has a state");
+        let Some(reason) = reason else {
+            assert_eq!(row.state, DeliveryState::Delivered, "{fields}");
+            continue;
+        };
+        assert_eq!(row.state, DeliveryState::Skipped, "{fields}");
+        let detail = row.detail.clone().unwrap_or_default();
+        assert!(detail.contains(reason), "{detail}: {fields}");
+        assert!(row.attempts.is_empty(), "the destination was not asked");
+        let trace = trace::find(bench.store(), id).await.expect("a trace");
+        let events = trace[0].events.iter();
+        let skipped = events.filter(|event| event.step == Step::Skipped);
+        let told: Vec<_> = skipped.map(|event| event.detail.clone()).collect();
+        assert_eq!(told, [Some(detail)]);
+    }
+    let delivered = cases.iter().filter(|(_, reason)| reason.is_none());
+    assert_eq!(ledger.accepted().len(), delivered.count());
+    let row = row(&bench, "books").await;
+    assert_eq!((row.waiting, row.rejected, row.failures), (0, 0, 0));
+}
+
+/// One feed for a key lists the documents of all its companies.
+#[tokio::test]
+async fn where_the_path_names_no_company_the_document_does() {
+    let bench = Bench::with("company_in=none", |config| {
+        set_exported_path(config, "none");
+        config.api.import_error_path = Some("/errors".to_owned());
+    })
+    .await;
+    bench.settle().await;
+    let ledger = Ledger::start().await;
+    let settings = DestinationConfig {
+        companies: vec![company(NEIGHBOR)],
+        ..ledger.destination()
+    };
+    let books = worker(&bench, "books", &settings).await;
+    let of = |code: &str| {
+        json!({
+            "sellerisfavorite": true, "sellercode": code, "buyerisfavorite": false, "buyercode": "111111111",
+        })
+    };
+    bench.clock.advance(seconds(1));
+    let mut ids = Vec::new();
+    for (code, count) in [(COMPANY, 1), (NEIGHBOR, 2)] {
+        let exported = bench.control.export(code, count).expect("it exists");
+        ids.extend(exported.into_iter().map(|(id, _)| id));
+    }
+    for (id, code) in ids.iter().zip([COMPANY, NEIGHBOR, NEIGHBOR]) {
+        bench.amend(id, of(code));
+    }
+    let refused = ids[2].clone();
+    ledger.react(move |entry| match entry.document_id == refused {
+        true => Reaction::rejects("Nežinomas PVM kodas."),
+        false => Reaction::Accepts,
+    });
+    bench.clock.advance(hours(2));
+    bench.settle().await;
+    drain(&books).await;
+    let states = bench.deliveries().await;
+    let state = |id: &String| {
+        let row = states.iter().find(|row| row.document_id == *id);
+        row.expect("each has a state").state
+    };
+    assert_eq!(
+        ids.iter().map(state).collect::<Vec<_>>(),
+        [
+            DeliveryState::Skipped,
+            DeliveryState::Delivered,
+            DeliveryState::Rejected
+        ]
+    );
+    bench.clock.advance(IMPORT_ERROR_WAIT);
+    let sender = import_error_sender(&bench).expect("a sender of import errors");
+    assert_eq!(sender.step().await.expect("a step"), SendOutcome::Sent);
+    let sent = bench.control.reported_errors();
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    assert_eq!(
+        (&*sent[0].documentid, &*sent[0].companycode),
+        (&*ids[2], NEIGHBOR)
+    );
+}
+
+#[tokio::test]
+async fn a_type_that_a_destination_does_not_take_is_skipped() {
+    let scene = Scene::with(|config| config.document_types = vec!["invoice".to_owned()]).await;
+    let exported = scene.bench.control.export(COMPANY, 3);
+    let ids: Vec<String> = exported
+        .expect("the company exists")
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
+    scene.bench.amend(&ids[1], json!({ "doctype": "receipt" }));
+    scene.bench.notify(COMPANY).await;
+    scene.bench.settle().await;
+    scene.drain().await;
+    assert_eq!(scene.ledger.accepted().len(), 2);
+    let states = scene.bench.deliveries().await;
+    let skipped = states
+        .iter()
+        .find(|row| row.state == DeliveryState::Skipped);
+    assert_eq!(skipped.expect("one").document_id, ids[1]);
+    assert_eq!(scene.row().await.waiting, 0);
 }
 
 #[tokio::test]

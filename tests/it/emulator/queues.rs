@@ -166,7 +166,14 @@ async fn an_ignored_company_filter_answers_every_company() {
 async fn a_foreign_company_answers_as_unknown_company_says() {
     let bench = Bench::start("").await;
     bench.control.export(STRANGER, 1).expect("exported");
-    for (position, status) in [("404", 404), ("403", 403), ("empty", 200)] {
+    let answers = [
+        ("404", 404),
+        ("403", 403),
+        ("401", 401),
+        ("500", 500),
+        ("empty", 200),
+    ];
+    for (position, status) in answers {
         let switch = format!("unknown_company={position}");
         bench.switch(&switch);
         for company in [STRANGER, "nonsense"] {

@@ -9,8 +9,9 @@ use ivesk_webhook::config::{
     AlarmCommand, AlarmTarget, Config, DestinationConfig, DestinationKind, HistoryMode,
     default_account,
 };
+use ivesk_webhook::delivery::Delivery;
 use ivesk_webhook::domain::{
-    Clock, DestinationName, DocumentVersion, Event, Feed, Queue, Timestamp,
+    Clock, Cursor, DestinationName, DocumentVersion, Event, Feed, Queue, Timestamp,
 };
 use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::metrics::Metrics;
@@ -20,13 +21,14 @@ use ivesk_webhook::unexpected::UnexpectedRequest;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::store::messages::Messages;
 use crate::support::app::TestApp;
 use crate::support::databases::Database;
 use crate::support::fake_sns::{Confirming, FOREIGN_TOPIC, Message};
 use crate::support::faults::Faults;
 use crate::support::process::write_program;
 use crate::support::puller::{
-    COMPANY, digitized, exported, folder, hours, minutes, settings, start_time,
+    COMPANY, NEIGHBOR, digitized, exported, folder, hours, minutes, settings, start_time,
 };
 use crate::support::stand_in::{Answer, StandIn};
 
@@ -157,15 +159,26 @@ impl Scene {
                 end: PageEnd::EndOfQueue,
                 ..PageToCommit::default()
             };
-            let plan = PullPlan {
-                now: self.clock.now(),
-                follow_ups: [hours(1_000), hours(2_000)],
-                reconcile_every: hours(1),
-                lookback: hours(24),
-            };
-            let stored = self.store.commit_page(lease, page, plan).await;
+            let stored = self.store.commit_page(lease, page, self.plan()).await;
             stored.expect("stored");
         }
+    }
+
+    fn plan(&self) -> PullPlan {
+        PullPlan {
+            now: self.clock.now(),
+            follow_ups: [hours(1_000), hours(2_000)],
+            reconcile_every: hours(1),
+            lookback: hours(24),
+        }
+    }
+
+    /// Accepts notification `number` of a feed.
+    async fn accept_notification(&self, number: u32, feed: Feed) {
+        let mut message = Messages::new().notification(number).await;
+        message.received_at = self.clock.now();
+        message.triggers = Triggers::Feed(feed);
+        self.store.accept(message).await.expect("stored");
     }
 
     async fn notify(&self, feed: Feed) {
@@ -193,7 +206,7 @@ async fn check(alarms: &Alarms) -> (Vec<AlarmKind>, Vec<AlarmKind>) {
 #[tokio::test]
 async fn silence_begins_with_missed_notifications_and_ends_with_one() {
     let scene = Scene::new().await;
-    scene.notify(exported(COMPANY)).await;
+    scene.accept_notification(1, exported(COMPANY)).await;
     scene.pull(&[], &[]).await;
     scene.clock.advance(hours(1));
     scene.pull(&[("a", scene.clock.now())], &[]).await;
@@ -212,7 +225,7 @@ async fn silence_begins_with_missed_notifications_and_ends_with_one() {
         alarm.text
     );
 
-    scene.notify(exported(COMPANY)).await;
+    scene.accept_notification(2, exported(COMPANY)).await;
     scene.assert_ended(AlarmKind::Silence).await;
 }
 
@@ -313,9 +326,35 @@ async fn a_feed_that_stays_behind_alarms_unless_nothing_ran() {
 }
 
 #[tokio::test]
+async fn a_feed_that_was_never_pulled_to_its_end_is_behind() {
+    for has_pages in [false, true] {
+        let scene = Scene::new().await;
+        scene.notify(exported(COMPANY)).await;
+        if has_pages {
+            // Pages arrive, and no end.
+            let lease = scene.lease().await.expect("due");
+            let page = PageToCommit {
+                next_from: Some(Cursor::new("1")),
+                ..PageToCommit::default()
+            };
+            let plan = scene.plan();
+            let stored = scene.store.commit_page(lease, page, plan).await;
+            stored.expect("stored");
+        }
+        scene.clock.advance(hours(3));
+        assert_eq!(scene.check().await, (vec![], vec![]), "{has_pages}");
+        scene.clock.advance(minutes(1));
+        let alarm = scene.assert_raised(AlarmKind::Behind).await;
+        assert_eq!(alarm.subject, "default/exported/302320404");
+        scene.pull(&[], &[]).await;
+        scene.assert_ended(AlarmKind::Behind).await;
+    }
+}
+
+#[tokio::test]
 async fn an_incomplete_feed_alarms_an_unknown_page_size_after_a_day() {
-    use IncompleteReason::{GroupCut, PageSizeUnknown};
-    for reason in [GroupCut, PageSizeUnknown] {
+    use IncompleteReason::PageSizeUnknown;
+    for reason in IncompleteReason::ALL {
         let scene = Scene::new().await;
         scene.notify(exported(COMPANY)).await;
         let lease = scene.lease().await.expect("due");
@@ -507,83 +546,136 @@ async fn late_uploads_alarm_until_their_documents_arrive() {
     scene.assert_ended(AlarmKind::UploadsLate).await;
 }
 
-#[tokio::test]
-async fn a_failing_destination_alarms_until_it_accepts_a_document() {
-    let name = DestinationName::parse("books").expect("a name");
-    let scene = Scene::with(|config, _| {
-        let destination = DestinationConfig {
-            queue: Queue::Exported,
-            accounts: Vec::new(),
-            companies: Vec::new(),
-            history: HistoryMode::Deliver,
-            max_concurrency: 1,
-            timeout: minutes(1),
-            kind: DestinationKind::List,
-        };
-        config.destinations.insert(
-            DestinationName::parse("books").expect("a name"),
-            destination,
-        );
-    })
-    .await;
-    let now = || scene.clock.now();
-    let registered = scene.store.register_destinations(
-        vec![(name.clone(), DestinationFilter::all_of(Queue::Exported))],
-        now(),
-    );
-    registered.await.expect("registered");
-    scene.notify(exported(COMPANY)).await;
-    scene.pull(&[("a", now())], &[]).await;
-    let lease = || async {
-        loop {
+/// A destination, `books`, whose outcomes the test decides.
+struct Books {
+    scene: Scene,
+    name: DestinationName,
+}
+
+impl Books {
+    async fn new() -> Self {
+        let name = DestinationName::parse("books").expect("a name");
+        let scene = Scene::with(|config, _| {
+            let destination = DestinationConfig {
+                history: HistoryMode::Deliver,
+                ..DestinationConfig::of(DestinationKind::List)
+            };
+            let name = DestinationName::parse("books").expect("a name");
+            config.destinations.insert(name, destination);
+        })
+        .await;
+        let filter = DestinationFilter::all_of(Queue::Exported);
+        let registered = vec![(name.clone(), filter)];
+        let registered = scene
+            .store
+            .register_destinations(registered, scene.clock.now());
+        registered.await.expect("registered");
+        Self { scene, name }
+    }
+
+    /// Stores a version of a document in a company's feed.
+    async fn export(&self, code: &str, id: &str) {
+        self.scene.notify(exported(code)).await;
+        self.scene.pull(&[(id, self.scene.clock.now())], &[]).await;
+    }
+
+    /// Attempts the deliveries that are due: the document `wrong` fails, the others are accepted.
+    async fn deliver(&self, wrong: &str) {
+        let now = self.scene.clock.now();
+        let lease = loop {
             let request = DeliveryLeaseRequest {
-                destination: name.clone(),
+                destination: self.name.clone(),
                 lanes: LanePlan {
                     filter: DestinationFilter::all_of(Queue::Exported),
                     deliver_history: true,
                     lookback: hours(24),
                 },
-                now: now(),
+                now,
                 lease: minutes(1),
                 limit: 10,
                 limit_bytes: 1 << 20,
             };
-            match scene.store.lease_deliveries(request).await.expect("works") {
-                DeliveryLeased::Batch(lease) => return lease,
+            let leased = self.scene.store.lease_deliveries(request).await;
+            match leased.expect("works") {
+                DeliveryLeased::Batch(lease) => break lease,
                 DeliveryLeased::Advanced => {}
-                DeliveryLeased::Nothing { .. } => panic!("a version is due"),
+                DeliveryLeased::Nothing { .. } => return,
             }
-        }
-    };
-    let failed = Attempt {
-        sequence: 1,
-        began_at: now(),
-        outcome: DeliveryOutcome::Unavailable {
-            error: "answered 500".to_owned(),
-            retry_after: None,
-        },
-    };
-    let settled =
-        scene
-            .store
-            .settle_deliveries(lease().await, vec![failed], LeaseAction::Release, now());
-    settled.await.expect("stored");
+        };
+        let attempt = |delivery: &Delivery| Attempt {
+            sequence: delivery.sequence,
+            began_at: now,
+            outcome: match delivery.document_id == wrong {
+                true => DeliveryOutcome::Unavailable {
+                    error: "answered 500".to_owned(),
+                    retry_after: None,
+                },
+                false => DeliveryOutcome::Delivered { note: None },
+            },
+        };
+        let mut attempts: Vec<Attempt> = lease.deliveries.iter().map(attempt).collect();
+        attempts.sort_by_key(|one| matches!(one.outcome, DeliveryOutcome::Delivered { .. }));
+        let settled =
+            self.scene
+                .store
+                .settle_deliveries(lease, attempts, LeaseAction::Release, now);
+        settled.await.expect("stored");
+    }
+}
+
+#[tokio::test]
+async fn a_failing_destination_alarms_until_it_accepts_a_document() {
+    let books = Books::new().await;
+    let scene = &books.scene;
+    books.export(COMPANY, "a").await;
+    books.deliver("a").await;
     scene.clock.advance(minutes(29));
     assert_eq!(scene.check().await, (vec![], vec![]));
     scene.clock.advance(minutes(2));
     let alarm = scene.assert_raised(AlarmKind::Destination).await;
     assert!(alarm.text.contains("answered 500"), "{}", alarm.text);
+    books.deliver("").await;
+    scene.assert_ended(AlarmKind::Destination).await;
+}
 
-    let delivered = Attempt {
-        sequence: 1,
-        began_at: now(),
-        outcome: DeliveryOutcome::Delivered { note: None },
-    };
-    let settled =
-        scene
-            .store
-            .settle_deliveries(lease().await, vec![delivered], LeaseAction::Release, now());
-    settled.await.expect("stored");
+#[tokio::test]
+async fn a_feed_that_fails_alarms_although_others_are_accepted() {
+    let books = Books::new().await;
+    let scene = &books.scene;
+    books.export(COMPANY, "a").await;
+    books.deliver("a").await;
+    books.export(NEIGHBOR, "b").await;
+    books.deliver("a").await;
+    scene.clock.advance(minutes(29));
+    assert_eq!(scene.check().await, (vec![], vec![]));
+    scene.clock.advance(minutes(2));
+    let alarm = scene.assert_raised(AlarmKind::Destination).await;
+    assert!(
+        alarm.text.contains("none of 1 feed since"),
+        "{}",
+        alarm.text
+    );
+    books.deliver("").await;
+    scene.assert_ended(AlarmKind::Destination).await;
+}
+
+#[tokio::test]
+async fn a_deferred_document_alarms_until_it_is_accepted() {
+    let books = Books::new().await;
+    let scene = &books.scene;
+    books.export(COMPANY, "a").await;
+    books.export(COMPANY, "b").await;
+    for _ in 0..60 {
+        books.deliver("a").await;
+        scene.clock.advance(minutes(1));
+    }
+    let alarm = scene.assert_raised(AlarmKind::Destination).await;
+    assert_eq!(alarm.subject, "books/deferred");
+    assert!(alarm.text.contains("--state deferred"), "{}", alarm.text);
+    scene.clock.advance(hours(24));
+    // Hours without a pull have alarms of their own.
+    books.export(COMPANY, "c").await;
+    books.deliver("").await;
     scene.assert_ended(AlarmKind::Destination).await;
 }
 

@@ -211,6 +211,18 @@ async fn what_others_wrote_adds_no_header_and_is_bounded() {
 }
 
 #[tokio::test]
+async fn a_letter_that_was_taken_is_sent_whatever_the_goodbye() {
+    let server = SmtpServer::start(Offer::Plain).await;
+    server.stay();
+    let scene = Scene::new(target(&server, EmailTls::None)).await;
+    scene.observe(&["books"]).await;
+    assert_eq!(scene.notify().await, NotifyOutcome::Sent);
+    assert_eq!(scene.notify().await, NotifyOutcome::Nothing);
+    assert_eq!(server.mails().len(), 1);
+    assert!(server.commands().contains("QUIT"));
+}
+
+#[tokio::test]
 async fn nothing_is_sent_without_the_encryption_of_the_settings() {
     // A server without STARTTLS, or somebody who removes it on the way; a certificate of nobody
     // who is known; plain text where TLS is expected.

@@ -289,7 +289,13 @@ impl Scene {
         paths.push("/documents/1");
         let mut pages = Vec::new();
         for path in paths {
-            pages.push((format!("the page {path}"), open(path).await));
+            let mut page = open(path).await;
+            // The page of a document shows what is in it, without links.
+            if path == "/documents/1" {
+                assert!(page.contains(DOCUMENT), "{page}");
+                page = page.replace(DOCUMENT, "");
+            }
+            pages.push((format!("the page {path}"), page));
         }
         for (place, page) in pages {
             self.outputs.add(place, page);

@@ -72,6 +72,27 @@ async fn u16_a_document_listed_late_is_found_after_a_weekend_down() {
 }
 
 #[tokio::test]
+async fn u16_a_document_listed_late_is_found_after_a_clock_ahead() {
+    let (mut bench, correction) = Bench::with_correction("").await;
+    correction.set(2 * 86_400 * 1000);
+    bench.notify(COMPANY).await;
+    // All that follows a notification, and reconciliations.
+    bench.run_for(hours(2)).await;
+    correction.set(0);
+    bench.run_for(hours(2)).await;
+    bench.switch("visibility_lag_ms=60000");
+    bench.export(COMPANY, 1).await;
+    bench.clock.advance(seconds(10));
+    bench.switch("visibility_lag_ms=0");
+    bench.export(COMPANY, 1).await;
+    bench.settle().await;
+    bench.clock.advance(hours(64));
+    bench.restart().await;
+    bench.settle().await;
+    bench.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test]
 async fn u16_a_document_listed_late_is_found_after_a_cut_off_pull() {
     let mut bench = Bench::new("").await;
     bench.switch("visibility_lag_ms=60000");
@@ -393,11 +414,13 @@ async fn a_vendor_that_ignores_the_company_pauses_the_feed() {
 
 #[tokio::test]
 async fn a_document_between_two_companies_is_stored_for_both() {
-    for preset in ["path", "prefix", "query"] {
-        let bench = Bench::with(&format!("company_in={preset}"), |config| {
-            set_exported_path(config, preset);
-        })
-        .await;
+    // What the vendor answers for a code that nobody has.
+    let answers = ["404", "403", "401", "500", "empty"];
+    let answers = answers.map(|unknown| ("path", unknown));
+    let presets = ["prefix", "query"].map(|preset| (preset, "404"));
+    for (preset, unknown) in answers.into_iter().chain(presets) {
+        let switches = format!("company_in={preset},unknown_company={unknown}");
+        let bench = Bench::with(&switches, |config| set_exported_path(config, preset)).await;
         let of_both = [COMPANY, NEIGHBOR].map(|code| {
             let exported = bench.control.export(code, 1).expect("exported");
             let both = json!({ "id": "both", "exportedat": "2026-11-23T08:00:00Z" });
@@ -406,12 +429,73 @@ async fn a_document_between_two_companies_is_stored_for_both() {
         });
         for code in of_both {
             bench.notify(code).await;
-            bench.settle().await;
+            match unknown {
+                // It may be down for a moment: that is retried first.
+                "500" => bench.run_for(minutes(1)).await,
+                _ => bench.settle().await,
+            };
             let row = bench.feed(&exported(code)).await;
-            assert_eq!((row.documents, row.paused), (1, None), "{preset}: {row:?}");
+            assert_eq!(
+                (row.documents, row.paused),
+                (1, None),
+                "{preset}, {unknown}: {row:?}"
+            );
         }
-        assert_eq!(bench.documents().await.len(), 2, "{preset}");
+        assert_eq!(bench.documents().await.len(), 2, "{preset}, {unknown}");
+        let account = bench.account().await;
+        assert_eq!((account.paused, account.failures), (None, 0), "{unknown}");
     }
+}
+
+#[tokio::test]
+async fn a_vendor_down_for_a_moment_does_not_confirm_a_company() {
+    let bench = Bench::caught_up("company_filter=ignored").await;
+    bench.export(COMPANY, 3).await;
+    bench.settle().await;
+    let kind = FaultKind::Status {
+        status: 502,
+        retry_after: None,
+    };
+    bench.fault(Fault {
+        company: Some(Company::nobody().as_str().to_owned()),
+        times: Some(2),
+        ..Fault::new(kind)
+    });
+    bench.notify(NEIGHBOR).await;
+    bench.run_for(minutes(10)).await;
+    let row = bench.feed(&exported(NEIGHBOR)).await;
+    assert_eq!(row.paused, Some(FeedPauseReason::CompanyFilterIgnored));
+    assert_eq!(row.documents, 0);
+}
+
+#[tokio::test]
+async fn a_person_vouches_for_a_feed_whatever_it_waits_for() {
+    let bench = Bench::caught_up("company_filter=ignored").await;
+    bench.export(COMPANY, 3).await;
+    bench.settle().await;
+    // The check of the company never succeeds.
+    let kind = FaultKind::Status {
+        status: 503,
+        retry_after: Some("60".to_owned()),
+    };
+    bench.fault(Fault {
+        company: Some(Company::nobody().as_str().to_owned()),
+        ..Fault::new(kind)
+    });
+    bench.notify(NEIGHBOR).await;
+    bench.run_for(hours(2)).await;
+    let feed = exported(NEIGHBOR);
+    let row = bench.feed(&feed).await;
+    assert_eq!((row.documents, row.paused), (0, None), "{row:?}");
+    let change = PauseChange::Resume { accept: true };
+    let account = feed.account.clone();
+    let resumed = bench
+        .store()
+        .set_paused(account, Some(feed.clone()), change);
+    assert_eq!(resumed.await.expect("resumed"), 1);
+    bench.run_for(hours(2)).await;
+    let row = bench.feed(&feed).await;
+    assert_eq!((row.documents, row.last_error), (3, None));
 }
 
 #[tokio::test]

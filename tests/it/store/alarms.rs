@@ -177,6 +177,7 @@ async fn ended_alarms_are_forgotten_and_active_ones_are_not(database: Database) 
     assert_eq!(test.retain(retention()).await.alarms, 0);
     let later = Retention {
         alarms_before: START.after(HOUR),
+        tallies_before: START,
         ..retention()
     };
     assert_eq!(test.retain(later).await.alarms, 1);

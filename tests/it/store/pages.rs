@@ -5,9 +5,10 @@ use std::time::Duration;
 use ivesk_webhook::domain::{Account, Company, Cursor, Feed, Queue, Timestamp};
 use ivesk_webhook::store::{
     DocumentSearch, DocumentStretch, FeedPauseReason, PageFailure, PageOutcome, PageToCommit,
-    PauseChange, StoreError, Trigger, TriggerKind, UnreadableEntry,
+    PauseChange, StoreError, Trigger, TriggerKind, Triggers, UnreadableEntry,
 };
 
+use super::messages::Messages;
 use super::test_store::{HOUR, START, TestStore, account, company, last_page, page};
 use crate::support::databases::{Database, on_both_stores};
 
@@ -379,7 +380,13 @@ async fn documents_since_the_last_notification_are_unannounced(database: Databas
         rows.map(|row| (row.queue, row.documents))
             .collect::<Vec<_>>()
     };
-    test.trigger(&company("1"), TriggerKind::Notification).await;
+    let announce = async |number, feed| {
+        let mut message = Messages::new().notification(number).await;
+        message.received_at = test.clock.now();
+        message.triggers = Triggers::Feed(feed);
+        test.store.accept(message).await.expect("stored");
+    };
+    announce(1, company("1")).await;
     test.drain().await;
     test.clock.advance(2 * HOUR);
     test.drain().await;
@@ -399,6 +406,6 @@ async fn documents_since_the_last_notification_are_unannounced(database: Databas
     assert!(none_yet.is_empty(), "they were not stored then");
 
     // A notification of any company announces the documents of the queue.
-    test.trigger(&company("2"), TriggerKind::Notification).await;
+    announce(2, company("2")).await;
     assert!(unannounced(now).await.is_empty());
 }

@@ -16,6 +16,7 @@ fn account() -> AccountRow {
 fn feed() -> FeedRow {
     FeedRow {
         feed: Feed::digitized(account().account),
+        known_at: Timestamp::from_millis(0),
         cursor: None,
         last_page_at: None,
         pulled_at: None,
@@ -34,6 +35,22 @@ fn feed() -> FeedRow {
         triggers: Vec::new(),
         removed_at: None,
         pending_notifications: 0,
+    }
+}
+
+#[test]
+fn a_wait_that_began_under_a_clock_ahead_is_not_shown() {
+    let now = Timestamp::parse("2026-11-28T08:00:00Z").expect("a moment");
+    let in_minutes = |minutes: u64| now.after(std::time::Duration::from_secs(60 * minutes));
+    let (mut feed, mut account) = (feed(), account());
+    for (minutes, rests) in [(5, true), (2 * 24 * 60, false)] {
+        let until = in_minutes(minutes);
+        feed.waits_until = Some(until);
+        account.waits_until = Some(until);
+        let rest = rests.then_some(until);
+        assert_eq!((feed.rest(now), account.rest(now)), (rest, rest));
+        let state = rest.map_or(RunState::Active, |until| RunState::Waiting { until });
+        assert_eq!(feed.state(Some(&account), now), state);
     }
 }
 

@@ -166,6 +166,7 @@ pub(super) fn retention() -> Retention {
         links_before: START,
         quarantine_before: START,
         alarms_before: START,
+        tallies_before: START,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ivesk_webhook::api::uploads::Upload;
 use ivesk_webhook::domain::Timestamp;
 use ivesk_webhook::store::{
     NewUpload, PageOutcome, Retention, Settling, UploadBegun, UploadEnd, UploadFilter, UploadReturn,
@@ -134,7 +135,8 @@ async fn a_location_is_kept_no_longer_than_needed(database: Database) {
         let UploadBegun::Send { location, row } = begun else {
             panic!("{begun:?}");
         };
-        let shown = format!("{row:?}{location:?}{}", serde_json::json!(row));
+        let listed = serde_json::json!(Upload::of(row.clone(), START));
+        let shown = format!("{row:?}{location:?}{listed}");
         assert!(!shown.contains("planted"), "{shown}");
         location.map(|location| location.expose_secret().to_owned())
     };
@@ -168,6 +170,7 @@ async fn a_location_is_kept_no_longer_than_needed(database: Database) {
             links_before,
             quarantine_before: START,
             alarms_before: START,
+            tallies_before: START,
         };
         test.store.retain(retention).await.expect("done");
     };

@@ -15,6 +15,7 @@ on_both_stores! {
     a_wait_of_the_future_is_over_after_a_restart,
     a_lease_of_the_future_is_over,
     a_reconciliation_of_the_future_is_due,
+    a_read_of_the_future_is_not_the_last_one,
     a_clock_that_was_behind_shortens_a_wait_at_most,
     requests_in_flight_together_count_as_one_failure,
     pulls_of_one_feed_keep_their_distance,
@@ -122,6 +123,32 @@ async fn a_reconciliation_of_the_future_is_due(database: Database) {
             TriggerKind::Reconciliation
         ]
     );
+}
+
+async fn a_read_of_the_future_is_not_the_last_one(database: Database) {
+    let (test, correction) = TestStore::with_correction(database).await;
+    let feed = company("1");
+    test.pull(&feed, last_page(&[], Some("a"))).await;
+    test.drain().await;
+    // Reads of every kind.
+    set_ahead(&correction, DAYS);
+    test.pull(&feed, last_page(&[], None)).await;
+    test.clock.advance(HOUR);
+    test.drain().await;
+    set_ahead(&correction, Duration::ZERO);
+    let lease = test.lease().await.expect("a reconciliation is due");
+    assert!(lease.kind.overlaps());
+    assert_eq!(lease.position.from, None, "it is not known since when");
+    test.commit(lease, last_page(&[], None))
+        .await
+        .expect("stored");
+    test.drain().await;
+    // By now the right time has passed what the clock showed.
+    test.pull(&feed, last_page(&[], Some("b"))).await;
+    test.clock.advance(DAYS + 24 * HOUR);
+    let lease = test.lease().await.expect("an overlap read is due");
+    assert!(lease.kind.overlaps());
+    assert_eq!(lease.position.from, None, "it skips what was listed late");
 }
 
 async fn a_clock_that_was_behind_shortens_a_wait_at_most(database: Database) {

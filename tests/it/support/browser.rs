@@ -224,9 +224,15 @@ impl Browser {
         let code = match key {
             "Tab" => 9,
             "Enter" => 13,
+            " " => 32,
+            "/" => 191,
             other => panic!("no key {other}"),
         };
-        let text = if key == "Enter" { "\r" } else { "" };
+        let text = match key {
+            "Enter" => "\r",
+            "Tab" => "",
+            other => other,
+        };
         for kind in ["keyDown", "keyUp"] {
             let mut event = json!({
                 "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code,
@@ -238,6 +244,13 @@ impl Browser {
         }
     }
 
+    /// Presses a key, and waits for the page that follows.
+    pub(crate) async fn press_and_load(&mut self, key: &str) {
+        self.forget_loads();
+        self.press(key).await;
+        self.event("Page.loadEventFired").await;
+    }
+
     /// Writes into the focused field.
     pub(crate) async fn write(&mut self, text: &str) {
         self.call("Input.insertText", json!({"text": text})).await;
@@ -246,15 +259,13 @@ impl Browser {
     /// Presses Tab until the focused element is called `name`, then Enter; waits for the page
     /// that follows.
     pub(crate) async fn tab_to_and_enter(&mut self, name: &str) {
-        for _ in 0..200 {
+        for _ in 0..400 {
             self.press("Tab").await;
             let focused = self
                 .evaluate("document.activeElement.ariaLabel || document.activeElement.textContent")
                 .await;
             if focused == name {
-                self.forget_loads();
-                self.press("Enter").await;
-                self.event("Page.loadEventFired").await;
+                self.press_and_load("Enter").await;
                 return;
             }
         }
@@ -279,11 +290,20 @@ impl Browser {
 
     /// Saves a picture of the whole page if `IVESK_WEBHOOK_TEST_PICTURES` names a folder.
     pub(crate) async fn picture(&mut self, name: &str) {
+        self.capture(name, true).await;
+    }
+
+    /// Saves a picture of what the window shows, as [`Browser::picture`] does.
+    pub(crate) async fn picture_of_window(&mut self, name: &str) {
+        self.capture(name, false).await;
+    }
+
+    async fn capture(&mut self, name: &str, whole: bool) {
         let Some(folder) = std::env::var_os("IVESK_WEBHOOK_TEST_PICTURES") else {
             return;
         };
-        let whole = json!({"captureBeyondViewport": true});
-        let picture = self.call("Page.captureScreenshot", whole).await;
+        let options = json!({"captureBeyondViewport": whole});
+        let picture = self.call("Page.captureScreenshot", options).await;
         let picture = STANDARD.decode(picture["data"].as_str().expect("base64"));
         let file = Path::new(&folder).join(format!("{name}.png"));
         std::fs::write(file, picture.expect("base64")).expect("the folder is there");

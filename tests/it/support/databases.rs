@@ -263,7 +263,7 @@ fn in_database(server: &str, name: &str) -> String {
     url.into()
 }
 
-async fn connect(url: &str) -> Option<tokio_postgres::Client> {
+pub(crate) async fn connect(url: &str) -> Option<tokio_postgres::Client> {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
         .await
         .ok()?;

@@ -11,6 +11,9 @@ pub(crate) mod doctor;
 pub(crate) mod emulator;
 pub(crate) mod fake_sns;
 pub(crate) mod faults;
+#[path = "../../../benches/support/fill.rs"]
+pub(crate) mod fill;
+pub(crate) mod full_store;
 pub(crate) mod ledger;
 pub(crate) mod load;
 pub(crate) mod plans;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ivesk_webhook::store::Hooks;
 use serde_json::Value;
@@ -39,21 +40,21 @@ type Exception = (&'static str, &'static str, &'static str);
 const EXCEPTIONS: &[Exception] = &[
     // A feed is a company, of which there are thousands at most.
     (
-        "f.documents, f.missed_notifications,",
+        "a.id = f.account_id\n         ORDER BY a.name",
         "feed",
-        "it lists all feeds",
+        "all feeds, which a person changes or pulls",
     ),
     (
-        "f.queue = 'digitized' OR",
+        "f.company = '' OR",
         "feed",
         "all feeds that a destination takes",
     ),
+    // For its real parameters, which it knows when it plans, PostgreSQL reads them by their ids.
     (
         "FROM document d JOIN feed f",
         "feed",
         "few beside the documents",
     ),
-    ("WITH announced AS", "feed", "it compares all feeds"),
     ("f.id FROM account a", "feed", "all feeds of an erasure"),
     ("WITH later AS", "feed_trigger", "once, at the start"),
     (
@@ -68,6 +69,34 @@ const EXCEPTIONS: &[Exception] = &[
         "feed",
         "its index has leased ones only",
     ),
+    (
+        "count(*) FROM feed WHERE removed_at IS NOT NULL",
+        "feed",
+        "its index has removed ones only",
+    ),
+    (
+        "paused IS NOT NULL AND removed_at IS NULL",
+        "feed",
+        "its index has paused ones only, of which it reads a limited number",
+    ),
+    (
+        "failures > 0 AND removed_at IS NULL",
+        "feed",
+        "its index has failing ones only, of which it reads a limited number",
+    ),
+    (
+        "DISTINCT feed_id FROM gap",
+        "gap",
+        "its index has open ones only, of which it reads a limited number",
+    ),
+    (
+        "ended_at IS NULL AND kind IN",
+        "alarm",
+        "its index has active ones only, at most a hundred of a kind",
+    ),
+    // SQLite looks for rows that refer to an added account only while there are rows without theirs.
+    ("INSERT INTO account (", "notification", "it is never run"),
+    ("INSERT INTO account (", "import_error", "it is never run"),
     // SQLite looks for rows that refer to a deleted feed, and none is ever deleted.
     ("INSERT INTO feed (", "gap", "it is never run"),
     (
@@ -79,11 +108,15 @@ const EXCEPTIONS: &[Exception] = &[
 
 /// The statements that the stores of one database ran, with the types of their parameters.
 #[derive(Default)]
-pub(crate) struct Statements(Mutex<BTreeMap<String, Vec<String>>>);
+pub(crate) struct Statements {
+    seen: Mutex<BTreeMap<String, Vec<String>>>,
+    /// True if they are explained although other tests have explained them.
+    again: AtomicBool,
+}
 
 impl Hooks for Statements {
     fn statement(&self, sql: &str, types: &[&str]) {
-        let mut seen = self.0.lock().expect("never poisoned");
+        let mut seen = self.seen.lock().expect("never poisoned");
         if !seen.contains_key(sql) {
             let types = types.iter().map(|name| (*name).to_owned()).collect();
             seen.insert(sql.to_owned(), types);
@@ -92,14 +125,27 @@ impl Hooks for Statements {
 }
 
 impl Statements {
+    /// Lets the statements be explained although other tests have explained them: this database is
+    /// another one.
+    pub(crate) fn explain_again(&self) {
+        self.again.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the number of statements that are not explained yet.
+    pub(crate) fn count(&self) -> usize {
+        self.seen.lock().expect("never poisoned").len()
+    }
+
     /// Returns those that no test has explained yet in this kind of database.
     fn take_new(&self, kind: &'static str) -> BTreeMap<String, Vec<String>> {
         static EXPLAINED: Mutex<Option<HashSet<(&str, String)>>> = Mutex::new(None);
         let mut explained = EXPLAINED.lock().expect("never poisoned");
         let explained = explained.get_or_insert_default();
-        let mut seen = self.0.lock().expect("never poisoned");
+        let mut seen = self.seen.lock().expect("never poisoned");
         let mut new = std::mem::take(&mut *seen);
-        new.retain(|sql, _| explained.insert((kind, sql.clone())));
+        if !self.again.load(Ordering::Relaxed) {
+            new.retain(|sql, _| explained.insert((kind, sql.clone())));
+        }
         new
     }
 
@@ -129,7 +175,7 @@ impl Statements {
     /// Returns the plans in a SQLite file of those statements that contain `part`.
     pub(crate) fn plans_in_file(&self, path: &Path, part: &str) -> Vec<String> {
         let connection = rusqlite::Connection::open(path).expect("it opens");
-        let seen = self.0.lock().expect("never poisoned");
+        let seen = self.seen.lock().expect("never poisoned");
         seen.keys()
             .filter(|sql| sql.contains(part))
             .map(|sql| plan_in_file(&connection, sql).join("\n"))
@@ -143,6 +189,13 @@ impl Statements {
         if client.batch_execute(settings).await.is_err() {
             // The test has stopped the server.
             return found;
+        }
+        if self.again.load(Ordering::Relaxed) {
+            // A generic plan does not know that few rows are asked for: in a large table it would
+            // read all for a join. With the real number it follows the indexes.
+            let settings =
+                "SET enable_mergejoin = off; SET enable_hashjoin = off; SET enable_material = off";
+            client.batch_execute(settings).await.expect("they are set");
         }
         for (sql, types) in self.take_new("PostgreSQL") {
             let values = vec!["NULL"; types.len()].join(", ");

@@ -7,7 +7,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ivesk_webhook::config::{AccountConfig, Config, ExportedPath, Loopback, default_account};
-use ivesk_webhook::domain::{Clock, Company, Cursor, Feed, Queue, Timestamp, version_key};
+use ivesk_webhook::domain::{
+    Clock, Company, Correction, Cursor, Feed, Queue, Timestamp, version_key,
+};
 use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::emulator::{
     Control, DEFAULT_KEY, Emulator, EmulatorSettings, Endpoint, Fault, Switches,
@@ -123,9 +125,27 @@ impl Bench {
     /// [`Bench::new`] with other settings.
     pub(crate) async fn with(switches: &str, change: impl FnOnce(&mut Config)) -> Self {
         let clock = Clock::manual(start_time());
+        Self::at(clock.clone(), clock, switches, change).await
+    }
+
+    /// [`Bench::caught_up`] with a clock that can be set ahead of the vendor's, and back.
+    pub(crate) async fn with_correction(switches: &str) -> (Self, Correction) {
+        let of_vendor = Clock::manual(start_time());
+        let (clock, correction) = of_vendor.corrected();
+        let bench = Self::at(of_vendor, clock, switches, |_| {}).await;
+        bench.settle().await;
+        (bench, correction)
+    }
+
+    async fn at(
+        of_vendor: Clock,
+        clock: Clock,
+        switches: &str,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let emulator = emulator_with(EmulatorSettings {
             switches: Switches::parse(switches).expect("switches that exist"),
-            clock: clock.clone(),
+            clock: of_vendor,
             signer: Some(signer()),
             ..EmulatorSettings::default()
         })

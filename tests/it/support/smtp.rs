@@ -95,6 +95,8 @@ struct Taken {
     refusals: VecDeque<&'static str>,
     /// Recipients that the server does not know.
     unknown: Vec<&'static str>,
+    /// True if QUIT is never answered.
+    stays: bool,
     /// Every command but DATA's content, as received.
     commands: Vec<String>,
 }
@@ -144,6 +146,11 @@ impl SmtpServer {
     /// Refuses this recipient from now on.
     pub(crate) fn refuse_recipient(&self, address: &'static str) {
         self.taken.lock().unwrap().unknown.push(address);
+    }
+
+    /// Never answers QUIT from now on.
+    pub(crate) fn stay(&self) {
+        self.taken.lock().unwrap().stays = true;
     }
 
     pub(crate) fn mails(&self) -> Vec<Mail> {
@@ -277,6 +284,11 @@ impl Session {
                     data.truncate(data.len() - 5);
                     mail.data = String::from_utf8(data).expect("text");
                     self.take(&mail)
+                }
+                "QUIT" if self.taken.lock().unwrap().stays => {
+                    // Until the client leaves.
+                    stream.read_line(&mut String::new()).await?;
+                    return Ok(End::Closed);
                 }
                 "QUIT" => {
                     stream.write_all(b"221 bye\r\n").await?;

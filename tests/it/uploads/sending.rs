@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ivesk_webhook::backoff::Backoff;
 use ivesk_webhook::config::{ApiConfig, StoreUrl, UploadConfig, UploadOptions, default_account};
-use ivesk_webhook::domain::{Clock, Queue, Timestamp};
+use ivesk_webhook::domain::{Clock, Correction, Queue, Timestamp};
 use ivesk_webhook::emulator::faults::{Endpoint, Fault, FaultKind};
 use ivesk_webhook::emulator::{Control, DEFAULT_KEY, Emulator, EmulatorSettings, Switches};
 use ivesk_webhook::ivesk::Client;
@@ -38,9 +38,20 @@ struct Office {
 impl Office {
     async fn new(switches: &str) -> Self {
         let clock = Clock::manual(START);
+        Self::at(clock.clone(), clock, switches).await
+    }
+
+    /// Creates one whose clock can be set ahead of the vendor's, and back.
+    async fn with_correction() -> (Self, Correction) {
+        let of_vendor = Clock::manual(START);
+        let (clock, correction) = of_vendor.corrected();
+        (Self::at(of_vendor, clock, "").await, correction)
+    }
+
+    async fn at(of_vendor: Clock, clock: Clock, switches: &str) -> Self {
         let settings = EmulatorSettings {
             switches: Switches::parse(switches).expect("switches that exist"),
-            clock: clock.clone(),
+            clock: of_vendor,
             ..EmulatorSettings::default()
         };
         let emulator = emulator_with(settings).await;
@@ -462,6 +473,43 @@ async fn the_folder_goes_on_without_a_name_that_is_refused() {
 }
 
 #[tokio::test]
+async fn two_names_that_are_refused_do_not_pause_the_folder_forever() {
+    let office = Office::new("").await;
+    let mut watcher = office.watcher();
+    let refused = || names(&office.outbox().join(REFUSED));
+    for name in ["100%.pdf", "50%.pdf"] {
+        office.control.fault(Fault::status(403).file_name(name));
+        office.put(name, name);
+    }
+    watcher.scan().await.expect("a scan");
+    // Nothing else is sent: it may be the key, so no file is set aside.
+    for _ in 0..5 {
+        assert_eq!(watcher.scan().await.expect("a scan").len(), 2);
+        assert!(watcher.scan().await.expect("a scan").is_empty());
+        office.clock.advance(Duration::from_secs(300));
+    }
+    assert!(refused().is_empty());
+    // A good file shows that it is not the key.
+    office.put("a.jpg", "a");
+    watcher.scan().await.expect("a scan");
+    for _ in 0..2 {
+        office.clock.advance(Duration::from_secs(300));
+        watcher.scan().await.expect("a scan");
+    }
+    assert_eq!(office.received(), ["a.jpg"]);
+    assert_eq!(
+        refused(),
+        ["100%.pdf", "100%.pdf.txt", "50%.pdf", "50%.pdf.txt"]
+    );
+    // Nothing pauses any longer.
+    office.put("b.jpg", "b");
+    for _ in 0..2 {
+        watcher.scan().await.expect("a scan");
+    }
+    assert_eq!(office.received(), ["a.jpg", "b.jpg"]);
+}
+
+#[tokio::test]
 async fn attempts_are_bounded_and_the_next_run_continues_the_row() {
     let office = Office::new("").await;
     let kind = FaultKind::Status {
@@ -471,7 +519,10 @@ async fn attempts_are_bounded_and_the_next_run_continues_the_row() {
     office.control.fault(fault(Endpoint::Upload, kind, 4));
     let path = office.put("a.pdf", "%PDF");
     let report = upload(&office.uploader(), &path).await;
-    let UploadOutcome::Failed { error, unreachable } = report.outcome else {
+    let UploadOutcome::Failed {
+        error, unreachable, ..
+    } = report.outcome
+    else {
         panic!("{report:?}");
     };
     assert!(error.contains("503") && !unreachable, "{error}");
@@ -981,6 +1032,67 @@ async fn a_failed_file_waits_and_a_wrong_key_pauses_the_folder() {
     office.clock.advance(Duration::from_secs(300));
     watcher.scan().await.expect("a scan");
     assert_eq!(office.received(), ["a.pdf"]);
+}
+
+#[tokio::test]
+async fn a_long_retry_after_delays_its_file_alone() {
+    let office = Office::new("").await;
+    let backoff = Backoff {
+        first: Duration::ZERO,
+        longest: Duration::from_secs(16),
+    };
+    let uploader = office.uploader_with(|settings| settings.backoff = backoff);
+    let mut watcher = Watcher::open(&office.outbox(), Duration::ZERO, uploader).expect("a folder");
+    let kind = FaultKind::Status {
+        status: 503,
+        retry_after: Some("3600".to_owned()),
+    };
+    office
+        .control
+        .fault(fault(Endpoint::UploadLocation, kind, 1));
+    office.put("a.jpg", "a");
+    watcher.scan().await.expect("a scan");
+    let reports = within("the scan", watcher.scan()).await.expect("a scan");
+    let UploadOutcome::Failed { error, .. } = &reports[0].report.outcome else {
+        panic!("{reports:?}");
+    };
+    assert!(error.contains("asks to retry in 1h"), "{error}");
+    office.put("b.jpg", "b");
+    watcher.scan().await.expect("a scan");
+    assert_eq!(watcher.scan().await.expect("a scan").len(), 1);
+    assert_eq!(office.received(), ["b.jpg"]);
+    office.clock.advance(Duration::from_secs(3599));
+    assert!(watcher.scan().await.expect("a scan").is_empty());
+    office.clock.advance(Duration::from_secs(1));
+    assert_eq!(watcher.scan().await.expect("a scan").len(), 1);
+    assert_eq!(office.received(), ["a.jpg", "b.jpg"]);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_does_not_stop_the_drop_folder() {
+    let (office, correction) = Office::with_correction().await;
+    let mut watcher = office.watcher();
+    // One pauses the folder, the other the file.
+    for (status, times) in [(401, 1), (500, 4)] {
+        let kind = FaultKind::Status {
+            status,
+            retry_after: None,
+        };
+        office
+            .control
+            .fault(fault(Endpoint::UploadLocation, kind, times));
+        correction.set(2 * 86_400 * 1000);
+        let name = format!("{status}.jpg");
+        office.put(&name, &name);
+        watcher.scan().await.expect("a scan");
+        assert_eq!(watcher.scan().await.expect("a scan").len(), 1);
+        assert!(watcher.scan().await.expect("a scan").is_empty(), "{status}");
+        correction.set(0);
+        assert_eq!(watcher.scan().await.expect("a scan").len(), 1, "{status}");
+        assert!(office.received().contains(&name));
+        // The next one begins later than this pause would have ended.
+        office.clock.advance(Duration::from_secs(600));
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 use std::ops::ControlFlow;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use futures_util::{TryFutureExt as _, TryStreamExt as _};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls_platform_verifier::BuilderVerifierExt;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
@@ -26,8 +27,29 @@ use crate::store::engine::{Param, Value};
 use crate::store::error::Result;
 use crate::store::{Hooks, StoreError};
 
-/// Maximum number of connections of one process: reads, workers and one for ingest.
-const MAX_CONNECTIONS: usize = 12;
+/// What a connection is used for. Each has connections of its own, so that none waits for another.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Use {
+    /// Storing messages.
+    Ingest,
+    /// The service's own work.
+    Work,
+    /// Reads of people and programs.
+    People,
+}
+
+impl Use {
+    const ALL: [Self; 3] = [Self::Ingest, Self::Work, Self::People];
+
+    /// Returns the maximum number of its connections in one process; 12 together.
+    const fn connections(self) -> usize {
+        match self {
+            Self::Ingest => 1,
+            Self::Work => 7,
+            Self::People => 4,
+        }
+    }
+}
 
 /// Time that a caller waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,6 +57,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time to wait for an answer; longer than the server's own limits, whose errors name the
 /// cause.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Time to wait until the server has ended a statement that nobody waits for any more.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The first statements of a transaction that writes; they return the database's time.
 ///
@@ -59,12 +84,24 @@ async fn with_timeout<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<
 where
     StoreError: From<E>,
 {
-    match timeout(RESPONSE_TIMEOUT, work).await {
+    within(Some(RESPONSE_TIMEOUT), work).await
+}
+
+/// Fails if the answer takes longer than `limit`.
+async fn within<T, E>(
+    limit: Option<Duration>,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T>
+where
+    StoreError: From<E>,
+{
+    let Some(limit) = limit else {
+        return Ok(work.await?);
+    };
+    match timeout(limit, work).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(StoreError::Unreachable {
-            detail: format!(
-                "no answer within {RESPONSE_TIMEOUT:?}; check the server's load and the network"
-            ),
+            detail: format!("no answer within {limit:?}; check the server's load and the network"),
         }),
     }
 }
@@ -112,7 +149,7 @@ pub(super) struct Pool {
     address: PostgresAddress,
     tls: Option<MakeRustlsConnect>,
     idle: Mutex<Vec<Client>>,
-    permits: Semaphore,
+    permits: [Arc<Semaphore>; Use::ALL.len()],
     pub(super) time: DatabaseClock,
     hooks: Option<Arc<dyn Hooks>>,
 }
@@ -133,7 +170,7 @@ impl Pool {
             address,
             tls,
             idle: Mutex::default(),
-            permits: Semaphore::new(MAX_CONNECTIONS),
+            permits: Use::ALL.map(|one| Arc::new(Semaphore::new(one.connections()))),
             time: DatabaseClock::new(clock),
             hooks,
         })
@@ -141,16 +178,22 @@ impl Pool {
 
     /// Begins a transaction that writes.
     pub(super) async fn write(&self) -> Result<Transaction<'_>> {
-        self.begin(BEGIN_WRITING).await
+        self.begin(Use::Work, BEGIN_WRITING).await
+    }
+
+    /// Begins a transaction that stores messages.
+    pub(super) async fn ingest(&self) -> Result<Transaction<'_>> {
+        self.begin(Use::Ingest, BEGIN_WRITING).await
     }
 
     /// Begins a transaction that reads one snapshot.
-    pub(super) async fn read(&self) -> Result<Transaction<'_>> {
-        self.begin(BEGIN_READING).await
+    pub(super) async fn read(&self, used_for: Use) -> Result<Transaction<'_>> {
+        self.begin(used_for, BEGIN_READING).await
     }
 
-    async fn begin(&self, statements: &str) -> Result<Transaction<'_>> {
-        let permit = match timeout(ACQUIRE_TIMEOUT, self.permits.acquire()).await {
+    async fn begin(&self, used_for: Use, statements: &str) -> Result<Transaction<'_>> {
+        let permits = Arc::clone(&self.permits[used_for as usize]);
+        let permit = match timeout(ACQUIRE_TIMEOUT, permits.acquire_owned()).await {
             Ok(Ok(permit)) => permit,
             Ok(Err(_)) => return Err(StoreError::Closed),
             Err(_) => return Err(StoreError::QueueFull),
@@ -166,9 +209,10 @@ impl Pool {
                     let database = database_time(&answer)?;
                     return Ok(Transaction {
                         now: self.time.synchronize(before, database),
-                        client,
+                        connection: Some((client, permit)),
                         pool: self,
-                        _permit: permit,
+                        limit: Some(RESPONSE_TIMEOUT),
+                        is_running: AtomicBool::new(false),
                         is_committed: false,
                     });
                 }
@@ -185,7 +229,7 @@ impl Pool {
     }
 
     fn recycle(&self, client: Client) {
-        if !client.is_closed() && !self.permits.is_closed() {
+        if !client.is_closed() && !self.permits[0].is_closed() {
             self.idle
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -219,7 +263,9 @@ impl Pool {
 
     /// Closes every connection; later calls answer [`StoreError::Closed`].
     pub(super) fn close(&self) {
-        self.permits.close();
+        for permits in &self.permits {
+            permits.close();
+        }
         self.idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -281,16 +327,77 @@ fn roots(file: &std::path::Path) -> Result<rustls::RootCertStore, Box<dyn std::e
     }
 }
 
-/// An open transaction. Dropping it closes its connection, and the server rolls it back.
+/// An open transaction. Dropping it cancels its statement and closes its connection, and the
+/// server rolls it back.
 pub(super) struct Transaction<'p> {
-    client: Client,
+    /// `None` once it has ended.
+    connection: Option<(Client, OwnedSemaphorePermit)>,
     pool: &'p Pool,
-    _permit: SemaphorePermit<'p>,
+    /// The time to wait for an answer.
+    limit: Option<Duration>,
+    /// True while the server may be running a statement.
+    is_running: AtomicBool,
     now: Timestamp,
     is_committed: bool,
 }
 
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        let Some((client, permit)) = self.connection.take() else {
+            return;
+        };
+        let runtime = tokio::runtime::Handle::try_current();
+        let (Ok(runtime), true) = (runtime, self.is_running.load(Ordering::Relaxed)) else {
+            return;
+        };
+        // Its place is free once the server has ended the statement: otherwise new connections
+        // would come to those that still run what nobody waits for.
+        let tls = self.pool.tls.clone();
+        runtime.spawn(async move {
+            let token = client.cancel_token();
+            let ended = async {
+                let _ = match tls {
+                    None => token.cancel_query(NoTls).await,
+                    Some(tls) => token.cancel_query(tls).await,
+                };
+                // Answered after the statement.
+                let _ = client.batch_execute("ROLLBACK").await;
+            };
+            let _ = timeout(CANCEL_TIMEOUT, ended).await;
+            drop(client);
+            drop(permit);
+        });
+    }
+}
+
 impl Transaction<'_> {
+    /// Lets its statements take as long as they need.
+    pub(super) async fn without_limits(&mut self) -> Result<()> {
+        self.limit = None;
+        self.script("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
+            .await
+    }
+
+    fn client(&self) -> Result<&Client> {
+        match &self.connection {
+            Some((client, _)) => Ok(client),
+            None => Err(StoreError::Closed),
+        }
+    }
+
+    /// Waits for an answer of the server.
+    async fn answer<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T>
+    where
+        StoreError: From<E>,
+    {
+        self.is_running.store(true, Ordering::Relaxed);
+        let answer = within(self.limit, work).await;
+        // Without an answer it may still run.
+        let is_running = matches!(answer, Err(StoreError::Unreachable { .. }));
+        self.is_running.store(is_running, Ordering::Relaxed);
+        answer
+    }
+
     /// Returns the time when it began.
     pub(super) fn now(&self) -> Timestamp {
         self.now
@@ -320,8 +427,9 @@ impl Transaction<'_> {
         mut row: impl FnMut(&Row) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let values = self.typed(sql, params);
-        with_timeout(async {
-            let mut rows = pin!(self.client.query_typed_raw(sql, values).await?);
+        let client = self.client()?;
+        self.answer(async {
+            let mut rows = pin!(client.query_typed_raw(sql, values).await?);
             while let Some(found) = rows.try_next().await? {
                 if row(&found)?.is_break() {
                     break;
@@ -335,7 +443,9 @@ impl Transaction<'_> {
     /// Runs a statement and returns its rows.
     pub(super) async fn query(&self, sql: &str, params: &[&dyn Param]) -> Result<Vec<Row>> {
         let values = self.typed(sql, params);
-        with_timeout(self.client.query_typed(sql, &borrowed(&values))).await
+        let client = self.client()?;
+        self.answer(client.query_typed(sql, &borrowed(&values)))
+            .await
     }
 
     /// Runs a statement that returns one row.
@@ -347,13 +457,16 @@ impl Transaction<'_> {
     /// Runs a statement and returns the number of changed rows.
     pub(super) async fn execute(&self, sql: &str, params: &[&dyn Param]) -> Result<usize> {
         let values = self.typed(sql, params);
-        let changed = with_timeout(self.client.execute_typed(sql, &borrowed(&values))).await?;
+        let client = self.client()?;
+        let changed = self
+            .answer(client.execute_typed(sql, &borrowed(&values)))
+            .await?;
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
     /// Runs several statements without values.
     pub(super) async fn script(&self, sql: &str) -> Result<()> {
-        with_timeout(self.client.batch_execute(sql)).await
+        self.answer(self.client()?.batch_execute(sql)).await
     }
 
     /// Commits it: synced to the server's disk when this returns.
@@ -366,11 +479,13 @@ impl Transaction<'_> {
         self.end("ROLLBACK").await
     }
 
-    async fn end(self, word: &str) -> Result<()> {
+    async fn end(mut self, word: &str) -> Result<()> {
         if !self.is_committed {
-            with_timeout(self.client.batch_execute(word)).await?;
+            self.script(word).await?;
         }
-        self.pool.recycle(self.client);
+        if let Some((client, _)) = self.connection.take() {
+            self.pool.recycle(client);
+        }
         Ok(())
     }
 
@@ -383,14 +498,15 @@ impl Transaction<'_> {
     ) -> Result<u64> {
         let values = self.typed(sql, params);
         let values = borrowed(&values);
-        let statement = self.client.execute_typed(sql, &values);
-        let commit = self.client.batch_execute("COMMIT");
+        let client = self.client()?;
+        let statement = client.execute_typed(sql, &values);
+        let commit = client.batch_execute("COMMIT");
         // Each is sent when first polled, in this order. After a failed statement the server
         // answers COMMIT by rolling back, so the statement's answer decides.
-        let (changed, committed) = with_timeout(async {
-            Ok::<_, StoreError>(futures_util::future::join(statement, commit).await)
-        })
-        .await?;
+        let both = futures_util::future::join(statement, commit);
+        let (changed, committed) = self
+            .answer(async { Ok::<_, StoreError>(both.await) })
+            .await?;
         let changed = changed?;
         committed?;
         self.is_committed = true;
@@ -404,4 +520,28 @@ fn borrowed<'v>(values: &'v [(Value<'_>, Type)]) -> Vec<(&'v (dyn ToSql + Sync),
     values
         .map(|(value, kind)| (value as &(dyn ToSql + Sync), kind.clone()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_migration_may_take_as_long_as_it_needs() {
+        let slow = async || {
+            tokio::time::sleep(Duration::from_secs(24 * 60 * 60)).await;
+            Ok::<_, StoreError>(7)
+        };
+        assert_eq!(within(None, slow()).await.ok(), Some(7));
+        let limited = within(Some(RESPONSE_TIMEOUT), slow()).await;
+        assert!(matches!(limited, Err(StoreError::Unreachable { .. })));
+    }
+
+    #[test]
+    fn each_use_has_connections_of_its_own() {
+        let places = Use::ALL.map(|one| one as usize);
+        assert_eq!(places, [0, 1, 2]);
+        let connections = Use::ALL.map(Use::connections);
+        assert_eq!(connections.iter().sum::<usize>(), 12);
+    }
 }

@@ -3,19 +3,19 @@
 //! Sessions keep no state (no prepared statement, no LISTEN, no session lock), so that
 //! PgBouncer in transaction mode can be used. Due times and leases go by the database's clock.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use self::connection::Pool;
+use self::connection::{Pool, Use};
 use self::tasks::{Ingest, QuarantineCommand, run_quarantine};
 use super::Operation;
 use crate::config::PostgresAddress;
 use crate::domain::Clock;
 use crate::store::error::Result;
-use crate::store::ingest::PendingMessage;
+use crate::store::ingest::{PendingMessage, Room};
 use crate::store::messages::rehearse_messages;
 use crate::store::quarantine::QUARANTINE_QUEUE;
 use crate::store::start::resume_at_start;
@@ -50,6 +50,8 @@ pub(in crate::store) struct PostgresEngine {
     read_only: bool,
     senders: Mutex<Option<Senders>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Bytes of messages that wait for a commit.
+    waiting: Arc<AtomicUsize>,
     /// True if a message found no room, until the probe finds some.
     no_room: AtomicBool,
 }
@@ -87,6 +89,7 @@ impl PostgresEngine {
                 quarantine,
             })),
             tasks: Mutex::new(tasks),
+            waiting: Arc::default(),
             no_room: AtomicBool::new(false),
         })
     }
@@ -100,6 +103,7 @@ impl PostgresEngine {
             read_only: true,
             senders: Mutex::new(None),
             tasks: Mutex::default(),
+            waiting: Arc::default(),
             no_room: AtomicBool::new(false),
         })
     }
@@ -129,7 +133,16 @@ impl PostgresEngine {
 
     /// Runs an operation that reads one snapshot.
     pub(in crate::store) async fn read<O: Operation>(&self, operation: O) -> Result<O::Output> {
-        let mut transaction = self.pool.read().await?;
+        self.read_for(Use::People, operation).await
+    }
+
+    /// Runs an operation of the service's own work that reads one snapshot.
+    pub(in crate::store) async fn read_own<O: Operation>(&self, operation: O) -> Result<O::Output> {
+        self.read_for(Use::Work, operation).await
+    }
+
+    async fn read_for<O: Operation>(&self, used_for: Use, operation: O) -> Result<O::Output> {
+        let mut transaction = self.pool.read(used_for).await?;
         let outcome = operation.run(&mut transaction).await?;
         transaction.commit().await?;
         Ok(outcome)
@@ -154,7 +167,13 @@ impl PostgresEngine {
     pub(in crate::store) async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion> {
         self.may_write()?;
         let (answer, outcome) = oneshot::channel();
-        let pending = PendingMessage { incoming, answer };
+        let bytes = incoming.message.body().len();
+        let room = Room::take(&self.waiting, bytes).ok_or(StoreError::QueueFull)?;
+        let pending = PendingMessage {
+            incoming,
+            answer,
+            _room: Some(room),
+        };
         let queued = self.senders(|senders| {
             let sent = senders.messages.try_send(pending);
             sent.map_err(|error| match error {

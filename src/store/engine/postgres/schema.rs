@@ -1,6 +1,6 @@
 //! Migrations, by one replica at a time; a newer schema is refused.
 
-use super::connection::{Pool, Transaction};
+use super::connection::{Pool, Transaction, Use};
 use crate::store::StoreError;
 use crate::store::columns::random_hex;
 use crate::store::error::Result;
@@ -22,11 +22,9 @@ const LOCK: i64 = 0x4976_5768;
 /// Migrates the database to this program's schema, or accepts a newer one that still works
 /// with it. Sets the epoch of the numbering, a new one in a restored database.
 pub(super) async fn migrate(pool: &Pool) -> Result<()> {
-    let transaction = pool.write().await?;
-    // Another replica may be migrating, which may take long.
-    transaction
-        .script("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
-        .await?;
+    let mut transaction = pool.write().await?;
+    // A migration may take long, and so may that of another replica.
+    transaction.without_limits().await?;
     transaction
         .query("SELECT pg_advisory_xact_lock($1)", &[&LOCK])
         .await?;
@@ -58,7 +56,7 @@ pub(super) async fn migrate(pool: &Pool) -> Result<()> {
 
 /// Fails if this program can't read the schema.
 pub(super) async fn check(pool: &Pool) -> Result<()> {
-    let transaction = pool.read().await?;
+    let transaction = pool.read(Use::Work).await?;
     let found = version(&transaction).await?;
     transaction.commit().await?;
     match found {

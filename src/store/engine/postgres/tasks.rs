@@ -44,7 +44,7 @@ impl Ingest {
         messages: &[AcceptedMessage],
         row_ids: &mut RowIds,
     ) -> Result<Vec<Insertion>> {
-        let mut transaction = self.pool.write().await?;
+        let mut transaction = self.pool.ingest().await?;
         let stored = store_group(&mut transaction, messages, row_ids, self.ask).await?;
         transaction.commit().await?;
         // Only committed rows are cached.

@@ -28,6 +28,9 @@ pub(in crate::store::engine) fn explain(path: &Path, error: rusqlite::Error) -> 
              the disk's health, and limits on file sizes",
             path.display()
         )),
+        Some(ErrorCode::OperationInterrupted) => StoreError::Database(
+            "the query took too long, and was ended; ask for less at once".to_owned(),
+        ),
         // The value is at fault, not the database.
         Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
             StoreError::Value(error.to_string())

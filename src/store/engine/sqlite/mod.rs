@@ -1,8 +1,7 @@
-//! The store on SQLite: one file, one writer thread, one reader thread.
+//! The store on SQLite: one file, one writer thread, several reader threads.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
@@ -11,6 +10,7 @@ use tokio::sync::{Notify, oneshot};
 pub(super) use self::error::explain;
 pub(super) use self::file::FileLock;
 use self::file::OpenFiles;
+use self::readers::{Readers, spawn};
 pub use self::restore::{RestoredBackup, restore_backup};
 use self::tx::{Begin, Database, SqliteTx, immediate, in_transaction};
 use self::writer::{Inbox, Writer};
@@ -26,13 +26,14 @@ mod backup;
 mod error;
 mod file;
 mod integrity;
+mod readers;
 mod restore;
 mod schema;
 mod tx;
 mod writer;
 
-/// A read of the database.
-type Read = Box<dyn FnOnce(&mut Connection) + Send>;
+/// Number of threads that read for people and programs.
+const READERS: usize = 3;
 
 /// The store on SQLite.
 pub(in crate::store) struct SqliteEngine {
@@ -41,7 +42,10 @@ pub(in crate::store) struct SqliteEngine {
     inbox: Option<Arc<Inbox>>,
     /// The writer's, which keeps them locked until it ends.
     files: Option<Weak<OpenFiles>>,
-    reads: Mutex<Option<mpsc::SyncSender<Read>>>,
+    readers: Readers,
+    /// For the service's own work, which never waits for people's reads; `None` if it was opened
+    /// for reading only.
+    own_reader: Option<Readers>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -102,28 +106,23 @@ impl SqliteEngine {
         writer: Option<(Arc<Inbox>, Weak<OpenFiles>)>,
         mut threads: Vec<JoinHandle<()>>,
     ) -> Result<Self> {
-        let mut connection = schema::open_for_reading(&database.path)?;
-        let (reads, inbox_of_reader) = mpsc::sync_channel::<Read>(256);
-        threads.push(spawn("store-reader", &database.path, move || {
-            let reading = AssertUnwindSafe(move || {
-                for read in inbox_of_reader {
-                    read(&mut connection);
-                }
-            });
-            if let Err(panic) = catch_unwind(reading) {
-                // Its channel is closed with it: later reads return that the store is closed.
-                tracing::error!(
-                    "store reader thread panicked: restart the service and report this as a bug"
-                );
-                resume_unwind(panic);
-            }
-        })?);
+        let own_reader = match writer {
+            Some(_) => Some(Readers::start(
+                &database,
+                "store-own-reader",
+                1,
+                &mut threads,
+            )?),
+            None => None,
+        };
+        let readers = Readers::start(&database, "store-reader", READERS, &mut threads)?;
         let (inbox, files) = writer.unzip();
         Ok(Self {
             database,
             inbox,
             files,
-            reads: Mutex::new(Some(reads)),
+            readers,
+            own_reader,
             threads: Mutex::new(threads),
         })
     }
@@ -162,33 +161,30 @@ impl SqliteEngine {
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Runs an operation on the reader thread, in one snapshot.
+    /// Runs an operation on a reader thread, in one snapshot.
     pub(in crate::store) async fn read<O: Operation>(&self, operation: O) -> Result<O::Output> {
-        let (answer, outcome) = oneshot::channel();
+        self.read_with(&self.readers, operation).await
+    }
+
+    /// Runs an operation of the service's own work on a reader thread, in one snapshot.
+    pub(in crate::store) async fn read_own<O: Operation>(&self, operation: O) -> Result<O::Output> {
+        let readers = self.own_reader.as_ref().unwrap_or(&self.readers);
+        self.read_with(readers, operation).await
+    }
+
+    async fn read_with<O: Operation>(&self, readers: &Readers, operation: O) -> Result<O::Output> {
         let database = Arc::clone(&self.database);
         let files = self.files.clone();
-        let task: Read = Box::new(move |connection| {
+        let work = move |connection: &mut Connection| {
             let read = |tx: &mut SqliteTx<'_>| immediate(operation.run(tx));
             let outcome = in_transaction(connection, &database, Begin::Reading, read);
-            let _ = answer.send(match (&outcome, files.and_then(|files| files.upgrade())) {
+            match (&outcome, files.and_then(|files| files.upgrade())) {
                 // What looks like damage may be another file, or what was left of this one.
                 (Err(StoreError::Corrupt { .. }), Some(files)) => files.check().and(outcome),
                 _ => outcome,
-            });
-        });
-        let reads = self
-            .reads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        reads
-            .ok_or(StoreError::Closed)?
-            .try_send(task)
-            .map_err(|error| match error {
-                mpsc::TrySendError::Full(_) => StoreError::QueueFull,
-                mpsc::TrySendError::Disconnected(_) => StoreError::Closed,
-            })?;
-        outcome.await.map_err(|_| StoreError::Closed)?
+            }
+        };
+        readers.run(work).await
     }
 
     /// Stores a message with the next group.
@@ -201,6 +197,7 @@ impl SqliteEngine {
 
     /// Checks that a message could be stored, on the writer thread.
     pub(in crate::store) async fn probe(&self) -> Result<()> {
+        self.readers.check()?;
         self.on_writer(Begin::Rehearsing, |tx| {
             immediate(rehearse_messages(tx, &[&[]]))
         })
@@ -276,10 +273,10 @@ impl SqliteEngine {
         if let Some(inbox) = &self.inbox {
             inbox.close();
         }
-        self.reads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.readers.close();
+        if let Some(own) = &self.own_reader {
+            own.close();
+        }
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let joined = tokio::task::spawn_blocking(move || {
@@ -312,14 +309,4 @@ pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, FileLo
     drop(schema::open_for_reading(path)?);
     let lock = FileLock::acquire(path)?;
     Ok((schema::open_for_reading(path)?, lock))
-}
-
-fn spawn(name: &str, path: &Path, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(work)
-        .map_err(|error| StoreError::NotAccessible {
-            path: path.to_owned(),
-            detail: format!("failed to start a thread: {error}; check the limits of this user"),
-        })
 }

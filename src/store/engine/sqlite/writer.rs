@@ -10,15 +10,14 @@ use tokio::sync::{Notify, oneshot};
 use super::file::OpenFiles;
 use super::tx::{Begin, Database, immediate, in_transaction};
 use crate::store::error::Result;
-use crate::store::ingest::{Group, MAX_GROUP, PendingMessage, RowIds, store_group};
+use crate::store::ingest::{
+    Group, MAX_GROUP, MAX_WAITING_BYTES, PendingMessage, RowIds, store_group,
+};
 use crate::store::quarantine::{QUARANTINE_QUEUE, Shares, store_quarantined};
 use crate::store::{AcceptedMessage, Insertion, Quarantined, QueueLengths, StoreError};
 
 /// Maximum number of queued changes other than messages.
 const MAX_TASKS: usize = 1024;
-
-/// Maximum number of bytes of queued messages, including those whose request has timed out.
-const MAX_QUEUED_BYTES: usize = 64 << 20;
 
 /// A change of the database, run in a transaction of its own.
 type Task = Box<dyn FnOnce(&mut Connection, &OpenFiles) + Send>;
@@ -41,7 +40,7 @@ impl<T> Default for BoundedQueue<T> {
 impl<T> BoundedQueue<T> {
     /// Appends `item`, which counts as `bytes`, if there is room for it.
     fn push(&mut self, item: T, bytes: usize, capacity: usize) -> Result<()> {
-        if self.items.len() >= capacity || self.bytes + bytes > MAX_QUEUED_BYTES {
+        if self.items.len() >= capacity || self.bytes + bytes > MAX_WAITING_BYTES {
             return Err(StoreError::QueueFull);
         }
         self.bytes += bytes;
@@ -102,9 +101,12 @@ impl Inbox {
             return Err(StoreError::Closed);
         }
         let bytes = incoming.message.body().len();
-        queues
-            .messages
-            .push(PendingMessage { incoming, answer }, bytes, self.capacity)?;
+        let pending = PendingMessage {
+            incoming,
+            answer,
+            _room: None,
+        };
+        queues.messages.push(pending, bytes, self.capacity)?;
         drop(queues);
         self.filled.notify_one();
         Ok(receiver)
@@ -288,7 +290,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use super::{BoundedQueue, MAX_QUEUED_BYTES};
+    use super::{BoundedQueue, MAX_WAITING_BYTES};
     use crate::store::StoreError;
 
     #[test]
@@ -296,7 +298,7 @@ mod tests {
         let mut queue = BoundedQueue::default();
         let full = |outcome| matches!(outcome, Err(StoreError::QueueFull));
         queue
-            .push('a', MAX_QUEUED_BYTES - 1, 3)
+            .push('a', MAX_WAITING_BYTES - 1, 3)
             .expect("there is room");
         assert!(full(queue.push('x', 2, 3)), "too many bytes");
         queue.push('b', 1, 3).expect("the last byte");
@@ -305,11 +307,11 @@ mod tests {
 
         assert_eq!(queue.take(1), ['a']);
         queue
-            .push('d', MAX_QUEUED_BYTES - 1, 3)
+            .push('d', MAX_WAITING_BYTES - 1, 3)
             .expect("room again");
         assert_eq!(queue.take(9), ['b', 'c', 'd']);
         queue
-            .push('e', MAX_QUEUED_BYTES, 3)
+            .push('e', MAX_WAITING_BYTES, 3)
             .expect("all the room again");
     }
 }

@@ -32,7 +32,8 @@ fn a_destination_has_documented_defaults_and_relative_paths() {
         "[destinations.import]\nkind = 'command'\nprogram = 'bin/import'\n\
          [destinations.archive]\nkind = 'folder'\npath = 'archive'\n\
          [destinations.reports]\nkind = 'list'\nqueue = 'digitized'\nhistory = 'deliver'\n\
-         max_concurrency = 16\ntimeout = '2m'\ncompanies = ['007']\naccounts = ['default']",
+         max_concurrency = 16\ntimeout = '2m'\ncompanies = ['007']\naccounts = ['default']\n\
+         company_names = [' UAB \"Bond\" ']\ndocument_types = ['invoice']",
     ));
     let destination =
         |name: &str| &config.destinations[&DestinationName::parse(name).expect("a name")];
@@ -70,6 +71,10 @@ fn a_destination_has_documented_defaults_and_relative_paths() {
     );
     assert_eq!(reports.history, HistoryMode::Deliver);
     assert_eq!(reports.companies[0].as_str(), "007");
+    assert_eq!(reports.company_names, ["UAB \"Bond\""]);
+    assert_eq!(reports.document_types, ["invoice"]);
+    let api = &config.api;
+    assert!(reports.excludes_documents(api) && !destination("archive").excludes_documents(api));
     assert_eq!(reports.accounts, [account("default")]);
 }
 
@@ -182,6 +187,22 @@ fn a_mistake_in_a_destination_names_its_setting() {
         (
             "kind = 'list'\ncompanies = ['1', '1']",
             "destinations.erp.companies",
+        ),
+        (
+            "kind = 'list'\nqueue = 'digitized'\ncompanies = ['1']\ncompany_names = ['\"\"']",
+            "destinations.erp.company_names",
+        ),
+        (
+            "kind = 'list'\nqueue = 'digitized'\ncompany_names = ['UAB A']",
+            "destinations.erp.company_names",
+        ),
+        (
+            "kind = 'list'\ncompanies = ['1']\ncompany_names = ['UAB A']",
+            "destinations.erp.company_names",
+        ),
+        (
+            "kind = 'list'\ndocument_types = ['']",
+            "destinations.erp.document_types",
         ),
         (
             "kind = 'list'\nqueues = 'exported'",

@@ -183,6 +183,8 @@ async fn an_import_error_is_discarded_or_sent_all_the_same(database: Database) {
     let scene = Scene::with_rejected(database, &[("a", &at(1)), ("b", &at(1))]).await;
     use ImportErrorDecision::{Discard, Retry};
     assert_eq!(scene.decide(one(1), Discard).await, 1);
+    let ended = scene.import_errors().await[0].ended_at;
+    assert_eq!(ended, Some(scene.clock.now()));
     let of_another = ImportErrorSelection {
         company: Company::parse("2").ok(),
         ..ImportErrorSelection::default()
@@ -214,7 +216,8 @@ async fn an_import_error_is_discarded_or_sent_all_the_same(database: Database) {
     scene.change(retry_rejected()).await;
     scene.deliver_all().await;
     assert_eq!(scene.decide(one(1), Retry).await, 1);
-    assert_eq!(scene.leased_error().await.row.id, 1);
+    let lease = scene.leased_error().await;
+    assert_eq!((lease.row.id, lease.row.ended_at), (1, None));
     assert_eq!(scene.decide(one(2), Retry).await, 0, "it was sent");
 }
 
@@ -236,6 +239,16 @@ async fn more_import_errors_than_a_batch_are_discarded(database: Database) {
         ..ImportErrorSelection::default()
     };
     let decision = ImportErrorDecision::Discard;
+    // None of the first thousand fits.
+    let newest = scene.store.newest_import_errors(None, 1).await;
+    let last = newest.expect("readable")[0].id;
+    assert_eq!(scene.decide(one(last), decision).await, 1);
+    let discarded = ImportErrorSelection {
+        state: Some(ImportErrorState::Discarded),
+        ..ImportErrorSelection::default()
+    };
+    let retry = ImportErrorDecision::Retry;
+    assert_eq!(scene.decide(discarded, retry).await, 1);
     assert_eq!(scene.decide(of_state.clone(), decision).await, 1_500);
     assert_eq!(scene.decide(of_state, decision).await, 0);
 }

@@ -9,6 +9,7 @@ on_both_stores! {
     an_expired_lease_returns_its_versions,
     an_unavailable_destination_resumes_at_the_same_version,
     a_destinations_wait_of_the_future_is_over,
+    waits_of_the_future_end_though_they_fail_again,
     a_closed_destination_waits_for_a_person,
     a_pause_leaves_the_lease_to_the_worker_in_flight,
     a_batch_is_bounded_in_number_and_in_bytes,
@@ -121,6 +122,9 @@ async fn an_unavailable_destination_resumes_at_the_same_version(database: Databa
     assert_eq!(scene.due().await, [format!("b@{}", at(2))]);
 }
 
+/// Milliseconds by which a clock is ahead.
+const AHEAD: i64 = 48 * 3_600_000;
+
 /// A clock that was ahead wrote the wait, and the lease.
 async fn a_destinations_wait_of_the_future_is_over(database: Database) {
     let scene = Scene::started(database, &[("a", &at(1))]).await;
@@ -132,7 +136,37 @@ async fn a_destinations_wait_of_the_future_is_over(database: Database) {
     let lease = scene.lease().await.expect("the lease is over");
     let until = scene.clock.now().after(48 * HOUR);
     scene.fail(lease, "HTTP 500", Some(until)).await;
+    // A failure under the right clock begins a wait of its own.
+    let lease = scene.lease().await.expect("the wait is over");
+    scene.end_with(lease, unavailable()).await;
+    assert!(scene.lease().await.is_none());
+    scene.clock.advance(HOUR);
     assert!(scene.lease().await.is_some());
+}
+
+/// A clock that was ahead wrote when a lane, and when a deferred document, is tried again.
+async fn waits_of_the_future_end_though_they_fail_again(database: Database) {
+    let (scene, correction) = Scene::with_correction(database).await;
+    scene.register_destination().await;
+    let feed = company("1");
+    let documents = ["a", "b", "c"].map(|id| (id, new(1)));
+    let documents: Vec<(&str, &str)> = documents.iter().map(|(id, v)| (*id, &**v)).collect();
+    scene.pull(&feed, &documents).await;
+    let lease = scene.lease().await.expect("a lease");
+    correction.set(AHEAD);
+    scene.end_with(lease, unavailable()).await;
+    correction.set(0);
+    let lease = scene.lease().await.expect("the lane's wait is over");
+    scene.end_with(lease, unavailable()).await;
+    assert!(scene.lease().await.is_none(), "the lane waits");
+    assert_eq!(scene.lane(&feed).await.failures, 2);
+
+    correction.set(AHEAD);
+    fail_for_long(&scene).await;
+    assert_eq!(scene.destination().await.deferred, 1);
+    correction.set(0);
+    scene.clock.advance(24 * HOUR);
+    assert_eq!(scene.due().await, [format!("a@{}", new(1))], "tried daily");
 }
 
 async fn a_closed_destination_waits_for_a_person(database: Database) {
@@ -367,11 +401,7 @@ async fn a_lane_that_fails_leaves_the_others_alone(database: Database) {
     let (one, two) = (company("1"), company("2"));
     scene.pull(&one, &[("a", &new(1)), ("b", &new(1))]).await;
     let lease = scene.lease().await.expect("a lease");
-    let failed = DeliveryOutcome::Unavailable {
-        error: "HTTP 500".to_owned(),
-        retry_after: None,
-    };
-    scene.end_with(lease, failed).await;
+    scene.end_with(lease, unavailable()).await;
     assert!(scene.lease().await.is_none(), "the lane waits");
     scene.pull(&two, &[("c", &new(1))]).await;
     assert_eq!(scene.deliver_all().await, [format!("c@{}", new(1))]);
@@ -393,10 +423,7 @@ async fn fail_for_long(scene: &Scene) -> Vec<String> {
         };
         let name = names(&lease.deliveries).remove(0);
         let outcome = match name.starts_with('a') {
-            true => DeliveryOutcome::Unavailable {
-                error: "HTTP 500".to_owned(),
-                retry_after: None,
-            },
+            true => unavailable(),
             false => DELIVERED,
         };
         scene.end_with(lease, outcome).await;

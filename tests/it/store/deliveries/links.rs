@@ -6,6 +6,7 @@ on_both_stores! {
     an_expired_link_triggers_a_pull_and_the_version_returns,
     a_link_request_during_a_pull_is_served_by_the_next_one,
     an_unreadable_feed_delivers_without_files_after_a_day,
+    no_link_is_requested_for_a_version_replaced_in_flight,
 }
 
 async fn an_expired_link_triggers_a_pull_and_the_version_returns(database: Database) {
@@ -59,6 +60,24 @@ async fn an_expired_link_triggers_a_pull_and_the_version_returns(database: Datab
         .as_ref()
         .map(ExposeSecret::expose_secret);
     assert_eq!(link, Some("https://x/fresher"));
+}
+
+async fn no_link_is_requested_for_a_version_replaced_in_flight(database: Database) {
+    let scene = Scene::new(database).await;
+    let feed = company("1");
+    scene.pull(&feed, &[("a", &new(1))]).await;
+    let lease = scene.lease().await.expect("a lease");
+    scene.pull(&feed, &[("a", &new(2))]).await;
+    scene.end_with(lease, DeliveryOutcome::LinkExpired).await;
+    scene.clock.advance(Duration::from_secs(1));
+    // Links are stored only for a feed for which fresh ones were requested.
+    let fresh = [("a", &*new(2), "https://x/unwanted")];
+    scene
+        .pull_as(&feed, TriggerKind::Notification, &[], &fresh)
+        .await;
+    let lease = scene.lease().await.expect("a lease");
+    assert_eq!(names(&lease.deliveries), [format!("a@{}", new(2))]);
+    assert!(lease.deliveries[0].link.is_none());
 }
 
 async fn a_link_request_during_a_pull_is_served_by_the_next_one(database: Database) {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ivesk_webhook::delivery::Delivery;
-use ivesk_webhook::domain::{Clock, Company, DestinationName, Feed, Moment, Queue, Timestamp};
+use ivesk_webhook::domain::{
+    Clock, Company, Correction, DestinationName, Feed, Moment, Queue, Timestamp,
+};
 use ivesk_webhook::store::{
     Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
     DeliverySelection, DeliveryState, DestinationChange, DestinationFilter, DestinationPauseReason,
@@ -22,6 +24,7 @@ mod histories;
 mod import_errors;
 mod leases;
 mod links;
+mod looking;
 mod outcomes;
 mod starting;
 
@@ -55,7 +58,16 @@ impl Scene {
     }
 
     async fn without_destination(database: Database) -> Self {
-        let clock = Clock::manual(START);
+        Self::at(database, Clock::manual(START)).await
+    }
+
+    /// Opens a store with a clock that may be wrong.
+    async fn with_correction(database: Database) -> (Self, Correction) {
+        let (clock, correction) = Clock::manual(START).corrected();
+        (Self::at(database, clock).await, correction)
+    }
+
+    async fn at(database: Database, clock: Clock) -> Self {
         let store = database.open(Options::at(clock.clone())).await;
         Self {
             store: store.expect("a fresh store opens"),

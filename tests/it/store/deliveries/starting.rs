@@ -12,6 +12,7 @@ on_both_stores! {
     the_first_export_of_a_new_company_is_delivered,
     a_clock_that_is_ahead_changes_nothing,
     a_clock_that_is_behind_changes_nothing,
+    a_lane_begins_no_later_than_now,
     a_lane_is_held_until_the_vendors_clock_is_known,
     a_feed_started_at_a_cursor_begins_there,
     a_version_without_a_moment_is_new_after_the_first_pull,
@@ -20,6 +21,7 @@ on_both_stores! {
     a_start_says_first_what_it_would_deliver,
     a_started_feed_can_start_earlier_without_doubles,
     a_mistaken_start_can_be_stopped,
+    history_stopped_before_the_clock_is_known_is_counted_once,
     deliver_starts_the_history_of_every_lane,
     a_destination_filters_by_queue_and_company,
     newly_matching_companies_bring_no_history_automatically,
@@ -120,6 +122,23 @@ async fn deliver_first_export(mut scene: Scene, ahead: i64) {
     assert_eq!(scene.deliver_all().await, [format!("first@{export}")]);
     let known = scene.lane(&company("1")).await.begins_at;
     assert_eq!(known, Some(key(vendors(START))), "{ahead}");
+}
+
+/// A clock that was ahead when the destination became known holds nothing that is new.
+async fn a_lane_begins_no_later_than_now(database: Database) {
+    let (mut scene, correction) = Scene::with_correction(database).await;
+    correction.set(48 * 3_600_000);
+    scene.register_destination().await;
+    let feed = company("1");
+    correction.set(0);
+    scene.pull_dated(&feed, &[], 0).await;
+    assert!(scene.due().await.is_empty());
+    let now = key(scene.clock.now());
+    assert_eq!(scene.lane(&feed).await.begins_at, Some(now));
+    scene.clock.advance(HOUR);
+    let new = key(scene.clock.now());
+    scene.pull_dated(&feed, &[("a", &new)], 0).await;
+    assert_eq!(scene.deliver_all().await, [format!("a@{new}")]);
 }
 
 async fn a_lane_is_held_until_the_vendors_clock_is_known(database: Database) {
@@ -273,6 +292,25 @@ async fn a_mistaken_start_can_be_stopped(database: Database) {
         scene.deliver_all().await,
         [format!("a@{}", at(1)), format!("b@{}", at(2))]
     );
+}
+
+async fn history_stopped_before_the_clock_is_known_is_counted_once(database: Database) {
+    let mut scene = Scene::new(database).await;
+    let feed = company("1");
+    scene.offset = None;
+    let documents = [("a", at(1)), ("b", at(2)), ("c", at(3))];
+    let documents: Vec<(&str, &str)> = documents.iter().map(|(id, v)| (*id, &**v)).collect();
+    scene.pull(&feed, &documents).await;
+    scene.start(since(&at(3))).await;
+    assert_eq!(scene.lane(&feed).await.begins_at, None);
+    assert_eq!(scene.deliver_all().await, [format!("c@{}", at(3))]);
+    assert_eq!(scene.destination().await.held, 2);
+    let lanes = LaneSelection::default();
+    assert_eq!(scene.change(DestinationChange::Stop { lanes }).await, 1);
+    scene.pull_dated(&feed, &[], 0).await;
+    assert!(scene.deliver_all().await.is_empty());
+    assert_eq!(scene.lane(&feed).await.held, 2);
+    assert_eq!(scene.destination().await.held, 2);
 }
 
 async fn deliver_starts_the_history_of_every_lane(database: Database) {

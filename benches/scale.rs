@@ -1,0 +1,479 @@
+//! What each step costs in a store of a million documents, a million notifications and 100,000
+//! feeds, with three destinations of which one is held.
+//!
+//! Fills a store by itself, runs the service on it, and calls the operations and requests that the
+//! service and people use. Prints processor time (this process, and PostgreSQL's) and the elapsed
+//! time of each step beside its aim.
+//!
+//! `cargo bench --bench scale -- --divide 100`; with `--postgres postgres://USER@HOST/postgres` on
+//! that server too, on this machine; its user may create databases, which are dropped at the end.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    reason = "a benchmark plays the neighbors of the service, and prints its results"
+)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+use ivesk_webhook::config::{
+    Config, DestinationConfig, DestinationKind, Loopback, PostgresAddress, StoreUrl,
+    default_account,
+};
+use ivesk_webhook::domain::{Clock, DestinationName, Queue, Timestamp};
+use ivesk_webhook::service::{Service, housekeeping, open_store};
+use ivesk_webhook::store::{LeaseRequest, SharedStore};
+use serde_json::json;
+
+use fill::{DESTINATIONS, Scale, fill};
+
+#[path = "support/fill.rs"]
+mod fill;
+
+/// The measurements.
+#[derive(Clone, Debug, Parser)]
+struct Arguments {
+    /// URL of a PostgreSQL server of this machine whose user may create databases
+    #[arg(long, env = "IVESK_WEBHOOK_TEST_POSTGRES")]
+    postgres: Option<String>,
+    /// Divide all numbers of rows by this
+    #[arg(long, default_value_t = 1)]
+    divide: i64,
+    /// Repetitions of each step
+    #[arg(long, default_value_t = 10)]
+    repeat: u32,
+    /// Seconds for which the service is idle
+    #[arg(long, default_value_t = 60)]
+    idle_seconds: u64,
+    /// Leave SQLite out
+    #[arg(long)]
+    without_sqlite: bool,
+    /// Write the results to this file as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Ignored; passed by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// The configured token of the measured service.
+const ADMIN_TOKEN: &str = "private-token-of-the-benches-0123456789";
+
+/// The cost of a step.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cost {
+    /// Processor time of this process and of PostgreSQL's.
+    cpu_ms: f64,
+    elapsed_ms: f64,
+}
+
+/// A step, its aim and its cost.
+struct Row {
+    step: &'static str,
+    aim_ms: f64,
+    cost: Cost,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let mut results = Vec::new();
+    if !arguments.without_sqlite {
+        let folder = tempfile::tempdir()?;
+        let url = StoreUrl::Sqlite(folder.path().join("bench.db"));
+        results.push(("SQLite", measure(&arguments, &url, None).await?));
+    }
+    if let Some(server) = &arguments.postgres {
+        let database = format!("ivesk_bench_scale_{}", std::process::id());
+        sql(server, &format!("CREATE DATABASE {database}")).await?;
+        let address = PostgresAddress::parse(server).map_err(anyhow::Error::msg)?;
+        let url = StoreUrl::Postgres(address.with_database(&database));
+        let measured = measure(&arguments, &url, Some(server)).await;
+        let drop = format!("DROP DATABASE {database} WITH (FORCE)");
+        sql(server, &drop).await?;
+        results.push(("PostgreSQL", measured?));
+    }
+    if let Some(path) = &arguments.json {
+        let rows = |rows: &[Row]| -> Vec<_> {
+            let row = |row: &Row| json!({"step": row.step, "cpu_ms": row.cost.cpu_ms, "elapsed_ms": row.cost.elapsed_ms, "aim_ms": row.aim_ms});
+            rows.iter().map(row).collect()
+        };
+        let engines: serde_json::Map<_, _> = results
+            .iter()
+            .map(|(name, steps)| ((*name).to_owned(), json!(rows(steps))))
+            .collect();
+        let report = json!({"divide": arguments.divide, "engines": engines});
+        std::fs::write(path, format!("{report:#}\n"))?;
+    }
+    Ok(())
+}
+
+async fn sql(url: &str, statement: &str) -> anyhow::Result<()> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client.batch_execute(statement).await?)
+}
+
+/// Fills the store at `url`, and measures every step.
+async fn measure(
+    arguments: &Arguments,
+    url: &StoreUrl,
+    server: Option<&str>,
+) -> anyhow::Result<Vec<Row>> {
+    let scale = Scale::divided(arguments.divide);
+    let name = if server.is_some() {
+        "PostgreSQL"
+    } else {
+        "SQLite"
+    };
+    let began = Instant::now();
+    fill(url, scale, Clock::system().now()).await?;
+    println!(
+        "{name}: {} documents, {} notifications, {} feeds, filled in {:.0} s; {} processors",
+        scale.documents,
+        scale.notifications,
+        scale.feeds,
+        began.elapsed().as_secs_f64(),
+        std::thread::available_parallelism()?
+    );
+    println!(
+        "{:<36} {:>10} {:>12} {:>8}",
+        "step", "CPU ms", "elapsed ms", "aim ms"
+    );
+    let postmaster = match server {
+        Some(server) => Some(postmaster(server).await?),
+        None => None,
+    };
+    let folder = tempfile::tempdir()?;
+    let config = config(folder.path().join("unused.db"), url)?;
+    let service = Service::start(config.clone(), Clock::system()).await?;
+    let mut bench = Bench {
+        repeat: arguments.repeat,
+        url: url.clone(),
+        store: service.app().store.clone(),
+        client: reqwest::Client::builder().no_proxy().build()?,
+        admin: service.admin_address(),
+        postmaster,
+        rows: Vec::new(),
+    };
+    bench.settle().await?;
+    bench.idle(arguments.idle_seconds).await?;
+    bench.pages(scale).await?;
+    let app = service.app().clone();
+    bench
+        .step("a retention step", 50.0, async || {
+            housekeeping::retain(&app).await;
+            Ok(())
+        })
+        .await?;
+    ensure!(service.stop().await, "the service did not stop cleanly");
+    // Without the service, whose workers would take what is due.
+    bench.store = open_store(&config, &Clock::system()).await?;
+    bench.leases(scale).await?;
+    bench.store.close().await?;
+    Ok(bench.rows)
+}
+
+fn config(unused: PathBuf, url: &StoreUrl) -> anyhow::Result<Config> {
+    let mut config = Config::for_loopback(Loopback {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        store: unused,
+        // Nobody listens there.
+        api_url: "http://127.0.0.1:9/".parse()?,
+        api_key: "bench-key".to_owned().into(),
+        local_origins: Vec::new(),
+        companies: Vec::new(),
+    });
+    config.store.url = url.clone();
+    config.store.backup_every = None;
+    config.admin.token = Some(ADMIN_TOKEN.to_owned().into());
+    let account = config.accounts.get_mut(&default_account());
+    account.context("the account")?.digitized = false;
+    for name in DESTINATIONS {
+        let name = DestinationName::parse(name).map_err(anyhow::Error::msg)?;
+        let destination = DestinationConfig::of(DestinationKind::List);
+        config.destinations.insert(name, destination);
+    }
+    Ok(config)
+}
+
+/// A service on a filled store.
+struct Bench {
+    repeat: u32,
+    url: StoreUrl,
+    store: SharedStore,
+    client: reqwest::Client,
+    admin: SocketAddr,
+    /// The main process of PostgreSQL.
+    postmaster: Option<i32>,
+    rows: Vec<Row>,
+}
+
+impl Bench {
+    /// Runs a step several times, and prints what one costs.
+    async fn step(
+        &mut self,
+        step: &'static str,
+        aim_ms: f64,
+        mut work: impl AsyncFnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        // The first fills caches.
+        work().await?;
+        let (cpu, began) = (self.cpu_ms()?, Instant::now());
+        for _ in 0..self.repeat {
+            work().await?;
+        }
+        let times = f64::from(self.repeat);
+        let cost = Cost {
+            elapsed_ms: began.elapsed().as_secs_f64() * 1e3 / times,
+            cpu_ms: (self.cpu_ms()? - cpu) / times,
+        };
+        self.report(step, aim_ms, cost);
+        Ok(())
+    }
+
+    fn report(&mut self, step: &'static str, aim_ms: f64, cost: Cost) {
+        let missed = if cost.cpu_ms > aim_ms { "  missed" } else { "" };
+        println!(
+            "{step:<36} {:>10.1} {:>12.1} {aim_ms:>8}{missed}",
+            cost.cpu_ms, cost.elapsed_ms
+        );
+        self.rows.push(Row { step, aim_ms, cost });
+    }
+
+    /// Returns the processor time of this process and of PostgreSQL's.
+    fn cpu_ms(&self) -> anyhow::Result<f64> {
+        let own = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let own = Duration::new(own.tv_sec.try_into()?, own.tv_nsec.try_into()?);
+        let server = self.postmaster.map_or(Ok(0.0), server_cpu_ms)?;
+        Ok(own.as_secs_f64() * 1e3 + server)
+    }
+
+    /// Runs statements, as another program would.
+    async fn run(&self, statements: &str) -> anyhow::Result<()> {
+        match &self.url {
+            StoreUrl::Sqlite(path) => {
+                let file = rusqlite::Connection::open(path)?;
+                file.busy_timeout(Duration::from_secs(60))?;
+                Ok(file.execute_batch(statements)?)
+            }
+            StoreUrl::Postgres(address) => {
+                let settings = address.settings();
+                let (client, connection) = settings.connect(tokio_postgres::NoTls).await?;
+                tokio::spawn(connection);
+                Ok(client.batch_execute(statements).await?)
+            }
+        }
+    }
+
+    /// Waits until the start is over, and makes nothing due.
+    async fn settle(&self) -> anyhow::Result<()> {
+        let hour = Clock::system()
+            .now()
+            .after(Duration::from_secs(3600))
+            .as_millis();
+        self.run(&format!(
+            "UPDATE feed_trigger SET due_at = {hour} + feed_id, next_at = {hour} + feed_id WHERE kind = 3;
+             UPDATE feed SET leased_until = NULL, failures = 0, waits_until = NULL WHERE leased_until IS NOT NULL OR waits_until IS NOT NULL;
+             UPDATE account SET failures = 0, waits_since = NULL, waits_until = NULL, last_error = NULL"
+        ))
+        .await?;
+        // A request that was in flight may have let the account wait since.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        self.run("UPDATE account SET failures = 0, waits_since = NULL, waits_until = NULL")
+            .await?;
+        let mut last = self.cpu_ms()?;
+        for _ in 0..300 {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let now = self.cpu_ms()?;
+            // The lanes are looked at once more after a start.
+            if now - last < 200.0 {
+                return Ok(());
+            }
+            last = now;
+        }
+        anyhow::bail!("the service did not come to rest")
+    }
+
+    async fn idle(&mut self, seconds: u64) -> anyhow::Result<()> {
+        let cpu = self.cpu_ms()?;
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        let per_second = (self.cpu_ms()? - cpu) / f64::from(u32::try_from(seconds.max(1))?);
+        let cost = Cost {
+            cpu_ms: per_second,
+            elapsed_ms: 1_000.0,
+        };
+        self.report("one idle replica, each second", 10.0, cost);
+        Ok(())
+    }
+
+    async fn leases(&mut self, scale: Scale) -> anyhow::Result<()> {
+        let store = self.store.clone();
+        let request = || LeaseRequest {
+            now: Clock::system().now(),
+            lease: Duration::from_secs(120),
+            requests_per_account: u32::MAX,
+            lookback: Duration::from_secs(24 * 3600),
+            min_interval: Duration::from_secs(1),
+            reconcile_every: Duration::from_secs(3600),
+            queues: vec![(default_account(), Queue::Exported)],
+        };
+        self.step("lease, nothing due", 1.0, async || {
+            ensure!(
+                store.lease_page(request()).await?.is_none(),
+                "nothing is due"
+            );
+            Ok(())
+        })
+        .await?;
+        self.step("next due", 1.0, async || {
+            ensure!(
+                store.next_due(request()).await?.is_some(),
+                "something is due later"
+            );
+            Ok(())
+        })
+        .await?;
+        let now: Timestamp = Clock::system().now();
+        self.run(&format!(
+            "UPDATE feed_trigger SET due_at = {at}, next_at = {at} WHERE kind = 3",
+            at = now.as_millis() - 1_000
+        ))
+        .await?;
+        if self.postmaster.is_some() {
+            self.run("VACUUM ANALYZE feed_trigger").await?;
+        }
+        self.step("lease, all due", 1.0, async || {
+            let lease = store.lease_page(request()).await?;
+            ensure!(lease.is_some() || scale.feeds < 1_000, "all are due");
+            Ok(())
+        })
+        .await
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<()> {
+        let request = self.client.get(format!("http://{}{path}", self.admin));
+        let answer = request.bearer_auth(ADMIN_TOKEN).send().await?;
+        let status = answer.status();
+        let body = answer.text().await?;
+        ensure!(status == 200, "{path}: {status} {body}");
+        Ok(())
+    }
+
+    async fn pages(&mut self, scale: Scale) -> anyhow::Result<()> {
+        let middle = scale.documents / 2 / 50 * 50;
+        let (id, company) = (Scale::document_id(middle), Scale::company(scale.feeds / 2));
+        let steps = [
+            ("overview page", 100.0, "/".to_owned()),
+            ("/metrics", 100.0, "/metrics".to_owned()),
+            ("status", 100.0, "/v1/status".to_owned()),
+            ("a page of feeds", 20.0, "/v1/feeds".to_owned()),
+            ("destinations", 20.0, "/v1/destinations".to_owned()),
+            (
+                "deliveries: rejected",
+                20.0,
+                "/v1/deliveries?state=rejected".to_owned(),
+            ),
+            (
+                "deliveries: delivered",
+                20.0,
+                "/v1/deliveries?state=delivered".to_owned(),
+            ),
+            (
+                "deliveries: skipped, of a company",
+                20.0,
+                format!("/v1/deliveries?state=skipped&company={company}"),
+            ),
+            (
+                "documents: newest 50",
+                20.0,
+                "/v1/documents/search?limit=50".to_owned(),
+            ),
+            (
+                "documents: by id",
+                20.0,
+                format!("/v1/documents/search?q={id}"),
+            ),
+            (
+                "documents: by company",
+                20.0,
+                format!("/v1/documents/search?limit=50&company={company}"),
+            ),
+            (
+                "documents: trace by id",
+                20.0,
+                format!("/v1/documents/trace?q={id}"),
+            ),
+            (
+                "documents: page of one",
+                20.0,
+                format!("/documents/{middle}"),
+            ),
+        ];
+        for (step, aim_ms, path) in steps {
+            let (client, admin) = (self.client.clone(), self.admin);
+            let own = Self {
+                client,
+                admin,
+                url: self.url.clone(),
+                store: self.store.clone(),
+                rows: Vec::new(),
+                ..*self
+            };
+            self.step(step, aim_ms, async || own.get(&path).await)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the main process of a PostgreSQL server of this machine.
+async fn postmaster(url: &str) -> anyhow::Result<i32> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    let backend: i32 = client
+        .query_one("SELECT pg_backend_pid()", &[])
+        .await?
+        .get(0);
+    let fields = stat(backend).context("its PostgreSQL must run on this machine")?;
+    Ok(fields[1].parse()?)
+}
+
+/// Returns the fields of `/proc/<pid>/stat` after the name.
+fn stat(pid: i32) -> anyhow::Result<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = text.rsplit_once(") ").context("a name in brackets")?;
+    Ok(fields.split(' ').map(str::to_owned).collect())
+}
+
+/// Returns the processor time of a PostgreSQL server: its main process with the ended ones, and
+/// those that run.
+fn server_cpu_ms(postmaster: i32) -> anyhow::Result<f64> {
+    // utime and stime, and those of children that have ended.
+    let ticks = |fields: &[String], range: std::ops::Range<usize>| -> f64 {
+        let fields = fields.get(range).unwrap_or_default().iter();
+        fields.filter_map(|field| field.parse::<f64>().ok()).sum()
+    };
+    let mut sum = ticks(&stat(postmaster)?, 11..15);
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // It may have ended.
+        if let Ok(fields) = stat(pid)
+            && fields
+                .get(1)
+                .is_some_and(|parent| *parent == postmaster.to_string())
+        {
+            sum += ticks(&fields, 11..13);
+        }
+    }
+    // The kernel counts hundredths of a second.
+    Ok(sum * 10.0)
+}
