@@ -59,8 +59,9 @@ pub fn create_new(path: &Path) -> io::Result<File> {
     Ok(openat(CWD, path, CREATING, FILE_MODE)?.into())
 }
 
-/// [`create_new`] for a file that the group of its folder may read too, as a service's group does
-/// in a folder of its settings. root's group has nobody in it, so its files stay private.
+/// [`create_new`] for a file that, written by root, the group of its folder may read too, as a service's
+/// group does in a folder of its settings. Other users' files stay private, since their group may be
+/// everybody's; so do those of root's group, which has nobody in it.
 ///
 /// # Errors
 ///
@@ -72,7 +73,7 @@ pub fn create_new_for_group(path: &Path) -> io::Result<File> {
     };
     let group = std::fs::metadata(folder)?.gid();
     let file = create_new(path)?;
-    if group != 0 {
+    if group != 0 && geteuid().is_root() {
         rustix::fs::fchown(&file, None, Some(Gid::from_raw(group)))?;
         fchmod(&file, FILE_MODE | Mode::RGRP)?;
     }
