@@ -39,7 +39,7 @@ struct Arguments {
     bench: bool,
 }
 
-const COMPANIES: [&str; 2] = ["302320404", "304567890"];
+const COMPANIES: [&str; 2] = ["302320404", "304567894"];
 
 /// Duration for which a server is idle before its memory is read.
 const SETTLE: Duration = Duration::from_secs(2);

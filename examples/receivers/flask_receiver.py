@@ -4,7 +4,7 @@ each version once, and rejects with a message.
     pip install -r requirements.txt
     export IVESK_SECRETS="whsec_…"      # as in the destination's secret_file; several separated by spaces
     export BOOKS=books.db               # a SQLite file, created if missing
-    export COMPANIES=302320404,304567890
+    export COMPANIES=302320404,304567894
     flask --app flask_receiver run --port 9000
 
 and in the settings of ivesk-webhook: url = "http://127.0.0.1:9000/ivesk". Before it is

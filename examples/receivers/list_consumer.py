@@ -4,7 +4,7 @@ transaction that stores the place in the list. Run it from cron or a timer; it n
     ivesk-webhook tokens create --name books --rights destination:books >token.txt
     export IVESK_ADMIN=http://127.0.0.1:8081 IVESK_TOKEN_FILE=token.txt
     export BOOKS=books.db               # a SQLite file, created if missing
-    export COMPANIES=302320404,304567890
+    export COMPANIES=302320404,304567894
     python3 list_consumer.py
 """
 

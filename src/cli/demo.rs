@@ -458,7 +458,7 @@ Running until Ctrl-C. This prints a link to the status page:
 
 Act as the accountant in another terminal, then see the result:
 
-  curl {origin}/control/export --json '{{\"company\":\"{company}\",\"documents\":3}}'
+  curl {origin}/control/export -d '{{\"company\":\"{company}\",\"documents\":3}}'
   curl --unix-socket {socket} http://localhost/v1/feeds
   curl --unix-socket {socket} http://localhost/metrics",
             socket = self.config.admin.socket.display(),

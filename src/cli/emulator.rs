@@ -24,7 +24,7 @@ pub struct Args {
     /// API key to accept; may be repeated, with one account for each [default: a fixed one, which is printed]
     #[arg(long = "key", value_name = "KEY")]
     keys: Vec<String>,
-    /// Company code, for every key; may be repeated [default: 302320404 and 304567890]
+    /// Company code, for every key; may be repeated [default: 302320404 and 304567894]
     #[arg(long = "company", value_name = "CODE")]
     companies: Vec<String>,
     /// Allow connections from and to other machines; the emulator requires no password
@@ -105,10 +105,10 @@ and in the environment: IVESK_WEBHOOK_API_KEY={key}
 
 Commands to act as the accountant:
 
-  curl {origin}/control/export --json '{{\"company\":\"{company}\",\"documents\":3}}'
-  curl {origin}/control/digitize --json '{{\"key\":\"{key}\",\"company\":\"{company}\",\"count\":2}}'
-  curl {origin}/control/subscribe --json '{{\"event\":\"{event}\",\"target\":\"http://127.0.0.1:8080/webhooks/…\"}}'
-  curl {origin}/control/set_switches --json '{{\"switches\":\"status=503,retry_after=5\"}}'
+  curl {origin}/control/export -d '{{\"company\":\"{company}\",\"documents\":3}}'
+  curl {origin}/control/digitize -d '{{\"key\":\"{key}\",\"company\":\"{company}\",\"count\":2}}'
+  curl {origin}/control/subscribe -d '{{\"event\":\"{event}\",\"target\":\"http://127.0.0.1:8080/webhooks/…\"}}'
+  curl {origin}/control/set_switches -d '{{\"switches\":\"status=503,retry_after=5\"}}'
   curl {origin}/control/deliveries -X POST
 ",
         api = emulator.api_url(),

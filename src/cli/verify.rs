@@ -132,7 +132,7 @@ impl FileVerdict {
     fn verdict_cell(&self) -> String {
         match &self.explanation {
             None => self.verdict.to_owned(),
-            Some(error) => format!("{}: {}\n{error}", self.verdict, error.code()),
+            Some(error) => format!("{}: {}: {error}", self.verdict, error.code()),
         }
     }
 
@@ -142,7 +142,7 @@ impl FileVerdict {
             self.message_id.as_deref(),
             self.topic_arn.as_deref(),
         ];
-        parts.into_iter().flatten().collect::<Vec<_>>().join("\n")
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 
     fn refused_by(mut self, error: VerifyError) -> Self {
@@ -226,7 +226,7 @@ fn print_table(verdicts: &[FileVerdict]) {
 
 fn certificate_cell(certificate: &CertificateSummary) -> String {
     format!(
-        "{}\nfrom {}\nto   {}",
+        "{}, {} to {}",
         certificate.subject, certificate.not_before, certificate.not_after
     )
 }

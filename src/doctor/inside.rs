@@ -459,7 +459,7 @@ fn key_failed(name: &str, error: &ApiError) -> Check {
             status: 401 | 403, ..
         } => Check::fail("api", found)
             .because("nothing is pulled with a key that Įvesk.lt refuses")
-            .fix("create a new key at app.ivesk.lt/settings/general, copy all of it, and store it where the settings name it"),
+            .fix("create a new key at app.ivesk.lt/settings/general, copy all of it, store it where the settings name it, and restart `serve`"),
         _ => Check::fail("api", found)
             .because("documents are pulled from there")
             .fix("check `api.url`; if it is right, try again later: Įvesk.lt may be down"),

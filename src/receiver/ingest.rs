@@ -451,6 +451,8 @@ impl Ingest {
                 self.record_store_fault(None);
                 return Ok(());
             }
+            // A command that only reads accepts no messages, and has found no fault.
+            Ok(Err(StoreError::ReadOnly)) => return Err(Refusal::ShuttingDown),
             // An overload is no fault: messages that are queued are stored.
             Ok(Err(StoreError::QueueFull)) => return Err(Refusal::QueueFull),
             Ok(Err(StoreError::Closed)) if self.health.is_draining() => {

@@ -34,7 +34,7 @@ use crate::{api, control_api, guard, links, s3, sns_api};
 /// API key of the default account.
 pub const DEFAULT_KEY: &str = "00000000-0000-4000-8000-000000000000emulator";
 /// Companies of the default account; the first is the one in the vendor's documentation.
-pub const DEFAULT_COMPANIES: [&str; 2] = ["302320404", "304567890"];
+pub const DEFAULT_COMPANIES: [&str; 2] = ["302320404", "304567894"];
 
 /// The longest wait for open requests when the emulator stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);

@@ -45,7 +45,7 @@ fn init_asks_on_a_terminal_and_does_not_show_the_key() {
     let answers = [
         ("hooks.example.lt: ", "http://hooks.example.lt\n"),
         ("write https://", "https://books.example.lt\n"),
-        ("separated by spaces: ", "LT302320404 304567890\n"),
+        ("separated by spaces: ", "LT302320404 304567894\n"),
         ("Use 302320404? [Y/n] ", "\n"),
         ("(not shown): ", &quoted),
     ];
@@ -72,7 +72,7 @@ fn init_asks_on_a_terminal_and_does_not_show_the_key() {
     assert_eq!(config.public.url.as_str(), "https://books.example.lt/");
     let account = config.accounts.values().next().expect("an account");
     let companies: Vec<&str> = account.companies.iter().map(|one| one.as_str()).collect();
-    assert_eq!(companies, ["302320404", "304567890"]);
+    assert_eq!(companies, ["302320404", "304567894"]);
     let key = account.api_key.as_ref().map(|key| key.expose_secret());
     assert_eq!(key, Some(KEY));
     assert_eq!(mode(&file), 0o600);

@@ -64,6 +64,7 @@ async fn where_all_is_well_status_shows_it_and_exits_with_0() {
     assert!(server.exited().await.0.success());
     let (code, shown) = status(&installation).await;
     assert_eq!(code, Some(1), "{shown}");
+    assert!(!shown.contains("no message can be stored"), "{shown}");
     assert!(
         shown.starts_with("NOT READY ") && shown.contains("start `ivesk-webhook serve`"),
         "{shown}"

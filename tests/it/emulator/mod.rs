@@ -28,7 +28,7 @@ mod queues;
 /// The company of most tests.
 const COMPANY: &str = "302320404";
 /// Another company of the same key.
-const NEIGHBOR: &str = "304567890";
+const NEIGHBOR: &str = "304567894";
 /// Another key.
 const STRANGER_KEY: &str = "another-key";
 /// The company of the other key.

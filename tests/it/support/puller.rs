@@ -26,7 +26,7 @@ use crate::support::emulator::emulator_with;
 /// The company of most tests.
 pub(crate) const COMPANY: &str = "302320404";
 /// Another company of the same key.
-pub(crate) const NEIGHBOR: &str = "304567890";
+pub(crate) const NEIGHBOR: &str = "304567894";
 
 /// Number of steps after which a puller that still finds work is considered to spin.
 const SPIN: usize = 5_000;
