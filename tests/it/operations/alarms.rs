@@ -664,10 +664,12 @@ async fn a_deferred_document_alarms_until_it_is_accepted() {
     let books = Books::new().await;
     let scene = &books.scene;
     books.export(COMPANY, "a").await;
-    books.export(COMPANY, "b").await;
-    for _ in 0..60 {
+    for minute in 0..60 {
         books.deliver("a").await;
         scene.clock.advance(minutes(1));
+        if minute == 40 {
+            books.export(COMPANY, "c").await;
+        }
     }
     let alarm = scene.assert_raised(AlarmKind::Destination).await;
     assert_eq!(alarm.subject, "books/deferred");
