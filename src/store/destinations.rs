@@ -310,7 +310,7 @@ async fn stop<T: Tx>(tx: &mut T, destination: i64, lanes: &LaneSelection) -> Res
                      ELSE l.begins_at IS NULL OR d.version{bytewise} < l.begins_at END)",
         &[("selected", SELECTED)],
     );
-    // A lane without a beginning is read again from the start once it has one, and counts anew.
+    // A lane without a beginning is read again from the start once it has one, and counts from zero.
     static UNCOUNTED: Sql = Sql::with(
         "SELECT coalesce(CAST(sum(l.held) AS {integer}), 0) FROM lane l
          WHERE {selected} AND l.history_from IS NOT NULL AND l.begins_at IS NULL",

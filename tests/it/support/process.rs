@@ -290,12 +290,12 @@ impl Server {
         let stdout = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let mut stderr = child.stderr.take().expect("it is piped");
         let log = Arc::new(Mutex::new(String::new()));
-        let sink = Arc::clone(&log);
+        let shared = Arc::clone(&log);
         let reading = tokio::spawn(async move {
             let mut part = vec![0; 16 * 1024];
             while let Ok(length @ 1..) = stderr.read(&mut part).await {
                 let text = String::from_utf8_lossy(&part[..length]);
-                sink.lock().expect("never poisoned").push_str(&text);
+                shared.lock().expect("never poisoned").push_str(&text);
             }
         });
         Self {
