@@ -7,11 +7,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::attempts::{DEFERRED_AFTER_FAILURES, DEFERRED_AFTER_TIME, own, record};
+use super::attempts::{own, record};
 use super::deliveries::{
     Attempt, Continued, DEFERRED_RETRY, Delivery, DeliveryLease, DeliveryLeaseRequest,
     DeliveryLeased, LINK_TIMEOUT, LeaseAction, longest_wait, rest,
 };
+use super::delivery_counts::{DEFERRED_AFTER_FAILURES, DEFERRED_AFTER_TIME};
 use super::destinations::add_held;
 use super::documents;
 use super::engine::{Fragment, Sql, Tx, operations, params, rows};

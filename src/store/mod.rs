@@ -26,6 +26,7 @@ mod columns;
 mod completion;
 mod debug;
 mod deliveries;
+mod delivery_counts;
 mod delivery_leases;
 mod delivery_lists;
 mod destinations;
