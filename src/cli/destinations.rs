@@ -3,12 +3,12 @@
 use anyhow::anyhow;
 use clap::Subcommand;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::{Api, with_query};
-use super::{logging, question, table};
+use super::{logging, question, style, table};
 use crate::api::destinations::{Destination, Lane, Start, StartPlan, Stop};
 use crate::api::{Changed, NoFields};
 use crate::config::Config;
@@ -188,6 +188,36 @@ async fn start(
     excludes_documents: bool,
     yes: bool,
 ) -> Result<Exit, Failure> {
+    if style::is_json() {
+        // Nothing is asked where a program reads the answer.
+        if !yes {
+            return Err(Failure::usage(anyhow!("`--json` asks nothing; add --yes")));
+        }
+    } else {
+        show_start(api, destination, request, excludes_documents).await?;
+        if !yes && !question::ask("Deliver them?")? {
+            println!("Nothing was started.");
+            return Ok(Exit::Failed);
+        }
+    }
+    let lanes = change(api, destination, "start", request).await?;
+    print_change(
+        lanes,
+        &format!(
+            "Started {} at `{destination}`. `ivesk-webhook destinations stop {destination}` stops what is not delivered yet.",
+            counted(lanes, "feed")
+        ),
+        "No such feed is known yet. `ivesk-webhook pull` pulls the feeds of the settings.",
+    )
+}
+
+/// Says what a start would deliver.
+async fn show_start(
+    api: &Api,
+    destination: &str,
+    request: &Start,
+    excludes_documents: bool,
+) -> Result<(), Failure> {
     let path = format!("/v1/destinations/{destination}/start");
     let path = with_query(&path, request)?;
     let StartPlan { documents, feeds } = api.get(&path).await?;
@@ -211,19 +241,7 @@ async fn start(
     if excludes_documents {
         println!("Those that its `companies` or `document_types` exclude are skipped.");
     }
-    if !yes && !question::ask("Deliver them?")? {
-        println!("Nothing was started.");
-        return Ok(Exit::Failed);
-    }
-    let lanes = change(api, destination, "start", request).await?;
-    print_change(
-        lanes,
-        &format!(
-            "Started {} at `{destination}`. `ivesk-webhook destinations stop {destination}` stops what is not delivered yet.",
-            counted(lanes, "feed")
-        ),
-        "No such feed is known yet. `ivesk-webhook pull` pulls the feeds of the settings.",
-    )
+    Ok(())
 }
 
 /// Returns the only destination of the settings.
@@ -254,12 +272,12 @@ pub(super) async fn change(
 
 /// Prints `done` if something changed, else `unchanged`.
 pub(super) fn print_change(changed: u64, done: &str, unchanged: &str) -> Result<Exit, Failure> {
-    if changed == 0 {
-        println!("{unchanged}");
-        return Ok(Exit::Failed);
-    }
-    println!("{done}");
-    Ok(Exit::Done)
+    let (sentence, exit) = match changed {
+        0 => (unchanged, Exit::Failed),
+        _ => (done, Exit::Done),
+    };
+    result!(json!({ "changed": changed }), "{sentence}");
+    Ok(exit)
 }
 
 async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {

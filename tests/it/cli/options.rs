@@ -105,7 +105,8 @@ fn help_wraps_at_the_terminals_width() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_result_can_be_json() {
     let emulator = emulator("").await;
-    let installation = Installation::beside(&emulator, "", "");
+    let books = "[destinations.books]\nkind = \"list\"\n";
+    let installation = Installation::beside(&emulator, "", books);
     let server = installation.start().await;
     let companies = ["feeds", "pause", "--company", "302320404"];
     for arguments in [
@@ -122,6 +123,15 @@ async fn every_result_can_be_json() {
         &["feeds", "remove", "--company", "302320404"],
         &["feeds", "resume", "--company", "302320404"],
         &["feeds", "start-at", "2026-01-01", "--company", "302320404"],
+        &["destinations", "list"],
+        &["destinations", "list", "books"],
+        &["destinations", "start", "books", "--all", "--yes"],
+        &["destinations", "stop", "books"],
+        &["destinations", "pause", "books"],
+        &["destinations", "resume", "books"],
+        &["deliveries", "list"],
+        &["deliveries", "retry", "books", "--state", "rejected"],
+        &["deliveries", "skip", "books", "--state", "rejected"],
         &["import-errors", "list"],
         &["notifications", "list"],
         &["notifications", "export", "saved"],
