@@ -1,6 +1,5 @@
 //! Threads that read, with a connection each.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,27 +44,18 @@ impl Readers {
     ) -> Result<Self> {
         let (queue, reads) = sync_channel::<Read>(MAX_WAITING);
         let reads = Arc::new(Mutex::new(reads));
-        let queue: Arc<Queue> = Arc::new(Mutex::new(Some(queue)));
         for _ in 0..count {
             let mut connection = schema::open_for_reading(&database.path)?;
-            let (reads, queue) = (Arc::clone(&reads), Arc::clone(&queue));
+            let reads = Arc::clone(&reads);
             threads.push(spawn(name, &database.path, move || {
-                let reading = AssertUnwindSafe(move || {
-                    while let Some(read) = next(&reads) {
-                        read(&mut connection);
-                    }
-                });
-                if let Err(panic) = catch_unwind(reading) {
-                    // Later reads return that the store is closed.
-                    close(&queue);
-                    tracing::error!(
-                        "store reader thread panicked: restart the service and report this as a bug"
-                    );
-                    resume_unwind(panic);
+                while let Some(read) = next(&reads) {
+                    read(&mut connection);
                 }
             })?);
         }
-        Ok(Self { queue })
+        Ok(Self {
+            queue: Arc::new(Mutex::new(Some(queue))),
+        })
     }
 
     /// Runs `work` on one of the threads. It is left out, or interrupted, if this future is
@@ -78,7 +68,10 @@ impl Readers {
         // Dropped with this future.
         let waiting = Arc::new(());
         let awaited = Arc::downgrade(&waiting);
+        let queue = Arc::clone(&self.queue);
         let read: Read = Box::new(move |connection| {
+            // Dropped before `answer`: what follows a panic finds the store closed.
+            let _closing = CloseOnPanic(&queue);
             if awaited.strong_count() == 0 {
                 return;
             }
@@ -117,6 +110,20 @@ impl Readers {
     }
 }
 
+/// Closes the queue if its thread panics.
+struct CloseOnPanic<'a>(&'a Queue);
+
+impl Drop for CloseOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            close(self.0);
+            tracing::error!(
+                "store reader thread panicked: restart the service and report this as a bug"
+            );
+        }
+    }
+}
+
 fn close(queue: &Queue) {
     queue.lock().unwrap_or_else(PoisonError::into_inner).take();
 }
@@ -145,7 +152,49 @@ fn next(reads: &Mutex<Receiver<Read>>) -> Option<Read> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::sync::OnceLock;
+    use std::task::{Context, Wake, Waker};
+
     use super::*;
+
+    /// Notes whether the readers were closed when the read's future was woken.
+    struct Woken {
+        readers: Arc<Readers>,
+        were_closed: OnceLock<bool>,
+    }
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            let _ = self.were_closed.set(self.readers.check().is_err());
+        }
+    }
+
+    #[test]
+    fn who_hears_of_a_panic_finds_the_store_closed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("test.db");
+        drop(schema::open_for_writing(&path).expect("a fresh file"));
+        let database = Database { path, hooks: None };
+        let mut threads = Vec::new();
+        let readers = Readers::start(&database, "test", 2, &mut threads).expect("they start");
+        let woken = Arc::new(Woken {
+            readers: Arc::new(readers),
+            were_closed: OnceLock::new(),
+        });
+        let (go, held) = sync_channel::<()>(1);
+        let mut read = pin!(woken.readers.run(move |_| -> Result<()> {
+            let _ = held.recv();
+            panic!("planted");
+        }));
+        let waker = Waker::from(Arc::clone(&woken));
+        let is_waiting = read.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(is_waiting.is_pending());
+        go.send(()).expect("it waits");
+        let panics = threads.into_iter().map(JoinHandle::join);
+        assert_eq!(panics.filter(std::result::Result::is_err).count(), 1);
+        assert_eq!(woken.were_closed.get(), Some(&true));
+    }
 
     #[tokio::test]
     async fn abandoned_reads_leave_the_readers_free() {
