@@ -3,6 +3,7 @@
 //! One moment has one canonical text whatever the vendor's digits, offset or form, so that it is
 //! one version; canonical texts are ordered like the moments that they name.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,9 @@ const MAX_BYTES: usize = 100;
 /// Fewest and most digits of an integer that is read as a moment. Shorter ones are counters or
 /// offsets in a list: as moments they would all be in the first years after 1970.
 const INTEGER_DIGITS: std::ops::RangeInclusive<usize> = 9..=15;
+
+/// Length of a canonical text without a fraction.
+const SECONDS_LENGTH: usize = "2026-11-01T00:00:01".len();
 
 /// The first integer that counts milliseconds; smaller ones count seconds.
 const FIRST_MILLIS: u64 = 100_000_000_000;
@@ -64,6 +68,16 @@ impl Moment {
         Some(Timestamp::from_millis(
             seconds * 1_000 + millis.parse::<i64>().ok()?,
         ))
+    }
+
+    /// Returns the moment with at most this many digits after the seconds.
+    fn cut(&self, digits: usize) -> &str {
+        let end = SECONDS_LENGTH + if digits == 0 { 0 } else { 1 + digits };
+        let text = self.0.get(..end).unwrap_or(&self.0);
+        match text.len() {
+            SECONDS_LENGTH => text,
+            _ => text.trim_end_matches('0').trim_end_matches('.'),
+        }
     }
 
     /// Writes it in a form; a finer moment is cut off.
@@ -124,16 +138,39 @@ pub fn form(text: &str) -> Option<MomentForm> {
     })
 }
 
-/// Returns `text` in the form of `like`, or `text` itself if it has that form. A moment that is
-/// finer than the form is cut off.
+/// Returns `text` in the form of `like`, with no more digits after the seconds. A moment that is
+/// finer is cut off.
 pub fn in_form_of(text: &str, like: &str) -> Option<String> {
     let wanted = form(like)?;
     let moment = Moment::read(text)?;
-    if form(text) == Some(wanted) {
-        Some(text.to_owned())
-    } else {
-        moment.written_as(wanted)
+    let text = match form(text) == Some(wanted) {
+        true => text.to_owned(),
+        false => moment.written_as(wanted)?,
+    };
+    let digits = digits(like)?;
+    match DateTime::read(&text) {
+        Some(one) if one.fraction.len() > digits => {
+            Some(one.written(one.local, one.fraction.get(..digits)?))
+        }
+        _ => Some(text),
     }
+}
+
+/// Compares two texts as moments, at the coarser precision of both as they are written: if one of
+/// them has no fraction, by the second. Returns `None` if one of them names no moment.
+pub fn compare_coarsely(a: &str, b: &str) -> Option<Ordering> {
+    let digits = digits(a)?.min(digits(b)?);
+    let (a, b) = (Moment::read(a)?, Moment::read(b)?);
+    Some(a.cut(digits).cmp(b.cut(digits)))
+}
+
+/// Returns the number of digits after the seconds of a text that names a moment.
+fn digits(text: &str) -> Option<usize> {
+    Some(match form(text)? {
+        MomentForm::DateTime => DateTime::read(text)?.fraction.len(),
+        MomentForm::Seconds => 0,
+        MomentForm::Millis => 3,
+    })
 }
 
 /// Returns the text of the next moment after `text`, by the smallest step of its own precision and
@@ -218,13 +255,14 @@ impl<'a> DateTime<'a> {
         if local.year() > 9999 {
             return None;
         }
-        let mut text = written(local, self.separator);
-        if !digits.is_empty() {
-            text.push('.');
-            text.extend(digits.into_iter().map(char::from));
-        }
-        text.push_str(self.zone);
-        Some(text)
+        Some(self.written(local, std::str::from_utf8(&digits).ok()?))
+    }
+
+    /// Writes another moment as this one is written.
+    fn written(&self, local: PrimitiveDateTime, fraction: &str) -> String {
+        let point = if fraction.is_empty() { "" } else { "." };
+        let seconds = written(local, self.separator);
+        format!("{seconds}{point}{fraction}{}", self.zone)
     }
 }
 
@@ -364,10 +402,42 @@ mod tests {
             Some("1793491201125")
         );
         assert_eq!(
-            in_form_of(text, "2026-11-01 00:00:00").as_deref(),
+            in_form_of(text, "2026-11-01 00:00:00.00000").as_deref(),
             Some(text)
         );
+        assert_eq!(
+            in_form_of(text, "2026-11-01 00:00:00,125").as_deref(),
+            Some("2026-11-01T00:00:01.125Z")
+        );
+        assert_eq!(
+            in_form_of(text, "2026-11-01 00:00:00").as_deref(),
+            Some("2026-11-01T00:00:01Z")
+        );
+        assert_eq!(
+            in_form_of("1793491201125", "2026-11-01T00:00:00.1Z").as_deref(),
+            Some("2026-11-01T00:00:01.1Z")
+        );
         assert_eq!(in_form_of(text, "b2s="), None);
+    }
+
+    #[test]
+    fn moments_are_compared_as_far_as_both_are_written() {
+        let fine = "2026-11-01T00:00:01.125Z";
+        for (other, order) in [
+            ("2026-11-01T00:00:01Z", Ordering::Equal),
+            ("2026-11-01T02:00:01.12+0200", Ordering::Equal),
+            ("1793491201", Ordering::Equal),
+            ("1793491201125", Ordering::Equal),
+            ("2026-11-01T00:00:01.12599Z", Ordering::Equal),
+            ("2026-11-01T00:00:01.120Z", Ordering::Greater),
+            ("1793491200", Ordering::Greater),
+            ("1793491201126", Ordering::Less),
+            ("2026-11-01T00:00:02Z", Ordering::Less),
+        ] {
+            assert_eq!(compare_coarsely(fine, other), Some(order), "{other}");
+            assert_eq!(compare_coarsely(other, fine), Some(order.reverse()));
+        }
+        assert_eq!(compare_coarsely(fine, "b2s="), None);
     }
 
     proptest! {
@@ -376,6 +446,8 @@ mod tests {
             for text in [&text, &other] {
                 let _ = Moment::read(text).map(|moment| moment.timestamp());
                 let _ = step_after(text);
+                let _ = in_form_of(text, &other);
+                let _ = compare_coarsely(text, &other);
             }
         }
 

@@ -7,9 +7,10 @@
 //! Where `next` names the moment of the page's last documents, their group is whole only if a
 //! page shows it: one that lists the group and something later. So the next request is from
 //! before the group, then from `next` itself. If neither shows it, the page may have been cut
-//! in the group if it was as large as others were.
+//! in the group if it was as large as others were. Where `next` is written finer or coarser than
+//! the versions, documents are of its group if they may be of its moment.
 
-use std::borrow::Cow;
+use std::cmp::Ordering::{self, Equal, Greater, Less};
 
 use crate::domain::moment::{self, Moment};
 use crate::domain::{Cursor, DocumentVersion};
@@ -92,22 +93,34 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Returns the newest moment of the page and its version.
-    fn newest(&self) -> Option<(&Moment, &'a str)> {
+    /// Returns the newest version of the page.
+    fn newest(&self) -> Option<&'a str> {
         let newest = self.moments.iter().max_by(|(a, _), (b, _)| a.cmp(b));
-        newest.map(|(moment, version)| (moment, *version))
+        newest.map(|(_, version)| *version)
     }
 
-    /// Returns the moments, at the precision of `like`, and their versions.
-    fn moments_like(&self, like: &Cursor) -> impl Iterator<Item = (Cow<'_, Moment>, &'a str)> {
-        let form = moment::form(like.as_str());
-        self.moments.iter().filter_map(move |(moment, version)| {
+    /// Returns true if the page lists a document of just the moment of `at`, in the form of `at`.
+    fn lists(&self, at: &Cursor) -> bool {
+        let (wanted, form) = (read(at), moment::form(at.as_str()));
+        self.moments.iter().any(|(moment, version)| {
             if moment::form(version) == form {
-                return Some((Cow::Borrowed(moment), *version));
+                return wanted.as_ref() == Some(moment);
             }
-            let moment = Moment::read(&moment.written_as(form?)?)?;
-            Some((Cow::Owned(moment), *version))
+            let moment = form.and_then(|form| moment.written_as(form));
+            moment.and_then(|moment| Moment::read(&moment)) == wanted
         })
+    }
+
+    /// Returns true if the newest document of the page may be of the moment of `at`.
+    fn ends_at(&self, at: &Cursor) -> bool {
+        let newest = self.newest();
+        newest.is_some_and(|newest| compare(newest, at) == Some(Equal))
+    }
+
+    /// Returns true if the page lists a document that is surely later than `at`.
+    fn lists_later_than(&self, at: &Cursor) -> bool {
+        let mut versions = self.moments.iter().map(|(_, version)| *version);
+        versions.any(|version| compare(version, at) == Some(Greater))
     }
 
     /// Returns true if a page with this many entries may have been cut.
@@ -157,11 +170,8 @@ impl<'a> Page<'a> {
             }
             return None;
         }
-        let at = Moment::read(group.at.as_str())?;
-        let has_group = self
-            .moments_like(&group.at)
-            .any(|(moment, _)| *moment == at);
-        if !self.moments_like(&group.at).any(|(moment, _)| *moment > at) {
+        let has_group = self.lists(&group.at);
+        if !self.lists_later_than(&group.at) {
             return Some(Group {
                 entries: if has_group {
                     self.entries
@@ -199,7 +209,7 @@ impl<'a> Page<'a> {
             };
         }
         // The version of the last document replaces it, if cursors are such texts.
-        let last = self.newest().map(|(_, version)| version);
+        let last = self.newest();
         let known = self.position.from.as_ref();
         let last = last
             .zip(known)
@@ -240,7 +250,7 @@ impl<'a> Page<'a> {
     /// The step after a page with entries and a `next`.
     fn with_next(mut self, group: Option<Group>, next: Cursor) -> NextStep {
         self.progress.empty_pages = 0;
-        let newest = self.newest().map(|(_, version)| version);
+        let newest = self.newest();
         let newest = newest.and_then(|newest| moment::in_form_of(newest, next.as_str()));
         match (read(&next), newest) {
             (Some(at), Some(newest)) => self.at_moment(group, next, at, Cursor::new(newest)),
@@ -274,7 +284,7 @@ impl<'a> Page<'a> {
             && at <= *moment
         {
             let is_same = at == *moment;
-            let follow = is_before(from, &newest);
+            let follow = compare(newest.as_str(), from) == Some(Greater);
             if !follow && self.is_before(group.as_ref()) {
                 // The group before fills the page.
                 if let Some(group) = group {
@@ -301,7 +311,18 @@ impl<'a> Page<'a> {
             Some(previous) if is_before(&target, previous) => previous.clone(),
             _ => target.clone(),
         };
-        if read(&newest) != target_moment {
+        if let Some(group) = group.as_ref().filter(|group| !self.is_before(Some(group)))
+            && self.was_cut(group.entries)
+        {
+            // What followed at its moment can't be told from what may be missing.
+            let Group {
+                at,
+                before,
+                entries,
+            } = group.clone();
+            self.found_of(IncompleteReason::GroupCut, before, Some(at), entries);
+        }
+        if !self.ends_at(&target) {
             return self.request(target, Some(cursor));
         }
         let again =
@@ -311,7 +332,7 @@ impl<'a> Page<'a> {
             self.progress.group = Some(Group { at, ..group });
             return self.request(target, Some(cursor));
         }
-        let boundary = self.boundary(&target, from_moment.as_ref());
+        let boundary = self.boundary(&target, from.as_ref());
         self.progress.group = Some(Group {
             at: target.clone(),
             before: boundary.clone().or(from),
@@ -327,6 +348,12 @@ impl<'a> Page<'a> {
             before: self.position.from.clone(),
             entries: self.entries,
         });
+        if let Some(step) = self.coarse_step(&target) {
+            let from = Some(target.clone());
+            self.found(IncompleteReason::NextStuck, from, Some(step.clone()));
+            self.progress.group = None;
+            return self.request(step, Some(target));
+        }
         let Some(step) = moment::step_after(target.as_str()) else {
             self.found(IncompleteReason::NextStuck, Some(target), None);
             return self.end(PageEnd::Stopped { failing: true }, None);
@@ -337,13 +364,26 @@ impl<'a> Page<'a> {
         self.request(Cursor::new(step), Some(target))
     }
 
+    /// Returns the moment after the versions of a page that a step has not moved on from: where
+    /// cursors are finer than versions, thousands of steps may lead to the same page.
+    fn coarse_step(&self, target: &Cursor) -> Option<Cursor> {
+        let newest = self.newest().filter(|_| self.ends_at(target))?;
+        let step = moment::in_form_of(&moment::step_after(newest)?, target.as_str())?;
+        let step = Cursor::new(step);
+        let is_again = self.position.progress.stepped && is_before(target, &step);
+        is_again.then_some(step)
+    }
+
     /// Returns the newest version of the page that is before the group at `target`, if it is after
     /// the moment that the page was requested from: a request from there lists the whole group.
-    fn boundary(&self, target: &Cursor, from: Option<&Moment>) -> Option<Cursor> {
-        let at = read(target)?;
-        let is_between = |moment: &Moment| *moment < at && from.is_none_or(|from| moment > from);
-        let moments = self.moments_like(target);
-        let before = moments.filter(|(moment, _)| is_between(moment));
+    fn boundary(&self, target: &Cursor, from: Option<&Cursor>) -> Option<Cursor> {
+        let from = from.filter(|from| read(from).is_some());
+        let is_between = |version: &str| {
+            compare(version, target) == Some(Less)
+                && from.is_none_or(|from| compare(version, from) == Some(Greater))
+        };
+        let before = self.moments.iter();
+        let before = before.filter(|(_, version)| is_between(version));
         let (_, version) = before.max_by(|(a, _), (b, _)| a.cmp(b))?;
         moment::in_form_of(version, target.as_str()).map(Cursor::new)
     }
@@ -424,6 +464,11 @@ impl<'a> Page<'a> {
 
 fn read(cursor: &Cursor) -> Option<Moment> {
     Moment::read(cursor.as_str())
+}
+
+/// Compares the moments of a version and a cursor, as far as both are written.
+fn compare(version: &str, cursor: &Cursor) -> Option<Ordering> {
+    moment::compare_coarsely(version, cursor.as_str())
 }
 
 /// Returns true if both name moments, in this order.
