@@ -147,7 +147,7 @@ pub async fn find(store: &Store, query: &str) -> Result<Vec<Trace>, StoreError> 
     let query = query.trim();
     let mut traces = Vec::new();
     for (account, id) in identities(store, query).await? {
-        traces.push(trace_document(store, account, id).await?);
+        traces.push(of_document(store, account, id).await?);
     }
     if traces.is_empty() {
         let upload = store.upload_of(query.to_owned()).await?;
@@ -232,7 +232,12 @@ fn matches(row: &DocumentRow, query: &str) -> bool {
         })
 }
 
-async fn trace_document(
+/// Returns the trace of one document.
+///
+/// # Errors
+///
+/// Fails if the store does.
+pub async fn of_document(
     store: &Store,
     account: Account,
     document_id: String,

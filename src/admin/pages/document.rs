@@ -106,10 +106,8 @@ async fn document(context: &PageContext, sequence: i64) -> PageResult {
         ..DocumentSearch::default()
     });
     let versions = versions.await?.rows;
-    let traces = trace::find(&app.store, &row.document_id).await?;
-    let document_trace = traces.into_iter().find(|trace| {
-        trace.account == row.feed.account && trace.document_id.as_ref() == Some(&row.document_id)
-    });
+    let (account, id) = (row.feed.account.clone(), row.document_id.clone());
+    let document_trace = trace::of_document(&app.store, account, id).await?;
     let current: Vec<i64> = versions
         .iter()
         .filter(|version| !version.superseded || version.sequence == sequence)
@@ -161,7 +159,7 @@ async fn document(context: &PageContext, sequence: i64) -> PageResult {
             }
             (delivery_section(context, &places, &deliveries, now))
             @if entry.is_some() && context.viewer.may_operate() { (report_form(context, &found, &places)) }
-            @if let Some(trace) = &document_trace { (timeline(context, trace, now)) }
+            (timeline(context, &document_trace, now))
             (versions_section(context, &versions, sequence, &names, now))
             @if let Some(body) = &found.row.body { (raw_json(language, body)) }
         },

@@ -713,7 +713,7 @@ async fn search_form(
     if !query.r#type.is_empty() {
         kinds.insert(query.r#type.clone());
     }
-    let feeds = app.store.feeds().await?;
+    let feeds = app.store.feed_page(None, MAX_CHOICES).await?;
     let mut companies: Vec<&Company> = feeds
         .iter()
         .filter(|row| row.feed.queue == Queue::Exported && row.feed.company != Company::mixed())

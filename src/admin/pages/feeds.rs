@@ -13,7 +13,9 @@ use super::labels::{self, Severity};
 use super::language::{Language, Now};
 use super::layout::{Column, PageBody, badge, button, folded, next_page, table, with_code};
 use super::names::Names;
+use crate::admin::feeds::page_of;
 use crate::admin::paging::{List, Page, PageQuery};
+use crate::admin::problem::AdminError;
 use crate::domain::{Company, Feed, Queue};
 use crate::store::{AccountRow, FeedRow, RunState};
 
@@ -41,6 +43,12 @@ pub(super) struct FeedQuery {
     #[serde(default)]
     state: String,
     after: Option<String>,
+}
+
+impl FeedQuery {
+    fn is_filtered(&self) -> bool {
+        !(self.q.trim().is_empty() && self.state.is_empty())
+    }
 }
 
 /// The states by which companies are chosen.
@@ -80,15 +88,18 @@ pub(super) async fn page(context: PageContext, Query(query): Query<FeedQuery>) -
     context.respond(result)
 }
 
-async fn list(context: &PageContext, query: FeedQuery) -> PageResult {
-    let (app, viewer) = (&context.admin.app, &context.viewer);
-    let (language, now) = (viewer.language, context.now());
+/// Returns a page of the feeds that a search finds, and their number. Names are in documents, so all
+/// feeds are read.
+async fn filtered(
+    context: &PageContext,
+    query: &FeedQuery,
+    accounts: &[AccountRow],
+) -> Result<(Page<FeedRow>, u64), AdminError> {
+    let (app, now) = (&context.admin.app, context.now());
     let mut feeds = app.store.feeds().await?;
-    let accounts = app.store.accounts().await?;
-    let all = feeds.len();
     let text = query.q.trim().to_lowercase();
     if !query.state.is_empty() {
-        feeds.retain(|row| is_in(row, row.account(&accounts), now, &query.state));
+        feeds.retain(|row| is_in(row, row.account(accounts), now, &query.state));
     }
     if !text.is_empty() {
         let names = Names::read(app, feeds.iter().map(|row| &row.feed.company)).await?;
@@ -99,18 +110,36 @@ async fn list(context: &PageContext, query: FeedQuery) -> PageResult {
         limit: None,
     };
     let skip = usize::try_from(place.row(List::FEEDS)?).unwrap_or_default();
-    let found = feeds.len();
+    let found = feeds.len() as u64;
     let numbered = feeds.into_iter().enumerate().skip(skip).collect();
     let page = Page::of(List::FEEDS, numbered, ROWS, |(at, _): &(usize, FeedRow)| {
         at + 1
     });
-    let companies = page.rows.iter().map(|(_, row)| &row.feed.company);
+    Ok((page.map(|(_, row)| row), found))
+}
+
+async fn list(context: &PageContext, query: FeedQuery) -> PageResult {
+    let (app, viewer) = (&context.admin.app, &context.viewer);
+    let (language, now) = (viewer.language, context.now());
+    let accounts = app.store.accounts().await?;
+    let counts = app.store.feed_counts().await?;
+    let all = counts.known + counts.removed;
+    let (page, found) = match query.is_filtered() {
+        true => filtered(context, &query, &accounts).await?,
+        false => {
+            let place = ListQuery {
+                after: query.after.clone(),
+            };
+            (page_of(app, &place.page()).await?, all)
+        }
+    };
+    let companies = page.rows.iter().map(|row| &row.feed.company);
     let names = Names::read(app, companies).await?;
     let gaps = gaps::open(context).await?;
     let rows: Vec<Vec<Markup>> = page
         .rows
         .iter()
-        .map(|(_, row)| {
+        .map(|row| {
             feed(
                 context,
                 row,
@@ -161,7 +190,7 @@ async fn list(context: &PageContext, query: FeedQuery) -> PageResult {
             } @else if rows.is_empty() {
                 p.empty { (language.pick("No company found.", "Įmonių nerasta.")) }
             } @else {
-                p.ago { (language.count(found as u64, ["company", "companies"], ["įmonė", "įmonės", "įmonių"])) }
+                p.ago { (language.count(found, ["company", "companies"], ["įmonė", "įmonės", "įmonių"])) }
                 div.feeds { (table(language.pick("Companies", "Įmonės"), &columns(language), rows)) }
             }
             (next_page(language, &path, page.next.as_deref()))
