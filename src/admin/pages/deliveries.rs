@@ -16,7 +16,9 @@ use super::language::Now;
 use super::layout::{Column, PageBody, badge, folded, form_token_input, next_page, table};
 use super::names::Names;
 use crate::admin::destinations::read_deliveries;
+use crate::admin::problem::AdminError;
 use crate::api::deliveries::DeliveryQuery;
+use crate::app::App;
 use crate::domain::Company;
 use crate::ivesk::view::View;
 use crate::store::{DeliveryRow, DeliveryState, DocumentFilter};
@@ -63,20 +65,8 @@ async fn list(context: &PageContext, parameters: Parameters) -> PageResult {
     };
     let page = read_deliveries(app, query).await?;
     let names = Names::read(app, page.rows.iter().map(|row| &row.feed.company)).await?;
-    let mut views: BTreeMap<i64, View> = BTreeMap::new();
-    for row in &page.rows {
-        let version = app.store.documents(DocumentFilter {
-            after: Some(row.sequence - 1),
-            limit: 1,
-            ..DocumentFilter::default()
-        });
-        let version = version.await?.pop();
-        let body = version.and_then(|version| version.body);
-        views.insert(
-            row.sequence,
-            body.as_deref().map(View::read).unwrap_or_default(),
-        );
-    }
+    let sequences = page.rows.iter().map(|row| row.sequence);
+    let mut views = views(app, sequences).await?;
     let selection = selection(context, &parameters, state).await?;
     let mut columns = vec![
         Column::new(language.pick("Document", "Dokumentas"), "main"),
@@ -139,6 +129,25 @@ async fn list(context: &PageContext, parameters: Parameters) -> PageResult {
         },
         refresh: false,
     })
+}
+
+/// Returns what these versions say of themselves.
+pub(super) async fn views(
+    app: &App,
+    sequences: impl Iterator<Item = i64>,
+) -> Result<BTreeMap<i64, View>, AdminError> {
+    let mut views = BTreeMap::new();
+    for sequence in sequences {
+        let version = app.store.documents(DocumentFilter {
+            after: Some(sequence - 1),
+            limit: 1,
+            ..DocumentFilter::default()
+        });
+        let body = version.await?.pop().and_then(|version| version.body);
+        let view = body.as_deref().map(View::read).unwrap_or_default();
+        views.insert(sequence, view);
+    }
+    Ok(views)
 }
 
 fn cells(

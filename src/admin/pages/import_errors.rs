@@ -5,11 +5,14 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::context::{PageContext, PageResult, ROWS};
+use super::deliveries::views;
 use super::feeds::ListQuery;
 use super::labels;
 use super::language::Now;
 use super::layout::{PageBody, badge, button, next_page, table, with_code};
+use super::names::Names;
 use crate::admin::paging::{List, Page};
+use crate::ivesk::view::View;
 use crate::store::{ImportErrorPathRow, ImportErrorRow, ImportErrorState};
 
 pub(super) async fn page(context: PageContext, Query(query): Query<ListQuery>) -> Response {
@@ -31,10 +34,13 @@ async fn list(context: &PageContext, query: ListQuery) -> PageResult {
         language.pick("Text for the accountant", "Tekstas buhalteriui"),
         language.pick("Actions", "Veiksmai"),
     ];
+    let companies = page.rows.iter().filter_map(|row| row.company.as_ref());
+    let names = Names::read(app, companies).await?;
+    let views = views(app, page.rows.iter().map(|row| row.sequence)).await?;
     let rows = page
         .rows
         .iter()
-        .map(|row| import_error(context, row, now))
+        .map(|row| import_error(context, row, views.get(&row.sequence), &names, now))
         .collect();
     let unset = app.config.api.import_error_path.is_none() && !page.rows.is_empty();
     Ok(PageBody {
@@ -80,29 +86,36 @@ fn paused_path(context: &PageContext, row: &ImportErrorPathRow, now: Now<'_>) ->
     }
 }
 
-fn import_error(context: &PageContext, row: &ImportErrorRow, now: Now<'_>) -> Vec<Markup> {
+fn import_error(
+    context: &PageContext,
+    row: &ImportErrorRow,
+    view: Option<&View>,
+    names: &Names,
+    now: Now<'_>,
+) -> Vec<Markup> {
     let language = context.viewer.language;
     let (severity, word) = labels::import_error(language, row.state);
     let id = row.id.to_string();
-    let company = row.company.as_ref().map(ToString::to_string);
+    let number = view.and_then(|view| view.number.as_deref());
+    let number = number.unwrap_or(&row.document_id);
     let form = |action, label| {
         button(
             &context.viewer,
             "/do/import-error",
             &[("action", action), ("id", &id)],
             label,
-            Some(&row.document_id),
+            Some(number),
         )
     };
-    let may_retry = row.state != ImportErrorState::Sent && company.is_some();
+    let may_retry = row.state != ImportErrorState::Sent && row.company.is_some();
     let may_discard = matches!(
         row.state,
         ImportErrorState::Pending | ImportErrorState::Refused
     );
     vec![
         html! {
-            a href={ "/documents/" (row.sequence) } { (row.document_id) }
-            " " span.ago { (company.unwrap_or_default()) }
+            a href={ "/documents/" (row.sequence) } { (number) }
+            @if let Some(company) = &row.company { " " (names.company(company)) }
         },
         html! {
             (badge(severity, word))

@@ -339,6 +339,8 @@ async fn import_errors_are_sent_or_discarded_with_buttons() {
     reject(&app, 3).await;
     let (page, cookie) = page_and_cookie(&app, "/import-errors").await;
     assert!(page.contains("Nežinomas &lt;kodas&gt; 2"), "{page}");
+    // People know a document by its number and its company's name.
+    assert!(page.contains(">SĄSK-0002</a>"), "{page}");
     let form_token = form_token(&page);
     let press = async |action: &str, id: &str| {
         let fields = [("action", action), ("id", id), ("form_token", &*form_token)];
