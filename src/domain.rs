@@ -11,6 +11,7 @@ pub mod moment;
 
 pub use self::company_code::CodeDoubt;
 pub use self::moment::Moment;
+use crate::visible::shell_word;
 
 /// The event that a subscription announces.
 #[derive(
@@ -327,6 +328,20 @@ impl Feed {
         }
     }
 
+    /// Returns the options of a command that select it, such as `--company 302320404`.
+    pub fn options(&self) -> String {
+        // That of every installation with one API key.
+        let account = match self.account.as_str() {
+            "default" => String::new(),
+            name => format!("--account {name} "),
+        };
+        if self.mixes_companies() {
+            return format!("{account}--queue {}", self.queue);
+        }
+        let company = shell_word(self.company.as_str());
+        format!("{account}--company {company}")
+    }
+
     /// Returns true if only its documents tell which company they belong to.
     pub fn mixes_companies(&self) -> bool {
         self.company == Company::mixed()
@@ -366,6 +381,19 @@ impl Cursor {
     /// Returns the vendor's text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Returns what speaks against a cursor that a person names: it is no moment, or one to come.
+    /// A `next` may be any text, so nothing proves it wrong.
+    pub fn doubt(&self, now: Timestamp) -> Option<String> {
+        let text = &self.0;
+        let Some(moment) = Moment::read(text) else {
+            return Some(format!(
+                "`{text}` is no moment such as 2026-01-31T00:00:00Z; unless it is a `next` of Įvesk.lt, Įvesk.lt refuses it"
+            ));
+        };
+        let is_to_come = moment.timestamp().is_some_and(|at| at > now);
+        is_to_come.then(|| format!("`{text}` lies in the future"))
     }
 }
 

@@ -76,6 +76,15 @@ pub fn foreign(text: &str) -> String {
     }
 }
 
+/// Returns `text` as one word of a command that a person copies into a shell.
+pub fn shell_word(text: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_alphanumeric() || "._:/+-@,=".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
+}
+
 /// Replaces each address in `text` by `[address]`: it may be a presigned one.
 fn without_addresses(text: &str) -> String {
     let ends_address = |c: char| c.is_whitespace() || c.is_control() || "\"'<>".contains(c);

@@ -12,7 +12,7 @@ use crate::api::Changed;
 use crate::api::deliveries::{Delivery, DeliveryQuery, Selection};
 use crate::api::destinations::{Destination, Lane, Start, StartPlan, Stop};
 use crate::app::App;
-use crate::config::DestinationConfig;
+use crate::config::{DestinationConfig, did_you_mean};
 use crate::delivery::worker::lane_plan;
 use crate::domain::{Company, DestinationName, Moment};
 use crate::store::{
@@ -54,7 +54,10 @@ pub(super) async fn lanes(
     let limit = page.limit()?;
     let after = page.row(List::LANES)?;
     let name = parse_destination(&name)?;
-    let rows = app.store.lanes(name, after, limit + 1).await?;
+    let rows = app.store.lanes(name.clone(), after, limit + 1).await?;
+    if rows.is_empty() && after == 0 && !app.config.destinations.contains_key(&name) {
+        must_be_known(&app, &name).await?;
+    }
     let page = Page::of(List::LANES, rows, limit, |(feed, _)| *feed);
     Ok(Json(page.map(|(_, lane)| lane.into())))
 }
@@ -138,12 +141,15 @@ fn selection(
 fn start_from(from: &str) -> Result<StartFrom, AdminError> {
     match from {
         "all" => Ok(StartFrom::All),
-        // Read as the versions of documents are read.
-        moment => Moment::read(moment).map(StartFrom::Since).ok_or_else(|| {
-            AdminError::BadRequest(
-                "`from` must be `all` or a moment such as 2026-01-31T00:00:00Z".to_owned(),
-            )
-        }),
+        // Read as the versions of documents are read; a day begins at midnight, UTC.
+        text => Moment::read(text)
+            .or_else(|| Moment::read(&format!("{text}T00:00:00Z")))
+            .map(StartFrom::Since)
+            .ok_or_else(|| {
+                AdminError::BadRequest(format!(
+                    "`{text}` is neither `all` nor a date or a moment such as 2026-01-31 or 2026-01-31T00:00:00Z"
+                ))
+            }),
     }
 }
 
@@ -170,7 +176,8 @@ pub(super) async fn pause(
     Path(name): Path<String>,
     Input(NoFields {}): Input<NoFields>,
 ) -> ApiResult<Changed> {
-    change(&app, parse_destination(&name)?, DestinationChange::Pause).await
+    let (name, _) = configured_destination(&app, &name)?;
+    change(&app, name, DestinationChange::Pause).await
 }
 
 /// Resumes a destination and its paused lanes now, also those that wait to retry
@@ -182,7 +189,8 @@ pub(super) async fn resume(
     Path(name): Path<String>,
     Input(NoFields {}): Input<NoFields>,
 ) -> ApiResult<Changed> {
-    change(&app, parse_destination(&name)?, DestinationChange::Resume).await
+    let (name, _) = configured_destination(&app, &name)?;
+    change(&app, name, DestinationChange::Resume).await
 }
 
 impl Selection {
@@ -202,10 +210,16 @@ impl Selection {
             }
             _ => {
                 let names: Vec<&str> = allowed.iter().map(|state| state.as_str()).collect();
-                Err(AdminError::BadRequest(format!(
-                    "give `sequence`, or `state` ({}) with or without `company`",
-                    names.join(", ")
-                )))
+                let names = names.join(", ");
+                Err(AdminError::BadRequest(match self.state {
+                    Some(state) if self.sequence.is_none() => format!(
+                        "versions in the state `{}` can't be chosen for this; give one of {names}",
+                        state.as_str()
+                    ),
+                    _ => format!(
+                        "give a sequence number, or a state ({names}) with or without a company"
+                    ),
+                }))
             }
         }
     }
@@ -226,7 +240,8 @@ pub(super) async fn retry(
     let allowed = [Rejected, Deferred, WaitingFile, Skipped];
     let selection = selection.read(&allowed, Some(Rejected))?;
     let retry = DestinationChange::Retry(selection);
-    change(&app, parse_destination(&name)?, retry).await
+    let (name, _) = configured_destination(&app, &name)?;
+    change(&app, name, retry).await
 }
 
 /// Skips versions that are not finished: one, or all in a state
@@ -247,10 +262,34 @@ pub(super) async fn skip(
 async fn change(app: &App, name: DestinationName, change: DestinationChange) -> ApiResult<Changed> {
     let changed = app
         .store
-        .change_destination(name, change, app.clock.now())
+        .change_destination(name.clone(), change, app.clock.now())
         .await?;
-    let changed = changed.ok_or(AdminError::UnknownRow)?;
+    let changed = changed.ok_or_else(|| unknown_destination(app, &name, &[]))?;
     Ok(Json(Changed { changed }))
+}
+
+/// Returns an error if a destination is neither in the settings nor in the store.
+async fn must_be_known(app: &App, name: &DestinationName) -> Result<(), AdminError> {
+    let rows = app.store.destinations().await?;
+    if rows.iter().any(|row| row.name == *name) {
+        return Ok(());
+    }
+    let stored: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+    Err(unknown_destination(app, name, &stored))
+}
+
+/// Returns that a destination is not known, with the nearest one of the settings and of `stored`.
+fn unknown_destination(app: &App, name: &DestinationName, stored: &[&str]) -> AdminError {
+    let configured = app.config.destinations.keys().map(DestinationName::as_str);
+    let nearest = did_you_mean(name.as_str(), configured.chain(stored.iter().copied()));
+    let nearest = match nearest.as_str() {
+        "" => ";".to_owned(),
+        nearest => nearest.to_owned(),
+    };
+    AdminError::Unknown(format!(
+        "there is no destination `{name}`{nearest} `ivesk-webhook destinations list` lists them; one that was added to the \
+         settings is known after a restart of `serve`"
+    ))
 }
 
 /// Parses the name of a destination.
@@ -264,11 +303,8 @@ pub(super) fn configured_destination<'a>(
     name: &str,
 ) -> Result<(DestinationName, &'a DestinationConfig), AdminError> {
     let name = parse_destination(name)?;
-    let destination = app
-        .config
-        .destinations
-        .get(&name)
-        .ok_or(AdminError::UnknownRow)?;
+    let destination = app.config.destinations.get(&name);
+    let destination = destination.ok_or_else(|| unknown_destination(app, &name, &[]))?;
     Ok((name, destination))
 }
 
@@ -314,7 +350,13 @@ pub(super) async fn read_deliveries(
         after: sequence.saturating_sub(1),
         limit: limit + 1 + app.store.destination_count().await?,
     };
+    let named = filter.destination.clone();
     let mut rows = app.store.deliveries(filter).await?;
+    if let Some(name) =
+        named.filter(|name| rows.is_empty() && !app.config.destinations.contains_key(name))
+    {
+        must_be_known(app, &name).await?;
+    }
     rows.retain(|row| (row.sequence, row.destination.as_str()) > (sequence, last_destination));
     Ok(Page::of(List::DELIVERIES, rows, limit, |row| {
         format!("{}/{}", row.sequence, row.destination)

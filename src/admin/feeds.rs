@@ -10,12 +10,12 @@ use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, Params};
 use crate::api::Changed;
 use crate::api::feeds::{
-    FeedSelection, FeedStart, FeedStarted, FeedStatus, PullRequest, Resume, Triggered,
+    FeedSelection, FeedStart, FeedStarted, FeedStatus, NotPulled, PullRequest, Resume, Triggered,
 };
 use crate::app::App;
 use crate::config::did_you_mean;
 use crate::domain::{Account, Company, Cursor, Feed, Queue};
-use crate::pull::configured_feeds;
+use crate::pull::{blocked_queues, configured_feeds};
 use crate::store::{FeedRow, FeedStartedAt, PauseChange, Trigger, TriggerKind};
 
 /// Longest cursor that a person sets.
@@ -67,7 +67,7 @@ fn sort_key(feed: &Feed) -> [&str; 3] {
 /// mistyped; `new` adds its feed.
 #[utoipa::path(post, path = "/v1/pull", tag = "feeds", request_body = PullRequest,
     responses(
-        (status = OK, description = "The feeds that will be pulled", body = Triggered),
+        (status = OK, description = "The feeds whose pull was requested", body = Triggered),
         (status = CONFLICT, description = "`conflict`: the company has no feed, or a selected feed is removed or still pulling an \
             earlier stretch",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
@@ -91,6 +91,7 @@ pub(super) async fn trigger_pull(app: &App, request: PullRequest) -> Result<Trig
     }
     let now = app.clock.now();
     let from = request.from.and_then(Cursor::named);
+    let doubt = from.as_ref().and_then(|from| from.doubt(now));
     let triggers = feeds
         .iter()
         .map(|feed| Trigger {
@@ -101,10 +102,48 @@ pub(super) async fn trigger_pull(app: &App, request: PullRequest) -> Result<Trig
         })
         .collect();
     app.store.trigger(triggers).await?;
+    let mut warnings = warnings(feeds.iter());
+    warnings.extend(doubt);
     Ok(Triggered {
-        warnings: warnings(feeds.iter()),
+        warnings,
+        not_pulled: not_pulled(app, &feeds).await?,
         feeds,
     })
+}
+
+/// Returns the feeds that are not pulled until a person does something: they are paused, or a
+/// setting is missing.
+async fn not_pulled(app: &App, feeds: &[Feed]) -> Result<Vec<NotPulled>, AdminError> {
+    let blocked = blocked_queues(&app.config);
+    let accounts = app.store.accounts().await?;
+    let rows = app.store.these_feeds(feeds.to_vec()).await?;
+    let reason = |row: &FeedRow| {
+        let feed = &row.feed;
+        let blocked = blocked
+            .iter()
+            .find(|blocked| blocked.account == feed.account && blocked.queue == feed.queue);
+        if let Some(blocked) = blocked {
+            return Some(blocked.cause_and_fix());
+        }
+        let account = accounts.iter().find(|row| row.account == feed.account);
+        let (paused, name, of_feed) = match (account.and_then(|row| row.paused), row.paused) {
+            (Some(reason), _) => (reason, format!("account {}", feed.account), None),
+            (None, Some(reason)) => (reason, feed.to_string(), Some(feed)),
+            (None, None) => return None,
+        };
+        let cause = paused.cause().unwrap_or("a person paused it");
+        let fix = paused.fix(&feed.account, of_feed);
+        Some(format!("{name} is paused: {cause}. Fix: {fix}"))
+    };
+    let rows = rows.iter();
+    Ok(rows
+        .filter_map(|row| {
+            Some(NotPulled {
+                reason: reason(row)?,
+                feed: row.feed.clone(),
+            })
+        })
+        .collect())
 }
 
 /// Refuses a second stretch: a feed has one position for it, so the first would end early.
@@ -127,7 +166,7 @@ async fn refuse_second_backfill(app: &App, selected: &[Feed]) -> Result<(), Admi
     Err(AdminError::Conflict(
         format!(
             "{first}{others} is still pulling an earlier stretch, which a new `from` would cut short; \
-             nothing was triggered. Wait until `triggers` of GET /v1/feeds holds no `backfill`, or select \
+             nothing was triggered. Wait until `ivesk-webhook feeds list` shows no `backfill` for it any more, or choose \
              other feeds"
         )
         .into(),
@@ -391,13 +430,13 @@ pub(super) async fn start_at(
         }
         _ => {}
     }
-    let now = app.clock.now();
-    let FeedStartedAt { previous, gap } = app
-        .store
-        .start_feed_at(feed.clone(), Cursor::new(cursor), now)
-        .await?;
+    let (now, cursor) = (app.clock.now(), Cursor::new(cursor));
+    let mut warnings = warnings(std::iter::once(&feed));
+    warnings.extend(cursor.doubt(now));
+    let FeedStartedAt { previous, gap } =
+        app.store.start_feed_at(feed.clone(), cursor, now).await?;
     Ok(Json(FeedStarted {
-        warnings: warnings(std::iter::once(&feed)),
+        warnings,
         feed,
         previous,
         gap,

@@ -221,6 +221,7 @@ async fn version(app: &App, sequence: i64) -> Result<(Feed, Vec<u8>), AdminError
     };
     let rows = app.store.documents(filter).await?;
     let row = rows.into_iter().find(|row| row.sequence == sequence);
-    let row = row.ok_or(AdminError::UnknownRow)?;
+    let row = row
+        .ok_or_else(|| AdminError::no_row("version", sequence, "`ivesk-webhook documents list`"))?;
     Ok((row.feed, row.body.unwrap_or_default()))
 }

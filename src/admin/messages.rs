@@ -33,7 +33,9 @@ pub(super) async fn quarantined(
     RowId(id): RowId,
 ) -> ApiResult<WithBody<QuarantinedMessage>> {
     let message = app.store.quarantined(id).await?;
-    let message = message.ok_or(AdminError::UnknownRow)?;
+    let message = message.ok_or_else(|| {
+        AdminError::no_row("refused message", id, "`ivesk-webhook quarantine list`")
+    })?;
     Ok(Json(message.into()))
 }
 
@@ -52,7 +54,9 @@ pub(super) async fn retry(
 /// Verifies a row of the quarantine again.
 pub(super) async fn retry_quarantined(app: &App, id: i64) -> Result<RetryResult, AdminError> {
     let message = app.store.quarantined(id).await?;
-    let message = message.ok_or(AdminError::UnknownRow)?;
+    let message = message.ok_or_else(|| {
+        AdminError::no_row("refused message", id, "`ivesk-webhook quarantine list`")
+    })?;
     Ok(match app.ingest.retry(message).await {
         Ok(insertion) => RetryResult {
             accepted: true,
@@ -91,6 +95,8 @@ pub(super) async fn notification(
     RowId(id): RowId,
 ) -> ApiResult<WithBody<Notification>> {
     let notification = app.store.notification(id).await?;
-    let notification = notification.ok_or(AdminError::UnknownRow)?;
+    let notification = notification.ok_or_else(|| {
+        AdminError::no_row("notification", id, "`ivesk-webhook notifications list`")
+    })?;
     Ok(Json(notification.into()))
 }

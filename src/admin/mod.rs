@@ -87,6 +87,7 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(feeds::pull))
         .routes(routes!(subscriptions::list))
         .routes(routes!(subscriptions::requested))
+        .routes(routes!(subscriptions::withdraw))
         .routes(routes!(subscriptions::approve))
         .routes(routes!(subscriptions::restore))
         .routes(routes!(subscriptions::revoke))

@@ -87,12 +87,19 @@ pub(super) enum AdminError {
     #[error("nothing here has this name or number; list what exists, and try again")]
     UnknownRow,
     #[error("{0}")]
+    Unknown(String),
+    #[error("{0}")]
     Conflict(Cow<'static, str>),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl AdminError {
+    /// Returns that there is no row of this number, and the command that lists them.
+    pub(super) fn no_row(noun: &str, id: i64, command: &str) -> Self {
+        Self::Unknown(format!("there is no {noun} {id}; {command} lists them"))
+    }
+
     /// Returns the status and the code. No other place decides statuses of this listener.
     pub(super) fn answer(&self) -> (StatusCode, &'static str) {
         match self {
@@ -109,7 +116,7 @@ impl AdminError {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::BodyIncomplete => (StatusCode::REQUEST_TIMEOUT, "body_incomplete"),
             Self::TookTooLong => (StatusCode::SERVICE_UNAVAILABLE, "took_too_long"),
-            Self::UnknownRow => (StatusCode::NOT_FOUND, "unknown_row"),
+            Self::UnknownRow | Self::Unknown(_) => (StatusCode::NOT_FOUND, "unknown_row"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
             Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
         }

@@ -92,7 +92,7 @@ const fn post(path: &'static str, needs: Needs, action: &'static str) -> Rule {
 }
 
 /// Every route that needs a right.
-const RULES: [Rule; 60] = [
+const RULES: [Rule; 61] = [
     get("/metrics", Metrics),
     get("/v1/status", Read),
     get("/v1/activity", Read),
@@ -128,6 +128,8 @@ const RULES: [Rule; 60] = [
         Operate,
         "subscriptions restore",
     ),
+    // Takes back what an action just before has recorded.
+    work("/v1/subscriptions/{id}/withdraw", Operate),
     post("/v1/subscriptions/revoke", Operate, "subscriptions revoke"),
     get("/v1/documents/search", Read),
     get("/v1/documents/trace", Read),

@@ -72,23 +72,8 @@ pub(super) async fn needs_person(
     items.extend(problems.iter().filter(needs_deciding).map(of_problem));
     let blocked = blocked_queues(&app.config);
     items.extend(blocked.iter().map(|row| {
-        let (account, queue) = (&row.account, row.queue);
-        let text = format!(
-            "the {queue} queue of {account} is not pulled, since {}",
-            match row.missing {
-                "api_key" => format!(
-                    "the account has no API key. Fix: set IVESK_WEBHOOK_API_KEY or `accounts.{account}.api_key_file`"
-                ),
-                setting => format!(
-                    "`api.{setting}` is not set. Fix: `ivesk-webhook doctor --company CODE` finds it"
-                ),
-            }
-        );
-        item(
-            AlarmKind::Blocked.as_str(),
-            format!("{account}/{queue}"),
-            text,
-        )
+        let subject = format!("{}/{}", row.account, row.queue);
+        item(AlarmKind::Blocked.as_str(), subject, row.cause_and_fix())
     }));
     // On this machine SNS can't reach it, and nobody expects it to.
     let is_missing = |problem: &&problems::Problem<'_>| {
@@ -129,6 +114,8 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
     Ok(Json(Status {
         service: env!("CARGO_PKG_NAME").to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        public_url: Some(app.config.public.url.to_string()),
+        settings_digest: Some(app.config.file_digest.clone()),
         ready: reason.is_none(),
         reason: reason.map(|refusal| refusal.code().to_owned()),
         store_fault: faults.unavailable.map(|fault| fault.text),

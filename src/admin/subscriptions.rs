@@ -10,6 +10,7 @@ use super::feeds::known_account;
 use super::identity::Identity;
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
+use crate::api::Changed;
 use crate::api::subscriptions::{
     ConfirmResult, RequestedSubscription, RevokeRequest, RevokeResult, Subscription,
     SubscriptionId, SubscriptionNotes,
@@ -93,6 +94,23 @@ pub(super) async fn requested(
     Ok(Json(SubscriptionId { id }))
 }
 
+/// Withdraws a recorded request that Įvesk.lt refused
+///
+/// A subscription of which SNS has sent something meanwhile stays.
+#[utoipa::path(post, path = "/v1/subscriptions/{id}/withdraw", tag = "subscriptions", request_body = NoFields,
+    params(("id" = i64, Path, description = "The subscription's row")),
+    responses((status = OK, description = "1 if it was waiting for SNS", body = Changed)))]
+pub(super) async fn withdraw(
+    State(app): State<Arc<App>>,
+    RowId(id): RowId,
+    Input(NoFields {}): Input<NoFields>,
+) -> ApiResult<Changed> {
+    let withdrawn = app.store.withdraw_subscription(id).await?;
+    Ok(Json(Changed {
+        changed: usize::from(withdrawn),
+    }))
+}
+
 /// Approves a subscription, and confirms it
 ///
 /// If its topic is not known, exactly that topic is allowed from then on: find out first who
@@ -144,7 +162,11 @@ pub(super) async fn revoke_topic(app: &App, topic_arn: &str) -> Result<usize, Ad
         ));
     }
     let revoked = app.topics.revoke(topic_arn).await?;
-    revoked.ok_or(AdminError::UnknownRow)
+    revoked.ok_or_else(|| {
+        AdminError::Unknown(format!(
+            "nobody has approved the topic {topic_arn}; `ivesk-webhook subscriptions list --json` shows who approved which"
+        ))
+    })
 }
 
 /// Restores a subscription that has ended, or could not be confirmed
@@ -189,7 +211,11 @@ pub(super) async fn change(
     };
     let rows = app.store.subscriptions().await?;
     if !rows.iter().any(|row| row.id == id) {
-        return Err(AdminError::UnknownRow);
+        return Err(AdminError::no_row(
+            "subscription",
+            id,
+            "`ivesk-webhook subscriptions list`",
+        ));
     }
     let outcome = match decision {
         Decision::Approve(by) => app.confirmations.approve(id, by).await?,

@@ -125,6 +125,10 @@ pub(super) async fn revoke(
     if app.store.revoke_api_token(id).await? {
         Ok(Json(RevokedToken { id }))
     } else {
-        Err(AdminError::UnknownRow)
+        Err(AdminError::no_row(
+            "token",
+            id,
+            "`ivesk-webhook tokens list`",
+        ))
     }
 }

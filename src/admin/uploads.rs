@@ -136,7 +136,11 @@ pub(super) async fn settle_upload(app: &App, id: i64, reason: &str) -> Result<()
     let now = app.clock.now();
     match app.store.settle_upload(id, foreign(reason), now).await? {
         Settling::Settled => Ok(()),
-        Settling::Unknown => Err(AdminError::UnknownRow),
+        Settling::Unknown => Err(AdminError::no_row(
+            "upload",
+            id,
+            "`ivesk-webhook uploads list`",
+        )),
         Settling::NotWaiting(row) => Err(AdminError::Conflict(
             format!(
                 "upload {id} is `{}`; only one that was sent and has no document can be settled",

@@ -146,17 +146,17 @@ fn subscriptions(facts: &Facts, config: &Config) -> Vec<Finding> {
 }
 
 fn paused(facts: &Facts) -> Vec<Finding> {
-    let text = |subject: &str, (cause, fix): (&str, &str)| {
-        format!("{subject} is paused: {cause}. Fix: {fix}, then run `ivesk-webhook feeds resume`")
-    };
     let feeds = facts.paused.iter().filter_map(|row| {
-        let (feed, cause) = (row.feed.to_string(), row.paused?.cause_and_fix()?);
-        Some(finding(AlarmKind::Paused, &feed, text(&feed, cause)))
+        let (feed, reason) = (&row.feed, row.paused?);
+        let (cause, fix) = (reason.cause()?, reason.fix(&feed.account, Some(feed)));
+        let text = format!("{feed} is paused: {cause}. Fix: {fix}");
+        Some(finding(AlarmKind::Paused, feed, text))
     });
     let accounts = facts.stored.accounts.iter().filter_map(|row| {
-        let (account, cause) = (row.account.to_string(), row.paused?.cause_and_fix()?);
-        let subject = format!("account {account}");
-        Some(finding(AlarmKind::Paused, account, text(&subject, cause)))
+        let (account, reason) = (&row.account, row.paused?);
+        let (cause, fix) = (reason.cause()?, reason.fix(account, None));
+        let text = format!("account {account} is paused: {cause}. Fix: {fix}");
+        Some(finding(AlarmKind::Paused, account, text))
     });
     accounts.chain(feeds).collect()
 }
@@ -168,24 +168,16 @@ fn blocked(facts: &Facts) -> Vec<Finding> {
         if *waiting == 0 {
             continue;
         }
-        let (account, queue) = (&row.account, row.queue);
-        let setting = match row.missing {
-            "api_key" => "the account's API key",
-            _ => "`api.exported_path`",
-        };
         let text = format!(
-            "the {queue} queue of {account} is not pulled, and {} waiting: {setting} is not set. \
-             Fix: set it, then restart; triggers are kept until then",
+            "{}; {} waiting, and what triggered them is kept",
+            row.cause_and_fix(),
             match waiting {
                 1 => "1 feed is".to_owned(),
                 _ => format!("{waiting} feeds are"),
             }
         );
-        found.push(finding(
-            AlarmKind::Blocked,
-            format!("{account}/{queue}"),
-            text,
-        ));
+        let subject = format!("{}/{}", row.account, row.queue);
+        found.push(finding(AlarmKind::Blocked, subject, text));
     }
     found
 }

@@ -102,13 +102,26 @@ pub struct PullRequest {
     pub from: Option<String>,
 }
 
-/// The feeds that will be pulled.
+/// The feeds whose pull was requested.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Triggered {
     /// The feeds.
     pub feeds: Vec<Feed>,
+    /// Those of them that are not pulled now; the request is kept until they can be.
+    #[serde(default)]
+    pub not_pulled: Vec<NotPulled>,
     /// What is probably wrong.
     pub warnings: Vec<String>,
+}
+
+/// A feed that is not pulled although a pull of it was requested.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NotPulled {
+    /// The feed.
+    #[serde(flatten)]
+    pub feed: Feed,
+    /// Why, and what to do.
+    pub reason: String,
 }
 
 /// One feed, or all feeds of an account if `queue` and `company` are absent.

@@ -19,6 +19,10 @@ pub struct Status {
     pub service: String,
     /// The program's version.
     pub version: String,
+    /// The address at which this process expects messages of SNS.
+    pub public_url: Option<String>,
+    /// Digest of what the settings file said when this process was started.
+    pub settings_digest: Option<String>,
     /// True if a message would be accepted now.
     pub ready: bool,
     /// The code of the refusal if it would not.

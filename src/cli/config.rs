@@ -4,10 +4,12 @@ use serde_json::{Value, json};
 
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
+use super::server::{RunningServer, SETTINGS_CHANGED};
 use super::style;
 use super::table::{self, Table};
 use crate::config::{Config, ConfirmMode, Setting};
-use crate::doctor::exposed;
+use crate::doctor::{CheckResult, destinations, exposed};
+use crate::domain::Clock;
 use crate::visible::visible;
 
 /// Arguments of `config`.
@@ -31,26 +33,61 @@ enum Action {
 
 /// Runs `config`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
-    let (config, settings) =
-        Config::explain(&globals.config, &globals.environment).map_err(Failure::usage)?;
+    let explained = Config::explain(&globals.config, &globals.environment);
+    if let (Action::Check, true, Err(error)) = (&args.action, style::is_json(), &explained) {
+        let problems: Vec<String> = error.problems.iter().map(ToString::to_string).collect();
+        println!(
+            "{:#}",
+            json!({ "valid": false, "problems": problems, "remarks": [] })
+        );
+        return Ok(Exit::Usage);
+    }
+    let (config, settings) = explained.map_err(Failure::usage)?;
     match args.action {
-        Action::Check => {
-            let remarks = remarks(&config);
-            if style::is_json() {
-                println!("{:#}", json!({ "valid": true, "remarks": remarks }));
-                return Ok(Exit::Done);
-            }
-            println!("The settings are valid.");
-            for remark in remarks {
-                println!("- {}", visible(&remark));
-            }
-        }
+        Action::Check => return Ok(check(&config).await),
         Action::Show { json: true } => {
             println!("{:#}", json!({ "settings": settings }));
         }
         Action::Show { json: false } => println!("{}", settings_table(&settings)),
     }
     Ok(Exit::Done)
+}
+
+/// Prints whether `serve` would start with the settings, and what else is to be said about them.
+async fn check(config: &Config) -> Exit {
+    let problems: Vec<String> = destinations::settings(config, &Clock::system())
+        .into_iter()
+        .filter(|check| check.result == CheckResult::Fail)
+        .map(|check| check.found)
+        .collect();
+    let mut remarks = remarks(config);
+    // Whoever may not ask it still checks the settings.
+    if let Ok(Some(server)) = RunningServer::find(config).await
+        && !server.has_settings_of(config).await
+    {
+        let (found, fix) = SETTINGS_CHANGED;
+        remarks.insert(0, format!("{found}: {fix}"));
+    }
+    let valid = problems.is_empty();
+    if style::is_json() {
+        let report = json!({ "valid": valid, "problems": problems, "remarks": remarks });
+        println!("{report:#}");
+    } else {
+        println!(
+            "{}",
+            match valid {
+                true => "The settings are valid.",
+                false => "`serve` does not start with these settings:",
+            }
+        );
+        for problem in &problems {
+            println!("  {}", visible(problem));
+        }
+        for remark in &remarks {
+            println!("- {}", visible(remark));
+        }
+    }
+    if valid { Exit::Done } else { Exit::Usage }
 }
 
 /// Returns what is valid, but keeps something from working or weakens security.

@@ -1,6 +1,6 @@
 //! `deliveries`
 
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 use serde_json::Value;
 
 use super::destinations::{change, open, print_change};
@@ -42,8 +42,8 @@ enum Action {
     Retry {
         /// Name of the destination
         destination: String,
-        /// Only this version, whatever its state
-        #[arg(long, value_name = "NUMBER", conflicts_with_all = ["state", "company"])]
+        /// Sequence number of the only version, whatever its state
+        #[arg(conflicts_with_all = ["state", "company"])]
         sequence: Option<i64>,
         /// All in this state: rejected, deferred, waiting_file or skipped
         #[arg(long)]
@@ -53,11 +53,12 @@ enum Action {
         company: Option<String>,
     },
     /// Skip versions that a destination does not accept: one, or all in a state
+    #[command(group(ArgGroup::new("which").required(true).args(["sequence", "state"])))]
     Skip {
         /// Name of the destination
         destination: String,
         /// Sequence number of the version
-        #[arg(required_unless_present = "state", conflicts_with_all = ["state", "company"])]
+        #[arg(conflicts_with_all = ["state", "company"])]
         sequence: Option<i64>,
         /// All in this state: pending, deferred, waiting_file or rejected
         #[arg(long)]
@@ -151,7 +152,7 @@ async fn list(api: &Api, query: &DeliveryQuery, json: bool) -> Result<Exit, Fail
         return Ok(Exit::Done);
     }
     let mut table = table::new([
-        "version",
+        "sequence",
         "document",
         "company",
         "destination",
@@ -168,7 +169,7 @@ async fn list(api: &Api, query: &DeliveryQuery, json: bool) -> Result<Exit, Fail
             row.feed.company.to_string(),
             row.destination.to_string(),
             row.state.as_str().to_owned(),
-            row.changed_at.to_string(),
+            table::moment(row.changed_at),
             times.to_string(),
             table::optional(row.detail),
         ]);

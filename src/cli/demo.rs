@@ -61,6 +61,14 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         level: level.to_owned(),
         ..LogConfig::default()
     })?;
+    if let Some(dir) = &args.dir
+        && dir.join(DATABASE).exists()
+    {
+        return Err(Failure::usage(anyhow!(
+            "{} holds the database of an earlier demo; name an empty folder",
+            dir.display()
+        )));
+    }
     let folder = Folder::open(args.dir)?;
     let demo = Demo::start(&folder).await?;
     let result = demo.run_steps().await;
@@ -76,6 +84,9 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         Exit::Failed
     })
 }
+
+/// The name of the database in the folder of a demo.
+const DATABASE: &str = "ivesk-webhook.db";
 
 /// The folder of the database and the delivered files; removed on drop if temporary.
 struct Folder {
@@ -148,7 +159,7 @@ impl Demo {
         let emulator = Emulator::start(EmulatorSettings::default(), loopback).await?;
         let mut config = Config::for_loopback(Loopback {
             listen: loopback,
-            store: folder.path.join("ivesk-webhook.db"),
+            store: folder.path.join(DATABASE),
             api_url: emulator.api_url().parse()?,
             api_key: DEFAULT_KEY.into(),
             local_origins: vec![emulator.origin()],

@@ -5,6 +5,7 @@ use clap::Subcommand;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::feeds::print_doubt;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::{Api, with_query};
@@ -73,8 +74,8 @@ struct From {
     /// Deliver everything that is stored
     #[arg(long)]
     all: bool,
-    /// Deliver versions from this moment on, such as 2026-01-31T00:00:00Z; a later moment than the
-    /// present beginning holds the versions between
+    /// Deliver versions from this moment on: a date (from midnight, UTC) or a date and time; a later moment
+    /// than the present beginning holds the versions between
     #[arg(long, value_name = "MOMENT")]
     from: Option<String>,
 }
@@ -194,13 +195,16 @@ async fn start(
             return Err(Failure::usage(anyhow!("`--json` asks nothing; add --yes")));
         }
     } else {
-        show_start(api, destination, request, excludes_documents).await?;
-        if !yes && !question::ask("Deliver them?")? {
+        let documents = show_start(api, destination, request, excludes_documents).await?;
+        if documents > 0 && !yes && !question::ask("Deliver them?")? {
             println!("Nothing was started.");
             return Ok(Exit::Failed);
         }
     }
     let lanes = change(api, destination, "start", request).await?;
+    if lanes == 0 {
+        print_doubt(request.company.as_deref());
+    }
     print_change(
         lanes,
         &format!(
@@ -211,13 +215,13 @@ async fn start(
     )
 }
 
-/// Says what a start would deliver.
+/// Says what a start would deliver; returns the number of documents.
 async fn show_start(
     api: &Api,
     destination: &str,
     request: &Start,
     excludes_documents: bool,
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     let path = format!("/v1/destinations/{destination}/start");
     let path = with_query(&path, request)?;
     let StartPlan { documents, feeds } = api.get(&path).await?;
@@ -226,8 +230,8 @@ async fn show_start(
         table.add_row([
             feed.feed.to_string(),
             feed.documents.to_string(),
-            table::optional(feed.oldest),
-            table::optional(feed.newest),
+            table::of_version(feed.oldest.as_deref()),
+            table::of_version(feed.newest.as_deref()),
         ]);
     }
     if documents > 0 {
@@ -241,7 +245,7 @@ async fn show_start(
     if excludes_documents {
         println!("Those that its `companies` or `document_types` exclude are skipped.");
     }
-    Ok(())
+    Ok(documents)
 }
 
 /// Returns the only destination of the settings.
@@ -312,13 +316,16 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
                 .as_deref()
                 .unwrap_or("(not in the settings)")
                 .to_owned(),
-            table::state(&destination.state),
+            match destination.kind {
+                Some(_) => table::state(&destination.state),
+                None => "removed".to_owned(),
+            },
             destination.delivered.to_string(),
             destination.waiting.to_string(),
             destination.rejected_now.to_string(),
             destination.deferred.to_string(),
             destination.held.to_string(),
-            table::optional(destination.waits_until),
+            table::moment(destination.waits_until),
             table::optional(destination.last_error.as_deref()),
         ]);
     }
@@ -353,15 +360,15 @@ async fn list_lanes(api: &Api, destination: &str, json: bool) -> Result<Exit, Fa
         let history = match lane.history_from.as_deref() {
             None => "held".to_owned(),
             Some("") => "all".to_owned(),
-            Some(moment) => format!("from {moment}"),
+            Some(moment) => format!("from {}", table::of_version(Some(moment))),
         };
         table.add_row([
             lane.feed.to_string(),
-            table::optional(lane.begins_at),
+            table::of_version(lane.begins_at.as_deref()),
             history,
             lane.held.to_string(),
             lane.failures.to_string(),
-            table::optional(lane.paused.map(|reason| reason.as_str())),
+            table::optional(lane.paused.map(|reason| table::words(reason.as_str()))),
             table::optional(lane.last_error),
         ]);
     }
@@ -391,9 +398,19 @@ fn print_next_steps(destination: &Destination) {
             counted(destination.paused_lanes, "feed")
         );
     }
+    if destination.kind.is_none() {
+        return println!(
+            "`{name}` is not in the settings, so nothing is delivered to it. What it has accepted stays known, in case it \
+             comes back."
+        );
+    }
     if let Some(sequence) = destination.stuck_at {
+        let is_retried = match destination.paused {
+            None => "; it is retried",
+            Some(_) => "",
+        };
         println!(
-            "`{name}` did not accept version {sequence}; it is retried. Fix the last error, then run \
+            "`{name}` did not accept the version with sequence {sequence}{is_retried}. Fix the last error, then run \
              `ivesk-webhook destinations resume {name}`, or leave the version out with \
              `ivesk-webhook deliveries skip {name} {sequence}`."
         );

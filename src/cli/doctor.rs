@@ -1,12 +1,14 @@
 //! `doctor`
 
+use std::io::IsTerminal as _;
+
 use serde_json::json;
 
 use super::account::chosen_account;
 use super::globals::Globals;
 use super::logging;
 use super::outcome::{Exit, Failure};
-use super::server::RunningServer;
+use super::server::{RunningServer, SETTINGS_CHANGED, is_of};
 use super::style::{BAD, GOOD, NOTE, styled};
 use crate::api::NoFields;
 use crate::api::doctor::{Checks, DoctorRequest};
@@ -52,6 +54,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             let wrong = error.problems.iter().map(|problem| {
                 Check::fail("settings", problem.to_string())
                     .because("`serve` does not start with it")
+                    .fix("follow the message, then run this again")
             });
             print(&wrong.collect::<Vec<_>>(), args.json);
             return Ok(Exit::Usage);
@@ -66,6 +69,16 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         )),
         None => None,
     };
+    if !args.json && std::io::stderr().is_terminal() {
+        note!(
+            "Checking{}…",
+            if args.quick {
+                ""
+            } else {
+                ", which takes up to 35 s"
+            }
+        );
+    }
     let mut checks = Vec::new();
     let mut found = None;
     match RunningServer::find(&config).await {
@@ -192,6 +205,14 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Check>, 
     });
     if let Some(free) = status.free_bytes {
         checks.push(inside::disk(free, config.store.min_free_bytes));
+    }
+    if !is_of(&status, config) {
+        let (found, fix) = SETTINGS_CHANGED;
+        checks.push(
+            Check::fail("settings", found)
+                .because("what this report says of the settings may be of the new ones")
+                .fix(fix),
+        );
     }
     Ok(checks)
 }

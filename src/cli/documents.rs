@@ -7,12 +7,12 @@ use serde::Serialize;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::printing;
+use super::server::existing_store;
 use super::table::{self, Table};
 use crate::api::documents::Document;
 use crate::config::Config;
 use crate::domain::{Account, Company, Queue};
 use crate::ivesk::view::View;
-use crate::service::open_store_for_reading;
 use crate::store::{DocumentFilter, DocumentRow, DocumentSearch, Store};
 use crate::trace::Trace;
 use crate::visible::visible;
@@ -55,7 +55,7 @@ enum Read {
     },
     /// Print the JSON of a document's newest version as Įvesk.lt sent it
     Show {
-        /// Its id at Įvesk.lt, or a sequence number from `documents list`
+        /// Its id at Įvesk.lt, a sequence number from `documents list`, or its own number
         document: String,
     },
     /// Show what happened to a document, from its upload or arrival to its delivery
@@ -133,7 +133,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Action::Erase(args) => return super::erase::run(args, &config).await,
         Action::Read(action) => action,
     };
-    let store = open_store_for_reading(&config).await?;
+    let store = existing_store(&config).await?;
     let outcome = match action {
         Read::List {
             selection,
@@ -200,7 +200,9 @@ async fn list(store: &Store, filter: DocumentFilter, limit: usize) -> Result<Exi
         println!("No documents.");
         return Ok(Exit::Done);
     }
-    println!("{}", document_table(newest.iter()));
+    if !newest.is_empty() {
+        println!("{}", document_table(newest.iter()));
+    }
     if count > newest.len() as u64 {
         println!(
             "Showing the newest {} of {count}. --limit shows more, --json all.",
@@ -290,6 +292,9 @@ async fn show(store: &Store, document: &str) -> Result<Exit, Failure> {
         found = store.documents(by_sequence).await?;
         found.retain(|row| row.sequence == sequence);
     }
+    if found.is_empty() {
+        found = by_number(store, document).await?;
+    }
     let current = found.iter().rposition(|row| !row.superseded);
     let Some(row) = current
         .map(|at| found.swap_remove(at))
@@ -314,12 +319,47 @@ async fn show(store: &Store, document: &str) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// Returns the versions of the one document whose number a person names.
+async fn by_number(store: &Store, number: &str) -> Result<Vec<DocumentRow>, Failure> {
+    let traces = crate::trace::find(store, number).await?;
+    let named = |trace: &Trace| trace.view.number.as_deref() == Some(number.trim());
+    let ids: Vec<&String> = traces
+        .iter()
+        .filter(|trace| named(trace))
+        .filter_map(|trace| trace.document_id.as_ref())
+        .collect();
+    match ids.as_slice() {
+        [] => Ok(Vec::new()),
+        [id] => {
+            let by_id = DocumentFilter {
+                document_id: Some((*id).clone()),
+                limit: BATCH_ROWS,
+                ..DocumentFilter::default()
+            };
+            Ok(store.documents(by_id).await?)
+        }
+        several => {
+            let several: Vec<&str> = several.iter().map(|id| id.as_str()).collect();
+            Err(anyhow!(
+                "several documents have the number `{number}`; name one by its id: {}",
+                visible(&several.join(", "))
+            )
+            .into())
+        }
+    }
+}
+
 async fn trace(store: &Store, document: &str, json: bool) -> Result<Exit, Failure> {
     let traces = crate::trace::find(store, document).await?;
     if json {
         println!("{}", serde_json::to_string(&traces)?);
     } else {
-        traces.iter().for_each(print_trace);
+        for (index, trace) in traces.iter().enumerate() {
+            if index > 0 {
+                println!();
+            }
+            print_trace(trace);
+        }
     }
     if traces.is_empty() {
         return Err(anyhow!(
@@ -330,16 +370,18 @@ async fn trace(store: &Store, document: &str, json: bool) -> Result<Exit, Failur
     Ok(Exit::Done)
 }
 
+/// Returns the name of a step in words.
+fn words_of(step: &str) -> String {
+    step.replace("re_exported", "re-exported").replace('_', " ")
+}
+
 /// Prints a document's data, its steps in one line, and a table of all events.
 fn print_trace(trace: &Trace) {
     let view = &trace.view;
-    let data = [
-        &view.number,
-        &view.date,
-        &view.seller,
-        &view.buyer,
-        &view.total,
-    ];
+    let total = [view.total.as_deref(), view.currency.as_deref()];
+    let total: Vec<&str> = total.into_iter().flatten().collect();
+    let total = view.total.as_ref().map(|_| total.join(" "));
+    let data = [&view.number, &view.date, &view.seller, &view.buyer, &total];
     let data: Vec<&str> = data.into_iter().flatten().map(String::as_str).collect();
     let id = trace.document_id.as_deref().unwrap_or("(not received yet)");
     println!(
@@ -351,7 +393,7 @@ fn print_trace(trace: &Trace) {
     let steps: Vec<String> = trace
         .story
         .iter()
-        .map(|step| step.as_str().replace('_', "-"))
+        .map(|step| words_of(step.as_str()))
         .collect();
     println!("{}", steps.join(" → "));
     let mut table = table::new([
@@ -359,16 +401,16 @@ fn print_trace(trace: &Trace) {
         "until",
         "times",
         "event",
-        "version",
+        "sequence",
         "destination",
         "detail",
     ]);
     for event in &trace.events {
         table.add_row([
-            event.at.to_string(),
-            event.until.map(|at| at.to_string()).unwrap_or_default(),
+            table::exact(event.at),
+            table::exact(event.until),
             event.times.to_string(),
-            event.step.as_str().replace('_', " "),
+            words_of(event.step.as_str()),
             event.sequence.map(|n| n.to_string()).unwrap_or_default(),
             event
                 .destination
@@ -378,5 +420,5 @@ fn print_trace(trace: &Trace) {
             event.detail.clone().unwrap_or_default(),
         ]);
     }
-    println!("{table}\n");
+    println!("{table}");
 }

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 
+use clap::ArgGroup;
 use serde_json::json;
 
 use super::logging;
@@ -17,14 +18,10 @@ use crate::visible::visible;
 /// Arguments of `documents erase`.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
+#[command(group(ArgGroup::new("which").required(true).args(["company", "document"])))]
 pub(super) struct Args {
     /// Erase all documents of this company
-    #[arg(
-        long,
-        value_name = "CODE",
-        required_unless_present = "document",
-        conflicts_with = "document"
-    )]
+    #[arg(long, value_name = "CODE", conflicts_with = "document")]
     company: Option<String>,
     /// Erase all versions of the document with this id at Įvesk.lt
     #[arg(long, value_name = "ID")]
@@ -74,7 +71,7 @@ pub(super) async fn run(args: Args, config: &Config) -> Result<Exit, Failure> {
     } else {
         print(&erased);
     }
-    Ok(if erased.files_left.is_empty() {
+    Ok(if erased.files_left.is_empty() && !is_nothing(&erased) {
         Exit::Done
     } else {
         Exit::Failed
@@ -155,8 +152,13 @@ fn to_json(total: &Erased) -> serde_json::Value {
     })
 }
 
+/// Returns true if nothing was stored of what was to be erased.
+fn is_nothing(total: &Erased) -> bool {
+    total.versions + total.unreadable_entries + total.files + total.shared == 0
+}
+
 fn print(total: &Erased) {
-    if total.versions + total.unreadable_entries + total.files + total.shared == 0 {
+    if is_nothing(total) {
         println!("Nothing was stored of it.");
     } else {
         println!(

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use clap::ArgGroup;
+use serde_json::json;
 
 use super::outcome::{Exit, Failure};
-use super::printing;
+use super::{printing, style};
 use crate::domain::{Account, Company, Queue, Timestamp, counted};
 use crate::export::cells::{Decimal, Encoding};
 use crate::export::columns::{self, Per};
@@ -18,17 +20,20 @@ use crate::store::{DocumentRow, DocumentStretch, SharedStore};
 pub(super) const EXAMPLES: &str = "\
 Examples:
   ivesk-webhook documents export --format csv >documents.csv
-  ivesk-webhook documents export --format csv --separator semicolon --decimal comma --encoding utf-8-bom \\
-      --since 2026-11-01 --until 2026-12-01 >november.csv           for a spreadsheet in Lithuanian
-  ivesk-webhook documents export --format csv --per line --columns docnum,date,line.name,line.total
+  ivesk-webhook documents export --format csv --since 2026-11-01 >new.csv
+  ivesk-webhook documents export --format csv --separator semicolon \\
+    --decimal comma --encoding utf-8-bom >lt.csv
+  ivesk-webhook documents export --format csv --per line \\
+    --columns docnum,date,line.name,line.total
   ivesk-webhook documents export --format json --queue exported --after 4711
   ivesk-webhook documents export backup/";
 
 /// Arguments of `documents export`.
 #[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("which").required(true).args(["dir", "format"])))]
 pub(super) struct Args {
     /// Folder for a file of each version; created if missing
-    #[arg(required_unless_present = "format", conflicts_with = "format")]
+    #[arg(conflicts_with = "format")]
     dir: Option<PathBuf>,
     /// Write a table in this form to standard output
     #[arg(long, value_enum)]
@@ -205,8 +210,13 @@ async fn files(
             None => break,
         }
     }
-    println!("Wrote {written} document versions to {}.", dir.display());
-    if without_body > 0 {
+    result!(
+        json!({ "dir": dir, "versions": written, "without_json": without_body }),
+        "Wrote {} to {}.",
+        counted(written, "document version"),
+        dir.display()
+    );
+    if without_body > 0 && !style::is_json() {
         println!("{}", left_out(without_body));
     }
     Ok(Exit::Done)

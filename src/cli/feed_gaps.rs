@@ -3,17 +3,19 @@
 use serde_json::{Value, json};
 
 use super::outcome::{Exit, Failure};
+use super::row_id::row_id;
 use super::server::{Api, with_query};
 use super::table;
 use crate::api::feeds::{Gap, GapQuery};
 use crate::api::{Changed, NoFields};
 use crate::domain::Cursor;
+use crate::visible::{shell_word, visible};
 
 /// Arguments of `feeds gaps`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Close this gap: you have compared the stretch with Įvesk.lt and nothing is missing
-    #[arg(long, value_name = "ID", conflicts_with = "closed")]
+    #[arg(long, value_name = "ID", conflicts_with = "closed", value_parser = row_id("`ivesk-webhook feeds gaps`"))]
     dismiss: Option<i64>,
     /// Show closed gaps too
     #[arg(long)]
@@ -70,9 +72,16 @@ pub(super) async fn run(api: &Api, args: Args) -> Result<Exit, Failure> {
     println!("{table}");
     println!(
         "Document versions may be missing there. A pull over the stretch closes a gap if it proves that \
-         nothing is: `ivesk-webhook pull --company CODE --from CURSOR`, or `--from beginning`. Otherwise compare it with Įvesk.lt, \
-         then run `ivesk-webhook feeds gaps --dismiss ID`."
+         nothing is. Otherwise compare it with Įvesk.lt, then run `ivesk-webhook feeds gaps --dismiss ID`."
     );
+    for gap in gaps.iter().filter(|gap| gap.closed_at.is_none()) {
+        let from = cursor(gap.from.as_ref(), Cursor::BEGINNING);
+        let (id, options, from) = (gap.id, gap.feed.options(), shell_word(&from));
+        println!(
+            "  gap {id}: `ivesk-webhook pull {options} --from {}`",
+            visible(&from)
+        );
+    }
     Ok(Exit::Done)
 }
 

@@ -10,15 +10,16 @@ use super::as_sent::AsSent;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{feed_gaps, logging, style, table};
+use super::table::words;
+use super::{feed_gaps, logging, question, style, table};
 use crate::api::feeds::{
     FeedSelection, FeedStart, FeedStarted, FeedStatus, Resume as ResumeRequest,
 };
 use crate::api::status::Status;
 use crate::api::{Changed, RunState};
 use crate::config::Config;
-use crate::domain::{Account, Cursor, Queue, counted};
-use crate::visible::visible;
+use crate::domain::{Account, Clock, Company, Cursor, Feed, Queue, counted};
+use crate::visible::{shell_word, visible};
 
 /// Arguments of `feeds`.
 #[derive(Debug, clap::Args)]
@@ -55,6 +56,9 @@ enum Action {
         /// Add the company's feed, which no notification or document has named yet
         #[arg(long, requires = "company")]
         new: bool,
+        /// Move a feed that has a cursor, or to what is no moment, without asking
+        #[arg(long)]
+        yes: bool,
     },
     /// Show the stretches in which document versions may be missing, or dismiss one
     Gaps(feed_gaps::Args),
@@ -122,6 +126,14 @@ impl Selection {
     }
 }
 
+/// Prints what is probably wrong with a company's code that names no feed.
+pub(super) fn print_doubt(company: Option<&str>) {
+    let company = company.and_then(|code| Company::parse(code).ok());
+    if let Some(doubt) = company.as_ref().and_then(Company::doubt) {
+        note!("{doubt}");
+    }
+}
+
 /// Prints what the server says is probably wrong.
 pub(super) fn print_warnings(warnings: &[String]) {
     for warning in warnings {
@@ -161,7 +173,18 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             cursor,
             selection,
             new,
-        } => start_at(&api, &config, &selection, &cursor, new).await,
+            yes,
+        } => {
+            let account = chosen_account(selection.account.as_deref(), &config)?;
+            let request = FeedStart {
+                account: account.to_string(),
+                queue: selection.queue,
+                company: selection.company.clone(),
+                cursor,
+                new,
+            };
+            start_at(&api, &request, yes).await
+        }
     };
     api.close().await?;
     outcome
@@ -189,7 +212,8 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         "last error",
     ]);
     for feed in &feeds {
-        let triggers: Vec<&str> = feed.triggers.iter().map(|kind| kind.as_str()).collect();
+        let triggers = feed.triggers.iter().map(|kind| words(kind.as_str()));
+        let triggers: Vec<String> = triggers.collect();
         table.add_row([
             feed.feed.to_string(),
             table::state(&feed.state),
@@ -200,7 +224,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
             table::optional(feed.incomplete.map(|reason| reason.as_str())),
             match (&feed.state, feed.pending_notifications) {
                 (RunState::Removed { .. }, count @ 1..) => counted(count, "notification"),
-                _ => triggers.join(" "),
+                _ => triggers.join(", "),
             },
             table::optional(feed.last_error.as_deref()),
         ]);
@@ -212,9 +236,10 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
             let name = account.account;
             let error = account.last_error.as_deref();
             println!(
-                "Account `{name}` is paused ({}): {}. Fix it, then run `ivesk-webhook feeds resume --account {name}`.",
-                reason.as_str(),
-                visible(error.unwrap_or("no error recorded"))
+                "Account `{name}` is paused ({}): {}. Fix: {}.",
+                words(reason.as_str()),
+                visible(error.unwrap_or("no error was recorded")),
+                reason.fix(&name, None)
             );
         }
     }
@@ -229,6 +254,7 @@ async fn pause(api: &Api, config: &Config, selection: &Selection) -> Result<Exit
             json!({"changed": 0}),
             "Account `{account}` has no such feed."
         );
+        print_doubt(selection.company.as_deref());
         return Ok(Exit::Failed);
     }
     result!(
@@ -259,8 +285,8 @@ async fn resume(api: &Api, config: &Config, args: &Resume) -> Result<Exit, Failu
         changed += resumed;
         if style::is_json() {
             // One object, at the end.
-        } else if whole_account {
-            println!("Resumed account `{account}`.");
+        } else if whole_account && resumed == 0 {
+            println!("Resumed account `{account}`. None of its feeds was paused or waiting.");
         } else if resumed > 0 {
             println!(
                 "Resumed {} of account `{account}`.",
@@ -275,6 +301,7 @@ async fn resume(api: &Api, config: &Config, args: &Resume) -> Result<Exit, Failu
         println!("{:#}", json!({"changed": changed}));
     } else if exit == Exit::Failed {
         println!("No such feed was paused or waiting.");
+        print_doubt(selection.company.as_deref());
     }
     Ok(exit)
 }
@@ -304,23 +331,16 @@ async fn remove(api: &Api, config: &Config, selection: &Selection) -> Result<Exi
     Ok(Exit::Done)
 }
 
-async fn start_at(
-    api: &Api,
-    config: &Config,
-    selection: &Selection,
-    cursor: &str,
-    new: bool,
-) -> Result<Exit, Failure> {
-    let account = chosen_account(selection.account.as_deref(), config)?;
-    let request = FeedStart {
-        account: account.to_string(),
-        queue: selection.queue,
-        company: selection.company.clone(),
-        cursor: cursor.to_owned(),
-        new,
-    };
+async fn start_at(api: &Api, request: &FeedStart, yes: bool) -> Result<Exit, Failure> {
+    let cursor = request.cursor.as_str();
+    if !yes && !may_start_at(api, request).await? {
+        println!("Nothing was changed.");
+        return Ok(Exit::Failed);
+    }
     let started: AsSent<FeedStarted> = api.post("/v1/feeds/start-at", &request).await?;
-    print_warnings(&started.warnings);
+    if yes {
+        print_warnings(&started.warnings);
+    }
     if style::is_json() {
         println!("{:#}", started.json);
         return Ok(Exit::Done);
@@ -334,7 +354,47 @@ async fn start_at(
             visible(from.unwrap_or("the beginning"))
         );
     }
+    if let Some(previous) = &started.previous {
+        let (previous, options) = (shell_word(previous.as_str()), started.feed.options());
+        println!(
+            "To go back: `ivesk-webhook feeds start-at {} {options}`.",
+            visible(&previous)
+        );
+    }
     Ok(Exit::Done)
+}
+
+/// Asks whether a feed that has a cursor is to leave it, or to continue at what is no moment.
+async fn may_start_at(api: &Api, request: &FeedStart) -> Result<bool, Failure> {
+    let (company, cursor) = (request.company.as_deref(), &request.cursor);
+    let queue = match company {
+        Some(_) => Queue::Exported,
+        None => request.queue.unwrap_or(Queue::Exported),
+    };
+    let feeds: Vec<FeedStatus> = api.rows("/v1/feeds").await?;
+    let is_named = |feed: &Feed| {
+        feed.account.as_str() == request.account
+            && feed.queue == queue
+            && feed.company.as_str() == company.unwrap_or_default().trim()
+    };
+    let row = feeds.iter().find(|row| is_named(&row.feed));
+    let previous = row.and_then(|row| row.cursor.as_ref());
+    let doubt = Cursor::new(cursor).doubt(Clock::system().now());
+    if previous.is_none() && doubt.is_none() {
+        return Ok(true);
+    }
+    if style::is_json() {
+        return Err(Failure::usage(anyhow!("`--json` asks nothing; add --yes")));
+    }
+    if let Some(doubt) = doubt {
+        eprintln!("warning: {}", visible(&doubt));
+    }
+    let from = previous.map_or("the beginning", Cursor::as_str);
+    question::ask(&format!(
+        "The feed is at {}. Let it continue at {}?",
+        visible(from),
+        visible(cursor)
+    ))
 }
 
 /// Posts the change and returns how many feeds changed.

@@ -21,7 +21,12 @@ pub(super) async fn run(
     if report.queues.is_empty() {
         println!("No documents.");
     }
-    report.queues.iter().for_each(print_queue);
+    for (index, queue) in report.queues.iter().enumerate() {
+        if index > 0 {
+            println!();
+        }
+        print_queue(queue);
+    }
     if report.without_contents > 0 {
         println!(
             "{} without JSON: removed after `retention.documents`, or erased.",
@@ -67,7 +72,6 @@ fn print_queue(queue: &QueueFields) {
             counted(queue.other_names, "field")
         );
     }
-    println!();
 }
 
 fn types(field: &FieldCount) -> String {

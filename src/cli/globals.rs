@@ -5,10 +5,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub use crate::config::SYSTEM_FILE;
 use crate::config::{DEFAULT_FILE, VARIABLE_PREFIX};
-
-/// The settings file of a service of this system.
-pub const SYSTEM_FILE: &str = "/etc/ivesk-webhook/ivesk-webhook.toml";
 
 /// The settings file and the environment, passed in so that tests can set them.
 pub struct Globals {

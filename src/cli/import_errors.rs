@@ -1,11 +1,12 @@
 //! `import-errors`
 
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 use serde_json::Value;
 
 use super::as_sent::AsSent;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
+use super::row_id::row_id;
 use super::server::{Api, with_query};
 use super::{logging, table};
 use crate::api::import_errors::{
@@ -51,11 +52,12 @@ enum Action {
 /// The import errors that are meant.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
+#[command(group(ArgGroup::new("which").required(true).multiple(true).args(["id", "all", "account", "company", "state"])))]
 struct Selection {
     /// Number of the import error, from `import-errors list`
     #[arg(
-        required_unless_present_any = ["all", "account", "company", "state"],
         conflicts_with_all = ["all", "account", "company", "state"],
+        value_parser = row_id("`ivesk-webhook import-errors list`"),
     )]
     id: Option<i64>,
     /// All that are pending or refused

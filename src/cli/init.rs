@@ -32,6 +32,9 @@ const SYSTEM_FOLDER_MODE: Mode = Mode::RWXU.union(Mode::RGRP).union(Mode::XGRP);
 /// Name of the file beside the settings that the API key is written to.
 const KEY_FILE: &str = "api-key";
 
+/// Characters below which a text is probably no API key.
+const SHORT_KEY: usize = 16;
+
 /// The address at which the emulator's SNS reaches the service.
 const EMULATED_PUBLIC: &str = "127.0.0.1:8080";
 
@@ -123,7 +126,12 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     }
     let answers = answers(&args, purpose)?;
     for doubt in answers.companies.iter().filter_map(Company::doubt) {
-        note!("warning: {doubt}");
+        note!(
+            "warning: {doubt}{} correct it in `accounts.{}.companies` of {}",
+            if doubt.likely.is_some() { "" } else { ";" },
+            args.account,
+            path.display()
+        );
     }
     let settings = fresh_settings(&path, args.account, &answers, purpose)?;
     let text = settings.to_toml();
@@ -191,7 +199,11 @@ fn answers(args: &Args, purpose: Purpose) -> Result<Answers, Failure> {
                 let tokens = config_tokens();
                 Config::parse(&(config + &tokens), Path::new(""), &BTreeMap::new())
                     .map(|_| text.to_owned())
-                    .map_err(|error| error.to_string())
+                    .map_err(|error| {
+                        let messages = error.problems.iter().map(|problem| &*problem.message);
+                        let messages: Vec<&str> = messages.collect();
+                        format!("`{text}` {}", messages.join("; "))
+                    })
             },
         )?;
     }
@@ -205,10 +217,15 @@ fn answers(args: &Args, purpose: Purpose) -> Result<Answers, Failure> {
             if shown != text {
                 eprintln!("The quotes around the key were left out.");
             }
-            match shown.bytes().all(|byte| byte.is_ascii_graphic()) {
-                true => Ok(SecretString::from(shown)),
-                false => Err("it contains white space or characters beyond ASCII".to_owned()),
+            if !shown.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err("it contains white space or characters beyond ASCII".to_owned());
             }
+            if shown.len() < SHORT_KEY {
+                eprintln!(
+                    "The key is short for one of Įvesk.lt: `ivesk-webhook doctor` tells whether Įvesk.lt accepts it."
+                );
+            }
+            Ok(SecretString::from(shown))
         })?;
         answers.key = key.map_or(Key::Missing, Key::Given);
     }
@@ -254,6 +271,14 @@ fn ask_for_companies() -> Result<Vec<Company>, Failure> {
                     true => likely,
                     false => company,
                 }
+            }
+            None if company.doubt().is_some() => {
+                let doubt = company.doubt().map(|doubt| doubt.to_string());
+                eprintln!("{}", doubt.unwrap_or_default());
+                if !ask_unless_no("Use it all the same?")? {
+                    continue;
+                }
+                company
             }
             None => company,
         };
@@ -349,7 +374,13 @@ fn check(
         text = text.replace(&format!("api_key_file = \"{KEY_FILE}\"\n"), "\n");
     }
     let folder = path.parent().unwrap_or(Path::new(""));
-    Config::parse(&text, folder, &environment).map_err(Failure::usage)?;
+    Config::parse(&text, folder, &environment).map_err(|mut error| {
+        // The file is not written yet, so it has no lines to name.
+        for problem in &mut error.problems {
+            problem.place.clear();
+        }
+        Failure::usage(error)
+    })?;
     Ok(())
 }
 
@@ -400,6 +431,10 @@ fn write_new(path: &Path, text: &SecretString) -> Result<(), Failure> {
     match written {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(exists(path)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(Failure::usage(anyhow!(
+            "failed to write {}: its folder does not exist; create it first",
+            path.display()
+        ))),
         Err(error) => Err(Failure::usage(anyhow!(
             "failed to write {}: {error}; run this in a folder that you may write to, or name a file with \
              --config",
@@ -433,7 +468,9 @@ impl Written<'_> {
         let account = &self.settings.account;
         if self.settings.public_url.is_none() {
             missing.push(
-                "`public.url`: the https address at which SNS reaches this service".to_owned(),
+                "`public.url`: the https address at which SNS reaches this service; http://127.0.0.1:8080 for a first try \
+                 with `serve --tunnel auto`"
+                    .to_owned(),
             );
         }
         let key_file = self.path.with_file_name(KEY_FILE);
@@ -462,14 +499,38 @@ impl Written<'_> {
         missing
     }
 
-    /// Returns the next three commands, each with what it does.
-    fn next(&self) -> [(String, &'static str); 3] {
+    /// Returns the next commands, each with what it does.
+    fn next(&self) -> Vec<(String, &'static str)> {
+        let mut next = self.commands().to_vec();
+        // `serve` refuses to start without it.
+        if self.settings.public_url.is_none() {
+            let file = self.path.display();
+            let check = self.command("config check");
+            next.insert(0, (check, "tells what is still missing or wrong"));
+            next.insert(
+                0,
+                (
+                    format!("edit {file}"),
+                    "with an editor: write what is missing",
+                ),
+            );
+        }
+        next
+    }
+
+    /// Returns a command with these settings.
+    fn command(&self, rest: &str) -> String {
         let config = match self.purpose {
             Purpose::System if !self.globals.config_is_named => String::new(),
             _ if self.path == Path::new(DEFAULT_FILE) => String::new(),
             _ => format!(" --config {}", self.path.display()),
         };
-        let command = |rest: &str| format!("ivesk-webhook{config} {rest}");
+        format!("ivesk-webhook{config} {rest}")
+    }
+
+    /// Returns the three commands by which the service runs, each with what it does.
+    fn commands(&self) -> [(String, &'static str); 3] {
+        let command = |rest: &str| self.command(rest);
         match self.purpose {
             Purpose::Folder => [
                 (command("serve"), "receives and pulls until stopped"),
@@ -515,7 +576,7 @@ impl Written<'_> {
             "file": self.path,
             "old": self.old,
             "missing": self.missing(),
-            "next": self.next().map(|(command, _)| command),
+            "next": self.next().into_iter().map(|(command, _)| command).collect::<Vec<_>>(),
         })
     }
 

@@ -20,6 +20,10 @@ use crate::otlp::Traces;
 /// Longest time for the last lines of a service.
 pub(super) const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What a command that opens the store itself would say of itself, beside its result: its own line
+/// of the audit list, and the origins that the settings trust, which `serve` tells.
+const OF_SERVE_ALONE: &str = "ivesk_webhook::admin::audit=warn,sns_messages::local_origins=error";
+
 /// Starts logging to standard error. A second call changes nothing.
 ///
 /// # Errors
@@ -27,8 +31,10 @@ pub(super) const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 /// If `log.level` is not a filter, which [`crate::config`] rules out.
 pub(super) fn start(log: &LogConfig) -> Result<(), Failure> {
     let format = log.format;
+    let mut log = log.clone();
+    log.level = format!("{},{OF_SERVE_ALONE}", log.level);
     start_to(
-        log,
+        &log,
         move || VisibleLines::new(std::io::stderr(), format),
         None,
     )

@@ -45,6 +45,7 @@ pub mod quarantine;
 mod question;
 pub mod replay;
 mod resign;
+mod row_id;
 mod saved;
 pub mod serve;
 pub mod server;
@@ -70,7 +71,7 @@ pub struct Cli {
         long,
         short = 'c',
         global = true,
-        display_order = 900,
+        help_heading = COMMON, display_order = 900,
         value_name = "FILE",
         env = "IVESK_WEBHOOK_CONFIG"
     )]
@@ -80,18 +81,18 @@ pub struct Cli {
         long,
         short = 'v',
         global = true,
-        display_order = 901,
+        help_heading = COMMON, display_order = 901,
         conflicts_with = "quiet"
     )]
     pub verbose: bool,
     /// Print results and errors only
-    #[arg(long, short = 'q', global = true, display_order = 902)]
+    #[arg(long, short = 'q', global = true, help_heading = COMMON, display_order = 902)]
     pub quiet: bool,
     /// Cut nothing off in tables to make them fit the terminal
-    #[arg(long, global = true, display_order = 903)]
+    #[arg(long, global = true, help_heading = COMMON, display_order = 903)]
     pub wide: bool,
     /// Print the result as JSON
-    #[arg(long, global = true, display_order = 904)]
+    #[arg(long, global = true, help_heading = COMMON, display_order = 904)]
     pub json: bool,
     /// The subcommand.
     #[command(subcommand)]
@@ -117,64 +118,73 @@ Examples:
   ivesk-webhook destinations list                             show the state of each destination
   ivesk-webhook upload invoice.pdf scans/                     upload files to Įvesk.lt
 
-Results are written to standard output, logs to standard error.
-Exit codes: 0 done, 1 the check failed, 2 wrong use or configuration, 3 a service could not be reached";
+Results are written to standard output, logs to standard error. The files of docs/ that messages name are in \
+/usr/share/doc/ivesk-webhook, if this was installed as a package.
+
+Exit codes: 0 done, 1 refused, not found, or a check failed, 2 wrong use or configuration, 3 a service could not be reached";
+
+/// The exit codes of a command that names no others.
+const EXIT_CODES: &str = "0 done, 1 refused, not found, or a check failed, 2 wrong use or configuration, 3 a service could \
+    not be reached";
+
+/// The heading of the options that every command has.
+const COMMON: &str = "Options of every command";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List what people and programs did
-    Audit(audit::Args),
-    /// Print a completion script for a shell
-    Completions(completions::Args),
-    /// Check or show the settings
-    Config(config::Args),
-    /// List, retry or skip deliveries
-    Deliveries(deliveries::Args),
-    /// Run everything on this machine, with an emulated Įvesk.lt
-    Demo(demo::Args),
-    /// List, start, pause or resume destinations
-    Destinations(destinations::Args),
-    /// Find problems of this installation and how to fix them
-    Doctor(doctor::Args),
-    /// List, show, trace, export or erase stored documents, or show their fields
-    Documents(documents::Args),
-    /// Run an emulated Įvesk.lt, SNS and S3
-    Emulator(emulator::Args),
-    /// List, pause, resume or remove feeds, set where they start, or show their gaps
-    Feeds(feeds::Args),
-    /// List or retry import errors for the accountant
-    ImportErrors(import_errors::Args),
     /// Write a commented settings file with fresh tokens
     Init(init::Args),
-    /// Write man pages to a folder
-    Man(man::Args),
-    /// List or export stored notifications
-    Notifications(notifications::Args),
-    /// Print a link that lets your browser into the status page
-    Open(open::Args),
-    /// Pull documents now (for cron), or read an earlier stretch again
-    Pull(pull::Args),
-    /// List, export or retry refused messages
-    Quarantine(quarantine::Args),
-    /// Send saved messages to a webhook
-    Replay(replay::Args),
     /// Receive webhooks, pull and deliver documents until stopped
     Serve(serve::Args),
     /// Show on one screen whether messages are accepted, and what needs a person
     Status(status::Args),
-    /// Back up or restore the store, or copy it to PostgreSQL
-    Store(store::Args),
+    /// Find problems of this installation and how to fix them
+    Doctor(doctor::Args),
+    /// Print a link that lets your browser into the status page
+    Open(open::Args),
     /// Create, list, approve, revoke or restore subscriptions
     Subscriptions(subscriptions::Args),
-    /// Create, list or revoke tokens of the admin API
-    Tokens(tokens::Args),
+    /// List, pause, resume or remove feeds, set where they start, or show their gaps
+    Feeds(feeds::Args),
+    /// Pull documents now (for cron), or read an earlier stretch again
+    Pull(pull::Args),
+    /// List, show, trace, export or erase stored documents, or show their fields
+    Documents(documents::Args),
+    /// List, start, stop, pause or resume destinations
+    Destinations(destinations::Args),
+    /// List, retry or skip deliveries
+    Deliveries(deliveries::Args),
+    /// List, retry or discard import errors for the accountant
+    ImportErrors(import_errors::Args),
     /// Upload files to Įvesk.lt, each content once, or watch a folder
     Upload(upload::Args),
     /// List uploads and the documents made from them, or settle one
     Uploads(uploads::Args),
+    /// List or export stored notifications
+    Notifications(notifications::Args),
+    /// List, export or retry refused messages
+    Quarantine(quarantine::Args),
+    /// Create, list or revoke tokens of the admin API
+    Tokens(tokens::Args),
+    /// List what people and programs did
+    Audit(audit::Args),
+    /// Back up, restore or copy the store
+    Store(store::Args),
+    /// Check or show the settings
+    Config(config::Args),
+    /// Run everything on this machine, with an emulated Įvesk.lt
+    Demo(demo::Args),
+    /// Run an emulated Įvesk.lt, SNS and S3
+    Emulator(emulator::Args),
     /// Verify saved messages, also offline
     Verify(verify::Args),
+    /// Send saved messages to a webhook
+    Replay(replay::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Write man pages to a folder
+    Man(man::Args),
 }
 
 /// Runs the subcommand and returns the process's exit code.

@@ -19,6 +19,23 @@ pub(super) fn shown(at: Timestamp, now: Timestamp) -> String {
     in_zone(at, now, &style::time_zone())
 }
 
+/// Returns a moment as in `2026-11-28 14:05:09`, in the same time zone.
+pub(super) fn exact(at: Timestamp) -> String {
+    exact_in_zone(at, &style::time_zone())
+}
+
+fn exact_in_zone(at: Timestamp, zone: &TimeZone) -> String {
+    let seconds = at.as_millis().div_euclid(1000).rem_euclid(60);
+    match local(at, zone) {
+        Some((day, time)) => {
+            let (time, zone) = time.split_once(' ').unwrap_or((&time, ""));
+            let text = format!("{day} {time}:{seconds:02} {zone}");
+            text.trim_end().to_owned()
+        }
+        None => at.to_string(),
+    }
+}
+
 fn in_zone(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
     let distance = relative(at, now);
     match local(at, zone) {
@@ -37,7 +54,7 @@ fn distance_of(at: Timestamp, now: Timestamp) -> Duration {
 /// Returns the distance from now, such as `5 min ago` or `in 2 h`.
 fn relative(at: Timestamp, now: Timestamp) -> String {
     let distance = distance_of(at, now);
-    if distance < NOW {
+    if distance < NOW && at <= now {
         return "just now".to_owned();
     }
     let seconds = distance.as_secs();
@@ -93,6 +110,7 @@ mod tests {
                 &vilnius,
                 "2026-07-09 23:00 (16 h ago)",
             ),
+            ("2026-07-10T12:00:03Z", &vilnius, "15:00 (in 3 s)"),
             // Winter time.
             (
                 "2026-01-09T22:30:00Z",
@@ -102,5 +120,8 @@ mod tests {
         ] {
             assert_eq!(in_zone(moment(at), now, zone), expected, "{at}");
         }
+        let at = moment("2026-07-09T20:00:07.9Z");
+        assert_eq!(exact_in_zone(at, &vilnius), "2026-07-09 23:00:07");
+        assert_eq!(exact_in_zone(at, &utc), "2026-07-09 20:00:07 UTC");
     }
 }

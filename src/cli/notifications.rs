@@ -68,6 +68,10 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
         println!("{:#}", json!(rows));
         return Ok(Exit::Done);
     }
+    if rows.is_empty() {
+        println!("No notifications.");
+        return Ok(Exit::Done);
+    }
     let mut table = table::new(["id", "received", "account", "event", "kind", "message"]);
     for row in &rows {
         table.add_row([

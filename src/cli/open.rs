@@ -8,9 +8,9 @@ use serde_json::json;
 use url::Url;
 
 use super::globals::Globals;
-use super::logging;
 use super::outcome::{Exit, Failure};
 use super::server::RunningServer;
+use super::{logging, table};
 use crate::api::tokens::{LoginLink, LoginLinkRequest};
 use crate::config::Config;
 use crate::store::Rights;
@@ -24,7 +24,7 @@ link gets in: don't pass it on.
 Exit codes: 0 done, 1 the server refused, 2 wrong use or configuration, 3 no server runs")]
 pub struct Args {
     /// Rights of the session: read, operate or admin
-    #[arg(long, default_value = "admin")]
+    #[arg(long, default_value = "admin", value_parser = parse_rights)]
     rights: Rights,
     /// Address at which your browser reaches the admin listener, if it is not `admin.listen`
     #[arg(long, value_name = "URL")]
@@ -35,6 +35,13 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+fn parse_rights(text: &str) -> Result<Rights, String> {
+    match text.parse() {
+        Ok(rights @ (Rights::Read | Rights::Operate | Rights::Admin)) => Ok(rights),
+        _ => Err("the pages need one of `read`, `operate` and `admin`".to_owned()),
+    }
 }
 
 /// Runs `open`.
@@ -76,7 +83,8 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     } else {
         // The link alone goes to standard output: `xdg-open "$(ivesk-webhook open)"`.
         println!("{link}");
-        note!("Open this link in your browser. It works once, until {expires_at}.");
+        let until = table::exact(expires_at);
+        note!("Open this link in your browser. It works once, until {until}.");
     }
     Ok(Exit::Done)
 }

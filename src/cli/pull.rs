@@ -1,6 +1,6 @@
 //! `pull`
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::json;
 
@@ -10,6 +10,7 @@ use super::feeds::print_warnings;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
+use super::table::words;
 use super::{logging, style, table};
 use crate::api::feeds::{PullRequest, Triggered};
 use crate::config::{Config, StoreUrl};
@@ -21,6 +22,7 @@ use crate::service::open_store_for_reading;
 use crate::store::{
     FeedPauseReason, FeedRow, IncompleteReason, PageEnd, Position, SharedStore, Store, StoreError,
 };
+use crate::visible::visible;
 
 /// Arguments of `pull`.
 #[derive(Debug, clap::Args)]
@@ -69,19 +71,40 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let triggered: AsSent<Triggered> = api.post("/v1/pull", &request).await?;
     print_warnings(&triggered.warnings);
     let outcome = match api.own_store() {
-        None => {
-            let feeds = triggered.feeds.len();
-            result!(
-                triggered.json,
-                "Requested a pull of {} from the running server; its log shows the results.",
-                counted(feeds as u64, "feed")
-            );
-            Ok(Exit::Done)
-        }
-        Some(store) => pull_all(&config, store).await,
+        None => Ok(print_requested(&triggered)),
+        Some(store) => pull_all(&config, store, &triggered.feeds).await,
     };
     api.close().await?;
     outcome
+}
+
+/// Prints what the running server was asked for, and which feeds it does not pull.
+fn print_requested(triggered: &AsSent<Triggered>) -> Exit {
+    let not_pulled = &triggered.not_pulled;
+    let pulled = triggered.feeds.len().saturating_sub(not_pulled.len());
+    if style::is_json() {
+        println!("{:#}", triggered.json);
+    } else if pulled > 0 || not_pulled.is_empty() {
+        println!(
+            "Requested a pull of {} from the running server; its log shows the results.",
+            counted(pulled as u64, "feed")
+        );
+    }
+    if not_pulled.is_empty() {
+        return Exit::Done;
+    }
+    remark(&format!(
+        "{} not pulled:",
+        match not_pulled.len() {
+            1 => "1 feed is".to_owned(),
+            count => format!("{count} feeds are"),
+        }
+    ));
+    let reasons: BTreeSet<&str> = not_pulled.iter().map(|row| row.reason.as_str()).collect();
+    for reason in reasons {
+        remark(&format!("  {}", visible(reason)));
+    }
+    Exit::Failed
 }
 
 /// The result of pulling one feed.
@@ -95,7 +118,11 @@ struct FeedResult {
 }
 
 /// Pulls everything that is due, and prints the results as a table.
-async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> {
+async fn pull_all(
+    config: &Config,
+    store: SharedStore,
+    requested: &[Feed],
+) -> Result<Exit, Failure> {
     let clock = store.clock().unwrap_or_else(Clock::system);
     let puller = Puller::new(config, SharedStore::clone(&store), clock).map_err(Failure::usage)?;
     let puller = puller.without_interval();
@@ -138,8 +165,15 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
             result.incomplete = row.incomplete;
         }
     }
+    let skipped = skipped(store.as_ref(), &results).await?;
+    for feed in requested {
+        results.entry(feed.clone()).or_insert_with(|| FeedResult {
+            error: Some("not pulled".to_owned()),
+            ..FeedResult::default()
+        });
+    }
     print_results(&results);
-    for line in skipped(store.as_ref(), &results).await? {
+    for line in skipped {
         remark(&line);
         if exit == Exit::Done {
             exit = Exit::Failed;
@@ -159,12 +193,7 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
         }
     }
     for blocked in blocked_queues(config) {
-        remark(&format!(
-            "The {} queue of account {} was not pulled: set {}.",
-            blocked.queue,
-            blocked.account,
-            setting(blocked.missing)
-        ));
+        remark(&blocked.cause_and_fix());
         if exit == Exit::Done {
             exit = Exit::Usage;
         }
@@ -178,57 +207,44 @@ async fn skipped(
     pulled: &BTreeMap<Feed, FeedResult>,
 ) -> Result<Vec<String>, Failure> {
     let now = Clock::system().now();
+    let mut feeds = store.feeds().await?;
+    feeds.retain(|row| row.is_known() && !pulled.contains_key(&row.feed));
     let mut lines = Vec::new();
     for row in store.accounts().await? {
-        if !pulled.keys().any(|feed| feed.account == row.account) {
-            let name = format!("Account {}", row.account);
-            lines.extend(skip_reason(
-                &name,
-                row.paused,
-                row.rest(now),
-                row.last_error,
-            ));
+        let account = &row.account;
+        if feeds.iter().any(|feed| feed.feed.account == *account) {
+            let name = format!("Account {account}");
+            let paused = row.paused.map(|reason| (reason, reason.fix(account, None)));
+            lines.extend(skip_reason(&name, paused, row.rest(now), row.last_error));
         }
     }
-    for row in store.feeds().await? {
-        if !pulled.contains_key(&row.feed) && row.is_known() {
-            let name = format!("Feed {}", row.feed);
-            lines.extend(skip_reason(
-                &name,
-                row.paused,
-                row.rest(now),
-                row.last_error,
-            ));
-        }
+    for row in feeds {
+        let (name, feed) = (format!("Feed {}", row.feed), &row.feed);
+        let paused = row
+            .paused
+            .map(|reason| (reason, reason.fix(&feed.account, Some(feed))));
+        lines.extend(skip_reason(&name, paused, row.rest(now), row.last_error));
     }
     Ok(lines)
 }
 
 fn skip_reason(
     name: &str,
-    paused: Option<FeedPauseReason>,
+    paused: Option<(FeedPauseReason, String)>,
     rest: Option<Timestamp>,
     last_error: Option<String>,
 ) -> Option<String> {
-    let error = last_error.unwrap_or_else(|| "no error recorded".to_owned());
     match (paused, rest) {
-        (Some(reason), _) => Some(format!(
-            "{name} is paused ({}): {error}. `ivesk-webhook feeds resume` resumes it.",
-            reason.as_str()
-        )),
-        (None, Some(until)) => Some(format!("{name} waits until {until}: {error}.")),
-        (None, None) => None,
-    }
-}
-
-/// Returns the setting to set, and how.
-fn setting(missing: &str) -> String {
-    match missing {
-        "api_key" => "its API key (IVESK_WEBHOOK_API_KEY or `api_key_file`)".to_owned(),
-        "exported_path" => {
-            "`api.exported_path` (`ivesk-webhook doctor --company CODE` finds it)".to_owned()
+        (Some((reason, fix)), _) => {
+            let cause = reason.cause().unwrap_or("a person paused it");
+            Some(format!("{name} is paused: {cause}. Fix: {fix}"))
         }
-        setting => format!("`api.{setting}`"),
+        (None, Some(until)) => Some(format!(
+            "{name} waits until {}: {}",
+            table::moment(until),
+            last_error.as_deref().unwrap_or("no error was recorded")
+        )),
+        (None, None) => None,
     }
 }
 
@@ -265,7 +281,7 @@ fn print_results(results: &BTreeMap<Feed, FeedResult>) {
             result.known.to_string(),
             match (&result.error, result.incomplete) {
                 (Some(error), _) => error.clone(),
-                (None, Some(reason)) => format!("incomplete ({})", reason.as_str()),
+                (None, Some(reason)) => format!("incomplete ({})", words(reason.as_str())),
                 (None, None) => "up to date".to_owned(),
             },
         ]);

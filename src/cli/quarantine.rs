@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 use serde_json::{Value, json};
 
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
+use super::row_id::row_id;
 use super::saved::ExportDir;
 use super::server::Api;
 use super::{logging, style, table};
@@ -36,9 +37,10 @@ enum Action {
         dir: PathBuf,
     },
     /// Verify messages again, as of the time they were received, after a setting was fixed
+    #[command(group(ArgGroup::new("which").required(true).args(["id", "all"])))]
     Retry {
         /// Number of the message, from `quarantine list`
-        #[arg(required_unless_present = "all")]
+        #[arg(value_parser = row_id("`ivesk-webhook quarantine list`"))]
         id: Option<i64>,
         /// Verify all of them
         #[arg(long, conflicts_with = "id")]

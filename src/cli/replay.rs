@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// URL of the webhook, with its token
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = parse_url)]
     to: Url,
     /// Number of times to send each file
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -62,6 +62,11 @@ enum Response {
     Status(StatusCode, String),
     /// There was none; the text says why.
     Unreachable(String),
+}
+
+fn parse_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| url.host().is_some());
+    url.ok_or_else(|| "write it in full, from http:// or https:// on".to_owned())
 }
 
 /// Runs `replay`.

@@ -93,6 +93,7 @@ fn explain(error: StartError) -> Failure {
         | StartError::Api(_)
         | StartError::Watch(_)
         | StartError::Destination(_) => Failure::usage(error),
+        StartError::Store(StoreError::InUse { .. }) => Failure::usage(error),
         StartError::Store(StoreError::Unreachable { .. }) => Failure::unreachable(error),
         StartError::Store(StoreError::NotAccessible { .. }) => Failure::usage(anyhow!(
             "{error}. `ivesk-webhook doctor`, run as the same user, finds the cause"

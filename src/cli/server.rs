@@ -25,6 +25,7 @@ use url::form_urlencoded;
 
 use super::outcome::Failure;
 use crate::admin::listener::AdminPeer;
+use crate::api::status::Status;
 use crate::api::{Page, ProblemBody};
 use crate::app::App;
 use crate::config::{Config, StoreUrl};
@@ -101,6 +102,17 @@ impl RunningServer {
     /// If there is no response.
     pub async fn get(&self, path: &str) -> Result<Answer, Failure> {
         self.call(Call::get(path)).await
+    }
+
+    /// Returns true if the server was started with the settings file as it is now; also if the server
+    /// does not tell.
+    pub(super) async fn has_settings_of(&self, config: &Config) -> bool {
+        let Ok(answer) = self.get("/v1/status").await else {
+            return true;
+        };
+        answer
+            .result()
+            .map_or(true, |status: Status| is_of(&status, config))
     }
 
     /// Posts `body` to `path`.
@@ -362,12 +374,7 @@ impl Api {
         if let Some(server) = RunningServer::find(config).await? {
             return Ok(Self::Running(server));
         }
-        must_exist(config)?;
-        let store = open_store_for_reading(config).await;
-        let store = store.map_err(|error| match error {
-            error @ StoreError::Unreachable { .. } => Failure::unreachable(error),
-            other => Failure::from(other),
-        })?;
+        let store = existing_store(config).await?;
         Self::with_store(config, store, Clock::system())
     }
 
@@ -469,6 +476,33 @@ impl Api {
             Self::Own { router, .. } => Ok(call_own(router, call).await?),
         }
     }
+}
+
+/// The finding that a server was started with other settings, and its fix.
+pub(super) const SETTINGS_CHANGED: (&str, &str) = (
+    "the settings file has changed since `serve` was started, which still uses the old settings",
+    "restart `serve`",
+);
+
+/// Returns true if a server with this status was started with the settings file as it is now, as far
+/// as it tells.
+pub(super) fn is_of(status: &Status, config: &Config) -> bool {
+    let digest = status.settings_digest.as_ref();
+    digest.is_none_or(|digest| *digest == config.file_digest)
+}
+
+/// Opens the store for reading, beside a running server too.
+///
+/// # Errors
+///
+/// If it does not exist yet, or can't be opened.
+pub(super) async fn existing_store(config: &Config) -> Result<SharedStore, Failure> {
+    must_exist(config)?;
+    let store = open_store_for_reading(config).await;
+    store.map_err(|error| match error {
+        error @ StoreError::Unreachable { .. } => Failure::unreachable(error),
+        other => Failure::from(other),
+    })
 }
 
 /// Returns an error if the store is a file that is missing.

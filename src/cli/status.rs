@@ -1,12 +1,14 @@
 //! `status`
 
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::as_sent::AsSent;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
-use super::server::{Api, RunningServer, no_file};
+use super::server::{Api, RunningServer, SETTINGS_CHANGED, is_of, no_file};
 use super::style::{BAD, GOOD, HEADING, NOTE, Style, is_json, styled};
+use super::table::words;
 use super::{logging, table};
 use crate::api::RunState;
 use crate::api::destinations::Destination;
@@ -36,6 +38,8 @@ struct Report {
     running: bool,
     /// What keeps messages from being accepted; `None` if they are.
     not_ready: Option<String>,
+    /// That the server runs with other settings than those of the file.
+    settings_changed: Option<NeedsPerson>,
     /// The answer of `GET /v1/status`; `None` if nobody could answer.
     status: Option<AsSent<Status>>,
     subscriptions: Vec<AsSent<Subscription>>,
@@ -63,6 +67,7 @@ async fn read(config: &Config) -> Result<Report, Failure> {
     let mut report = Report {
         running: server.is_some(),
         not_ready: None,
+        settings_changed: None,
         status: None,
         subscriptions: Vec::new(),
         feeds: Vec::new(),
@@ -80,6 +85,11 @@ async fn read(config: &Config) -> Result<Report, Failure> {
             }
             let status: AsSent<Status> = answer.result()?;
             report.not_ready = not_ready(&status);
+            report.settings_changed = (!is_of(&status, config)).then(|| NeedsPerson {
+                kind: "settings".to_owned(),
+                subject: "settings".to_owned(),
+                text: format!("{}. Fix: {}", SETTINGS_CHANGED.0, SETTINGS_CHANGED.1),
+            });
             report.status = Some(status);
             Api::Running(server)
         }
@@ -117,9 +127,9 @@ fn not_ready(status: &Status) -> Option<String> {
 }
 
 impl Report {
-    fn needs_person(&self) -> &[NeedsPerson] {
-        let status = self.status.as_ref();
-        status.map_or(&[], |status| status.needs_person.as_slice())
+    fn needs_person(&self) -> Vec<&NeedsPerson> {
+        let of_server = self.status.iter().flat_map(|status| &status.needs_person);
+        self.settings_changed.iter().chain(of_server).collect()
     }
 
     fn to_json(&self) -> Value {
@@ -148,7 +158,10 @@ impl Report {
             None => format!(
                 "{} ivesk-webhook {version} accepts messages at {}",
                 styled(GOOD, "READY"),
-                config.public.url
+                match status.and_then(|status| status.public_url.as_deref()) {
+                    Some(url) => visible(url).into_owned(),
+                    None => config.public.url.to_string(),
+                }
             ),
             Some(why) => format!(
                 "{} ivesk-webhook {version} accepts no messages: {why}",
@@ -160,14 +173,16 @@ impl Report {
             return text;
         }
         line(section("Subscriptions", self.subscriptions.len()));
-        for row in self.subscriptions.iter().take(SHOWN) {
+        let rows = self.subscriptions.iter().take(SHOWN).map(|row| {
             let heard = match row.last_heard_at {
                 None => "not heard yet".to_owned(),
                 Some(at) => format!("last heard {}", table::moment(at)),
             };
-            let state = colored(row.state.as_str());
-            line(format!("  {}/{}  {state}, {heard}", row.account, row.event));
-        }
+            let state = colored(&words(row.state.as_str()));
+            let name = format!("{}/{}", row.account, row.event);
+            (name, format!("{state}, {heard}"), None)
+        });
+        lines_of(&mut line, rows.collect());
         line_for_more(
             &mut line,
             &self.subscriptions,
@@ -175,28 +190,35 @@ impl Report {
         );
         line(section("Feeds", self.feeds.len()));
         let is_well = |row: &FeedStatus| row.state == RunState::Active && row.incomplete.is_none();
-        for row in by_trouble(&self.feeds, is_well).take(SHOWN) {
-            let name = row.feed.to_string();
-            let name = visible(&name);
+        let rows = by_trouble(&self.feeds, is_well).take(SHOWN).map(|row| {
             let state = colored(&table::state(&row.state));
             let documents = counted(row.documents, "document");
-            let up_to_date = match (row.incomplete, row.up_to_date_at) {
-                (Some(reason), _) => format!("incomplete ({})", reason.as_str()),
-                (None, None) => "not pulled to its end yet".to_owned(),
-                (None, Some(at)) => format!("up to date {}", table::moment(at)),
+            let up_to_date = match (self.is_blocked(row), row.incomplete, row.up_to_date_at) {
+                (true, ..) => "not pulled: a setting is missing".to_owned(),
+                (_, Some(reason), _) => format!("incomplete ({})", words(reason.as_str())),
+                (_, None, None) => "not pulled to its end yet".to_owned(),
+                (_, None, Some(at)) => format!("up to date {}", table::moment(at)),
             };
-            line(format!("  {name}  {state}, {documents}, {up_to_date}"));
-        }
+            let error = last_error(&row.state, row.last_error.as_deref());
+            let text = format!("{state}, {documents}, {up_to_date}");
+            (row.feed.to_string(), text, error)
+        });
+        lines_of(&mut line, rows.collect());
         line_for_more(&mut line, &self.feeds, "`ivesk-webhook feeds list`");
         line(section("Destinations", self.destinations.len()));
         let is_well = |row: &Destination| row.state == RunState::Active;
-        for row in by_trouble(&self.destinations, is_well).take(SHOWN) {
-            let state = colored(&table::state(&row.state));
-            line(format!(
-                "  {}  {state}, {} delivered, {} waiting, {} rejected",
-                row.name, row.delivered, row.waiting, row.rejected_now
-            ));
-        }
+        let rows = by_trouble(&self.destinations, is_well)
+            .take(SHOWN)
+            .map(|row| {
+                let state = colored(&table::state(&row.state));
+                let text = format!(
+                    "{state}, {} delivered, {} waiting, {} rejected",
+                    row.delivered, row.waiting, row.rejected_now
+                );
+                let error = last_error(&row.state, row.last_error.as_deref());
+                (row.name.to_string(), text, error)
+            });
+        lines_of(&mut line, rows.collect());
         line_for_more(
             &mut line,
             &self.destinations,
@@ -210,7 +232,8 @@ impl Report {
         }
         for item in items.iter().take(SHOWN) {
             let (subject, text) = (visible(&item.subject), visible(&item.text));
-            line(match text.contains(&*subject) {
+            // A code is of no use beside the words.
+            line(match text.contains(&*subject) || subject.contains('_') {
                 true => format!("  {text}"),
                 false => format!("  {subject}: {text}"),
             });
@@ -222,6 +245,14 @@ impl Report {
             ));
         }
         text
+    }
+
+    /// Returns true if the feed's queue is not pulled until a setting is made.
+    fn is_blocked(&self, row: &FeedStatus) -> bool {
+        let blocked = self.status.iter().flat_map(|status| &status.blocked);
+        let mut blocked = blocked;
+        blocked
+            .any(|blocked| blocked.account == row.feed.account && blocked.queue == row.feed.queue)
     }
 
     fn store(&self, config: &Config) -> String {
@@ -241,6 +272,32 @@ impl Report {
             store.push_str(&format!(", {} MiB free on its disk", free / MIB));
         }
         store
+    }
+}
+
+/// Writes rows of a name, its state and its last error, with the names at the same width.
+fn lines_of(line: &mut impl FnMut(String), rows: Vec<(String, String, Option<String>)>) {
+    let rows = rows
+        .into_iter()
+        .map(|(name, text, error)| (visible(&name).into_owned(), text, error));
+    let rows: Vec<_> = rows.collect();
+    let width = rows.iter().map(|(name, ..)| name.width()).max();
+    for (name, text, error) in rows {
+        let padding = " ".repeat(width.unwrap_or_default().saturating_sub(name.width()));
+        line(format!("  {name}{padding}  {text}"));
+        if let Some(error) = error {
+            line(format!("    last error: {}", visible(&error)));
+        }
+    }
+}
+
+/// Returns the last error of what does not run.
+fn last_error(state: &RunState, error: Option<&str>) -> Option<String> {
+    match state {
+        RunState::Active | RunState::Removed { .. } => None,
+        RunState::Waiting { .. } | RunState::Failing { .. } | RunState::Paused { .. } => {
+            error.map(str::to_owned)
+        }
     }
 }
 

@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
+use super::server::existing_store;
 use crate::config::{Config, StoreUrl};
 use crate::domain::Clock;
-use crate::service::open_store_for_reading;
 use crate::store::{BackupFile, Progress, StoreError, copy_from_sqlite, restore_backup};
 
 /// Arguments of `store`.
@@ -82,7 +82,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 async fn back_up(config: &Config, name: &str, force: bool) -> Result<Exit, Failure> {
     let file = BackupFile::named(&config.store.backup_dir, name, force).map_err(Failure::usage)?;
     // The copy is one snapshot, so the service may keep writing.
-    let store = open_store_for_reading(config).await?;
+    let store = existing_store(config).await?;
     store
         .backup(file.clone())
         .await
@@ -116,6 +116,13 @@ fn restore(config: &Config, file: &Path, json: bool) -> Result<Exit, Failure> {
     } else {
         file
     };
+    if !file.exists() {
+        return Err(Failure::usage(anyhow!(
+            "there is no file {}, nor one of this name in {} (`store.backup_dir`); name a file of `ivesk-webhook store backup`",
+            file.display(),
+            config.store.backup_dir.display()
+        )));
+    }
     let restored = restore_backup(store, file, Clock::system().now()).map_err(Failure::usage)?;
     if json {
         let moved: Vec<_> = restored.moved.iter().map(|path| json!(path)).collect();

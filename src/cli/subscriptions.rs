@@ -10,12 +10,13 @@ use super::as_sent::AsSent;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::question::ask;
+use super::row_id::row_id;
 use super::server::Api;
 use super::{logging, style, table};
-use crate::api::NoFields;
 use crate::api::subscriptions::{
     ConfirmResult, RequestedSubscription, RevokeRequest, RevokeResult, Subscription, SubscriptionId,
 };
+use crate::api::{Changed, NoFields};
 use crate::config::{Config, is_loopback};
 use crate::domain::{Account, Event, counted};
 use crate::ivesk::{ApiError, Client, subscription_body};
@@ -46,6 +47,7 @@ enum Action {
     /// Įvesk.lt owns the AWS account that is named.
     Approve {
         /// Number of the subscription, from `subscriptions list`
+        #[arg(value_parser = row_id("`ivesk-webhook subscriptions list`"))]
         id: i64,
         /// Allow an unknown topic without asking
         #[arg(long)]
@@ -62,6 +64,7 @@ enum Action {
     /// Restore a subscription that has ended, or could not be confirmed
     Restore {
         /// Number of the subscription, from `subscriptions list`
+        #[arg(value_parser = row_id("`ivesk-webhook subscriptions list`"))]
         id: i64,
     },
 }
@@ -84,6 +87,9 @@ struct CreateArgs {
     /// Send nothing; print the target and the request to send by hand
     #[arg(long)]
     print: bool,
+    /// Also where a subscription is confirmed already, or no server runs to confirm it
+    #[arg(long)]
+    force: bool,
 }
 
 /// A subscription to request from Įvesk.lt.
@@ -122,13 +128,7 @@ async fn create(args: &CreateArgs, config: &Config) -> Result<Exit, Failure> {
         return Ok(Exit::Usage);
     }
     let api = Api::open_or_create(config).await?;
-    if !api.is_running_server() {
-        note!(
-            "warning: no server runs here. Start `ivesk-webhook serve`: SNS asks for the confirmation at once and \
-             gives up within an hour."
-        );
-    }
-    let outcome = send_requests(config, &api, &requests).await;
+    let outcome = send_requests(config, &api, requests, args.force).await;
     api.close().await?;
     outcome
 }
@@ -202,13 +202,50 @@ fn print_requests(config: &Config, requests: &[SubscriptionRequest]) {
     }
 }
 
+/// Leaves out the events that have a confirmed subscription, unless they are to have another one.
+async fn without_confirmed(
+    api: &Api,
+    mut requests: Vec<SubscriptionRequest>,
+) -> Result<Vec<SubscriptionRequest>, Failure> {
+    let rows: Vec<Subscription> = api.rows("/v1/subscriptions").await?;
+    requests.retain(|request| {
+        let SubscriptionRequest { account, event, .. } = request;
+        let confirmed = rows.iter().find(|row| {
+            row.account == *account
+                && row.event == *event
+                && row.state == SubscriptionState::Confirmed
+                // One to the wrong topic is to be replaced.
+                && row.notes.problem.is_none()
+        });
+        if let Some(row) = confirmed {
+            note!(
+                "{event} of account {account} is confirmed already (subscription {}); --force requests another one.",
+                row.id
+            );
+        }
+        confirmed.is_none()
+    });
+    Ok(requests)
+}
+
 async fn send_requests(
     config: &Config,
     api: &Api,
-    requests: &[SubscriptionRequest],
+    mut requests: Vec<SubscriptionRequest>,
+    force: bool,
 ) -> Result<Exit, Failure> {
+    if !force {
+        requests = without_confirmed(api, requests).await?;
+        if !requests.is_empty() && !api.is_running_server() {
+            return Err(anyhow!(
+                "no server runs here, and SNS asks for the confirmation at once and gives up within an hour; start \
+                 `ivesk-webhook serve` first, or add --force if it runs on another machine"
+            )
+            .into());
+        }
+    }
     let mut requested = Vec::new();
-    for request in requests {
+    for request in &requests {
         let SubscriptionRequest { account, event, .. } = request;
         let key = config.accounts[account].api_key.clone();
         let key = key.ok_or_else(|| no_api_key(account))?;
@@ -219,11 +256,16 @@ async fn send_requests(
             event: *event,
             name: request.name.clone(),
         };
-        let _: SubscriptionId = api.post("/v1/subscriptions/requested", &row).await?;
-        client
-            .subscribe(&request.name, *event, &request.target)
-            .await
-            .map_err(api_failure)?;
+        let SubscriptionId { id } = api.post("/v1/subscriptions/requested", &row).await?;
+        let sent = client.subscribe(&request.name, *event, &request.target);
+        if let Err(error) = sent.await {
+            // No message of SNS follows an answer that refuses; one that was lost may be a success.
+            if matches!(error, ApiError::Status { .. }) {
+                let path = format!("/v1/subscriptions/{id}/withdraw");
+                let _: Changed = api.post(&path, &NoFields {}).await?;
+            }
+            return Err(api_failure(error));
+        }
         requested.push(row);
         if !style::is_json() {
             println!(

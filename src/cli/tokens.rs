@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::as_sent::AsSent;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
+use super::row_id::row_id;
 use super::server::Api;
 use super::{logging, table};
 use crate::api::NoFields;
@@ -49,6 +50,7 @@ enum Action {
     /// Revoke a token and its sessions, from the next request on
     Revoke {
         /// Number of the token, from `tokens list`
+        #[arg(value_parser = row_id("`ivesk-webhook tokens list`"))]
         id: i64,
     },
 }
@@ -97,7 +99,10 @@ async fn create(
             "Created token {} with the right `{}`{}. It is not shown again.",
             token.id,
             request.rights,
-            expires_at.map_or(String::new(), |end| format!(", until {end}")),
+            expires_at.map_or(String::new(), |end| format!(
+                ", until {}",
+                table::exact(end)
+            )),
         );
     }
     Ok(Exit::Done)

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::as_sent::AsSent;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
+use super::row_id::row_id;
 use super::server::Api;
 use super::{logging, table};
 use crate::api::uploads::{SettleReason, Upload, UploadSettled};
@@ -32,6 +33,7 @@ enum Action {
     /// Stop waiting for the document of a file, as when Įvesk.lt rejected it after the upload
     Settle {
         /// Number of the upload, from `uploads list`
+        #[arg(value_parser = row_id("`ivesk-webhook uploads list`"))]
         id: i64,
         /// Why no document will come, such as "duplicate"
         #[arg(long, value_name = "TEXT", value_parser = parse_reason)]

@@ -44,7 +44,12 @@ pub(super) fn base_url(text: &str) -> Result<Url, String> {
 
 /// Parses an `https` URL without a user; `http` on loopback only.
 pub(super) fn web_url(text: &str, example: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}); {example}"))?;
+    let url = Url::parse(text).map_err(|error| match error {
+        url::ParseError::RelativeUrlWithoutBase => {
+            format!("does not begin with https://; {example}")
+        }
+        error => format!("is not a URL ({error}); {example}"),
+    })?;
     if !matches!(url.scheme(), "https" | "http") || url.host().is_none() {
         return Err(format!("is not an http or https URL; {example}"));
     }
@@ -195,6 +200,18 @@ pub(super) fn secret_in_file(name: &str) -> Option<String> {
     Some(format!(
         "{secret} is not kept in this file; remove it, and set {instead}"
     ))
+}
+
+/// Sections below which people choose names.
+pub(super) const NAMED_SECTIONS: [&str; 2] = ["accounts", "destinations"];
+
+/// Returns the name of a setting in the section that was meant, if the section is one of
+/// [`NAMED_SECTIONS`], mistyped.
+pub(super) fn in_right_section(name: &str) -> Option<String> {
+    let (section, rest) = name.split_once('.')?;
+    let similarity = |other: &&&str| strsim::normalized_damerau_levenshtein(section, other) >= 0.7;
+    let meant = NAMED_SECTIONS.iter().find(similarity)?;
+    (*meant != section).then(|| format!("{meant}.{rest}"))
 }
 
 /// Returns the most similar name, if one is similar enough to be meant.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use secrecy::SecretString;
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
@@ -94,6 +95,19 @@ impl<'a> Layers<'a> {
                 self.file.insert(name, ConfigValue { raw, origin });
             }
         }
+    }
+
+    /// Returns a digest of the names and values in the file, whatever their order and the comments
+    /// between them. It tells nothing of a secret to whoever does not know the others: the tokens of
+    /// the webhooks' paths are among them.
+    pub(super) fn file_digest(&self) -> String {
+        let mut context = Context::new(&SHA256);
+        for (name, value) in &self.file {
+            context.update(format!("{name:?}={:?}\n", value.raw).as_bytes());
+        }
+        let digest = context.finish();
+        let bytes = digest.as_ref().iter();
+        bytes.map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Returns false if the file is not TOML, so that it has no settings to read.
@@ -409,24 +423,23 @@ impl<'a> Layers<'a> {
         let unknown: Vec<(String, Origin)> = self
             .file
             .iter()
-            .filter(|(name, _)| !self.names.contains(*name))
+            .filter(|(name, _)| !self.names.contains(*name) && !self.is_below_a_problem(name))
             .map(|(name, value)| (name.clone(), value.origin.clone()))
             .collect();
         for (name, origin) in unknown {
             let message = check::secret_in_file(&name).unwrap_or_else(|| {
-                match check::nearest(&name, self.names.iter()) {
+                let nearest = check::in_right_section(&name)
+                    .or_else(|| check::nearest(&name, self.names.iter()).cloned());
+                match nearest {
                     Some(nearest) => format!("there is no such setting; did you mean `{nearest}`?"),
-                    None => {
-                        "there is no such setting; `ivesk-webhook config show` lists all".to_owned()
-                    }
+                    None => "there is no such setting; docs/settings.md lists all".to_owned(),
                 }
             });
             self.push_problem(&name, &origin, message);
         }
         let is_section = |table: &str| {
             let below = format!("{table}.");
-            table == "accounts"
-                || table == "destinations"
+            check::NAMED_SECTIONS.contains(&table)
                 || self.names.iter().any(|name| name.starts_with(&below))
                 || self.file.keys().any(|name| name.starts_with(&below))
         };
@@ -440,6 +453,16 @@ impl<'a> Layers<'a> {
             let message = "there is no such section; remove it".to_owned();
             self.push_problem(&table, &Origin::File { line }, message);
         }
+    }
+
+    /// Returns true if the account or destination that a setting belongs to has a problem already, such
+    /// as a name that can't be one.
+    fn is_below_a_problem(&self, name: &str) -> bool {
+        let mut problems = self.problems.iter().map(|problem| &problem.setting);
+        problems.any(|setting| {
+            let rest = name.strip_prefix(setting.as_str());
+            setting.contains('.') && rest.is_some_and(|rest| rest.starts_with('.'))
+        })
     }
 
     fn find_unknown_variables(&mut self) {
@@ -457,9 +480,7 @@ impl<'a> Layers<'a> {
         for name in unknown {
             let message = match check::nearest(&name, self.variables.iter()) {
                 Some(nearest) => format!("there is no such variable; did you mean {nearest}?"),
-                None => {
-                    "there is no such variable; `ivesk-webhook config show` lists all".to_owned()
-                }
+                None => "there is no such variable; docs/settings.md lists all".to_owned(),
             };
             self.problems.push(Problem {
                 setting: name,

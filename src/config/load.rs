@@ -8,8 +8,8 @@ use super::environment::{Environment, variable_of};
 use super::layers::Layers;
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
-    Config, DEFAULT_FILE, accounts, admin, alarms, api, destinations, egress, import_errors, log,
-    pages, public, pull, retention, sns, store, upload,
+    Config, DEFAULT_FILE, SYSTEM_FILE, accounts, admin, alarms, api, destinations, egress,
+    import_errors, log, pages, public, pull, retention, sns, store, upload,
 };
 
 impl Config {
@@ -69,9 +69,7 @@ fn read_file(path: &Path, environment: &BTreeMap<String, String>) -> Result<Stri
             {
                 return Ok(String::new());
             }
-            "no such file; write one with `ivesk-webhook init --public-url URL`, name another with \
-             --config, or set IVESK_WEBHOOK_PUBLIC_URL to run without a file"
-                .to_owned()
+            return Err(missing_file(path));
         }
         Err(error) if error.kind() == ErrorKind::InvalidData => {
             "the file is not UTF-8 text; save it as UTF-8".to_owned()
@@ -91,6 +89,25 @@ fn read_file(path: &Path, environment: &BTreeMap<String, String>) -> Result<Stri
             message,
         }],
     })
+}
+
+fn missing_file(path: &Path) -> ConfigError {
+    let message = if path == Path::new(DEFAULT_FILE) {
+        format!(
+            "there is no settings file: neither {DEFAULT_FILE} here nor {SYSTEM_FILE}; write one with \
+             `ivesk-webhook init`, or with `ivesk-webhook init --emulator` to practice, or name one with --config"
+        )
+    } else {
+        let shown = path.display();
+        format!("{shown}: no such file; `ivesk-webhook init --config {shown}` writes it")
+    };
+    ConfigError {
+        problems: vec![Problem {
+            setting: String::new(),
+            place: String::new(),
+            message,
+        }],
+    }
 }
 
 fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
@@ -123,6 +140,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         );
     }
     let secret_files = layers.secret_files();
+    let file_digest = layers.file_digest();
     let settings = layers.finish()?;
     let Some(public) = public else {
         // `public` returns none only after it reported why, so `finish` has returned an error.
@@ -148,6 +166,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         accounts,
         environment,
         secret_files,
+        file_digest,
     };
     Ok((config, settings))
 }

@@ -71,6 +71,9 @@ pub use upload::{CorrelationKey, UploadConfig, UploadOptions};
 /// The settings file that is read if none is named.
 pub const DEFAULT_FILE: &str = "ivesk-webhook.toml";
 
+/// The settings file of a service of this system, which is used where the working folder has none.
+pub const SYSTEM_FILE: &str = "/etc/ivesk-webhook/ivesk-webhook.toml";
+
 /// All settings, checked against each other.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -108,6 +111,9 @@ pub struct Config {
     pub environment: Environment,
     /// Files that secrets were read from, the settings among them, and what each holds.
     pub secret_files: Vec<(PathBuf, String)>,
+    /// Digest of what the settings file sets, in hexadecimal digits, so that two processes can tell
+    /// whether they were started with the same.
+    pub file_digest: String,
 }
 
 /// The parts of [`Config::for_loopback`] that differ between demos and tests.
@@ -185,6 +191,7 @@ impl Config {
             accounts: BTreeMap::from([(default_account(), account)]),
             environment: Environment::default(),
             secret_files: Vec::new(),
+            file_digest: String::new(),
         }
     }
 

@@ -48,7 +48,7 @@ pub struct Setting {
 pub struct Problem {
     /// The setting or variable, as the user wrote it.
     pub setting: String,
-    /// File and line, or variable; empty if the setting is missing.
+    /// File and line, or variable; empty if the setting or the file is missing.
     pub place: String,
     /// The problem, and what to write instead. Contains no secret.
     pub message: String,
@@ -57,6 +57,7 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.setting.as_str(), self.place.as_str()) {
+            ("", "") => f.write_str(&self.message),
             ("", place) => write!(f, "{place}: {}", self.message),
             (setting, "") => write!(f, "`{setting}`: {}", self.message),
             (setting, place) => write!(f, "`{setting}` ({place}): {}", self.message),
@@ -74,6 +75,8 @@ pub struct ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.problems.as_slice() {
+            // It is about the file.
+            [problem] if problem.setting.is_empty() => problem.fmt(f),
             [problem] => write!(f, "invalid setting: {problem}"),
             problems => {
                 write!(f, "{} invalid settings:", problems.len())?;

@@ -3,8 +3,8 @@
 use super::Check;
 use crate::config::{Config, DestinationConfig, DestinationKind};
 use crate::delivery;
-use crate::domain::{Clock, Feed, counted};
-use crate::store::{DestinationRow, FeedRow, Store};
+use crate::domain::{Clock, Feed, Timestamp, counted};
+use crate::store::{DestinationPauseReason, DestinationRow, FeedRow, Store};
 
 /// Checks that each configured destination can be opened, as `serve` does at its start.
 ///
@@ -31,7 +31,7 @@ pub fn settings(config: &Config, clock: &Clock) -> Vec<Check> {
                 Ok(_) => Check::pass("destination", format!("`{name}` can be used")),
                 Err(error) => Check::fail("destination", error.to_string())
                     .because("`serve` does not start with a destination that can't be used")
-                    .fix("correct the error, as the user that runs `serve`; see docs/destinations.md"),
+                    .fix("follow the message, as the user that runs `serve`, then restart it; see docs/destinations.md"),
             },
         );
     }
@@ -50,7 +50,7 @@ pub fn settings(config: &Config, clock: &Clock) -> Vec<Check> {
 /// Checks the state of the configured destinations; those without a problem are left out.
 ///
 /// Returns `None` if the store can't be read, which another check reports.
-pub async fn state(config: &Config, store: &Store) -> Option<Vec<Check>> {
+pub async fn state(config: &Config, store: &Store, now: Timestamp) -> Option<Vec<Check>> {
     let mut checks = Vec::new();
     let feeds = store.feeds().await.ok()?;
     for row in store.paused_import_error_paths().await.ok()? {
@@ -64,7 +64,7 @@ pub async fn state(config: &Config, store: &Store) -> Option<Vec<Check>> {
         let Some(destination) = config.destinations.get(&row.name) else {
             continue;
         };
-        checks.extend(delivery_state(&row));
+        checks.extend(delivery_state(config, &row, now));
         checks.extend(never_accepted(&row, destination, &feeds));
         if row.held > 0 {
             let name = &row.name;
@@ -145,26 +145,50 @@ fn never_accepted(
     })
 }
 
-fn delivery_state(row: &DestinationRow) -> Option<Check> {
+/// Returns what is wrong with the deliveries of a destination. It fails if an alarm is about it: what
+/// fails is retried, and a note until `alarms.destination_after`.
+fn delivery_state(config: &Config, row: &DestinationRow, now: Timestamp) -> Option<Check> {
+    const CHECK: &str = "delivery";
     let name = &row.name;
-    let error = row.last_error.as_deref().unwrap_or_default();
+    let error = row.last_error.as_deref().unwrap_or("no error was recorded");
     if let Some(reason) = row.paused {
-        let found = format!("`{name}` is paused ({}) {error}", reason.as_str());
-        return Some(
-            Check::note("delivery", found.trim_end())
-                .because("nothing is delivered to it")
-                .fix(format!(
-                    "run `ivesk-webhook destinations resume {name}` once it accepts documents again"
-                )),
-        );
+        let resume = format!("run `ivesk-webhook destinations resume {name}`");
+        let check = match reason {
+            DestinationPauseReason::ByHand => {
+                Check::note(CHECK, format!("`{name}` was paused by a person"))
+                    .fix(format!("{resume} once it is to receive documents again"))
+            }
+            DestinationPauseReason::Closed => {
+                Check::fail(CHECK, format!("`{name}` is closed: {error}"))
+                    .fix(format!("{resume} once it accepts documents again"))
+            }
+            DestinationPauseReason::Rejections => Check::fail(
+                CHECK,
+                format!("`{name}` is paused: it gives the same rejection again and again: {error}"),
+            )
+            .fix(format!("correct the cause, then {resume}")),
+        };
+        return Some(check.because("nothing is delivered to it"));
     }
-    let Some(since) = row.failing_since else {
-        return failing_lanes(row).or_else(|| deferred(row));
+    let check = |since: Timestamp, found: String| match now.since(since)
+        > config.alarms.destination_after
+    {
+        true => Check::fail(CHECK, found),
+        false => Check::note(CHECK, found),
     };
-    let found = format!("`{name}` has been unavailable since {since}: {error}");
+    let Some(since) = row.failing_since else {
+        if row.paused_lanes > 0 {
+            return Some(paused_lanes(row));
+        }
+        let lanes = row.failing_lanes_since;
+        return lanes
+            .map(|since| failing_lanes(row, since, check))
+            .or_else(|| deferred(row));
+    };
+    let found = format!("`{name}` has been failing since {since}: {error}");
     Some(
-        Check::fail("delivery", found)
-            .because("its documents wait; none is lost")
+        check(since, found)
+            .because("its documents wait; none is lost, and delivery is retried")
             .fix(format!(
                 "correct the error, then run `ivesk-webhook destinations resume {name}`; `ivesk-webhook deliveries skip` \
                  leaves one document out"
@@ -172,20 +196,33 @@ fn delivery_state(row: &DestinationRow) -> Option<Check> {
     )
 }
 
+/// Returns that feeds are paused at a destination, since it gives the same rejection again and again.
+fn paused_lanes(row: &DestinationRow) -> Check {
+    let (name, feeds) = (&row.name, counted(row.paused_lanes, "feed"));
+    let found = format!("`{name}` gives the same rejection again and again; paused there: {feeds}");
+    Check::fail("delivery", found)
+        .because("their documents are not delivered until a person resumes the destination")
+        .fix(format!(
+            "`ivesk-webhook deliveries list --destination {name} --state rejected` shows its words; correct the cause, then \
+             run `ivesk-webhook destinations resume {name}`"
+        ))
+}
+
 /// Returns that a destination accepts documents, and those of some feeds not.
-fn failing_lanes(row: &DestinationRow) -> Option<Check> {
-    let (name, since) = (&row.name, row.failing_lanes_since?);
-    let feeds = row.failing_lanes;
+fn failing_lanes(
+    row: &DestinationRow,
+    since: Timestamp,
+    check: impl Fn(Timestamp, String) -> Check,
+) -> Check {
+    let (name, feeds) = (&row.name, row.failing_lanes);
     let found =
         format!("`{name}` accepts documents, but of {feeds} of its feeds none since {since}");
-    Some(
-        Check::fail("delivery", found)
-            .because("their documents wait; none is lost")
-            .fix(format!(
-                "`ivesk-webhook destinations list {name}` shows which feeds, and the error; correct it, and delivery \
-                 resumes automatically"
-            )),
-    )
+    check(since, found)
+        .because("their documents wait; none is lost")
+        .fix(format!(
+            "`ivesk-webhook destinations list {name}` shows which feeds, and the error; correct it, and delivery \
+             resumes automatically"
+        ))
 }
 
 /// Returns that documents can't be delivered to a destination that accepts others.

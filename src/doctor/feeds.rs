@@ -23,10 +23,10 @@ pub async fn state(config: &Config, store: &Store, now: Timestamp) -> Option<Vec
     let accounts = store.accounts().await.ok()?;
     let of_accounts = accounts
         .iter()
-        .filter_map(|row| paused(&format!("account {}", row.account), row.paused?));
+        .filter_map(|row| Some(paused(&row.account, None, row.paused?)));
     let of_feeds = paused_feeds
         .iter()
-        .filter_map(|row| paused(&format!("feed {}", row.feed), row.paused?));
+        .filter_map(|row| Some(paused(&row.feed.account, Some(&row.feed), row.paused?)));
     let mut checks: Vec<Check> = of_accounts.chain(of_feeds).take(MAX_NAMED).collect();
     checks.extend(
         failing_feeds
@@ -42,18 +42,19 @@ pub async fn state(config: &Config, store: &Store, now: Timestamp) -> Option<Vec
     Some(checks)
 }
 
-fn paused(name: &str, reason: FeedPauseReason) -> Option<Check> {
+fn paused(account: &Account, feed: Option<&Feed>, reason: FeedPauseReason) -> Check {
     const CHECK: &str = "paused";
-    let Some((cause, fix)) = reason.cause_and_fix() else {
-        let check = Check::note(CHECK, format!("{name} was paused by a person"));
-        let check = check.because("nothing of it is pulled");
-        return Some(check.fix("run `ivesk-webhook feeds resume` once it is to be pulled again"));
+    let name = match feed {
+        Some(feed) => format!("feed {feed}"),
+        None => format!("account {account}"),
     };
-    Some(
-        Check::fail(CHECK, format!("{name} is paused: {cause}"))
-            .because("nothing of it is pulled until a person resumes it")
-            .fix(format!("{fix}, then run `ivesk-webhook feeds resume`")),
-    )
+    let check = match reason.cause() {
+        None => Check::note(CHECK, format!("{name} was paused by a person")),
+        Some(cause) => Check::fail(CHECK, format!("{name} is paused: {cause}")),
+    };
+    check
+        .because("nothing of it is pulled until a person resumes it")
+        .fix(reason.fix(account, feed))
 }
 
 /// Returns a check of a feed whose last pulls failed: a note, until it is behind.
@@ -62,9 +63,12 @@ fn failing(config: &Config, row: &FeedRow, now: Timestamp) -> Option<Check> {
     if row.failures == 0 || row.paused.is_some() {
         return None;
     }
-    let (feed, failures) = (&row.feed, counted(row.failures.into(), "pull"));
+    let (feed, failures) = (&row.feed, row.failures);
     let error = row.last_error.as_deref().unwrap_or("no error was recorded");
-    let found = format!("the last {failures} of `{feed}` failed: {error}");
+    let found = match failures {
+        1 => format!("the last pull of `{feed}` failed: {error}"),
+        _ => format!("the last {failures} pulls of `{feed}` failed: {error}"),
+    };
     let since = row.quiet_since();
     let check = match now.since(since) > config.behind_after() {
         true => Check::fail(CHECK, format!("{found}; none has ended since {since}")),

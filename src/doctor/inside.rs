@@ -410,7 +410,8 @@ fn clock_against(date: &str, now: Timestamp, origin: &str) -> Option<Check> {
     Some(if difference <= CLOCK_TOLERANCE {
         Check::pass("clock", format!("within {} s of {origin}", seconds + 1))
     } else {
-        let span = humantime::format_duration(Duration::from_secs(seconds));
+        let span = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+        let span = span.replace("day", " day");
         let side = if ahead > behind { "ahead of" } else { "behind" };
         Check::fail(
             "clock",
@@ -443,15 +444,18 @@ pub async fn api_keys(config: &Config) -> Vec<Check> {
                     "Įvesk.lt accepts the key of `{name}` ({count} documents in the first page)"
                 ),
             ),
-            Err(error) => key_failed(name.as_str(), &error),
+            Err(error) => key_failed(config, name.as_str(), &error),
         });
     }
     checks
 }
 
-fn key_failed(name: &str, error: &ApiError) -> Check {
+fn key_failed(config: &Config, name: &str, error: &ApiError) -> Check {
     let found = format!("the key of `{name}`: {error}");
     match error {
+        ApiError::Unreachable(_) if is_loopback(&config.api.url) => Check::unreachable("api", found)
+            .because("documents are pulled from there")
+            .fix("start `ivesk-webhook emulator`, or set `api.url`, which is on this machine"),
         ApiError::Unreachable(_) => Check::unreachable("api", found)
             .because("documents are pulled from there")
             .fix("allow connections from this machine to `api.url` on port 443, or set `egress.proxy`; variables such as HTTPS_PROXY are not used"),
@@ -460,6 +464,13 @@ fn key_failed(name: &str, error: &ApiError) -> Check {
         } => Check::fail("api", found)
             .because("nothing is pulled with a key that Įvesk.lt refuses")
             .fix("create a new key at app.ivesk.lt/settings/general, copy all of it, store it where the settings name it, and restart `serve`"),
+        // Pulling retries by itself, and an alarm tells if that lasts.
+        ApiError::Status {
+            status: 429 | 500..=599,
+            ..
+        } => Check::note("api", found)
+            .because("documents are pulled from there, which is retried by itself")
+            .fix("wait; if it lasts, ask Įvesk.lt"),
         _ => Check::fail("api", found)
             .because("documents are pulled from there")
             .fix("check `api.url`; if it is right, try again later: Įvesk.lt may be down"),

@@ -57,7 +57,7 @@ pub async fn within(
         subscriptions::state(config, store, now).await,
         notifications::state(store, now).await,
         feeds::state(config, store, now).await,
-        destinations::state(config, store).await,
+        destinations::state(config, store, now).await,
     ];
     if stored.iter().any(Option::is_none) {
         checks.push(

@@ -28,7 +28,21 @@ type Documents = Vec<(String, String)>;
 /// Finds the exported queue's path for `company` of `account`.
 pub async fn company(config: &Config, account: &Account, company: &Company) -> Vec<Check> {
     let mut checks = Vec::new();
-    if let Some(doubt) = company.doubt() {
+    let doubt = company.doubt();
+    if let Some(likely) = doubt.as_ref().and_then(|doubt| doubt.likely.as_ref()) {
+        return vec![
+            Check::fail(
+                "company_code",
+                company
+                    .doubt()
+                    .map(|doubt| doubt.to_string())
+                    .unwrap_or_default(),
+            )
+            .because("Įvesk.lt has no documents of a company that it does not know")
+            .fix(format!("run `ivesk-webhook doctor --company {likely}`")),
+        ];
+    }
+    if let Some(doubt) = doubt {
         checks.push(
             Check::note("company_code", doubt.to_string())
                 .because("Įvesk.lt has no documents of a company that it does not know")

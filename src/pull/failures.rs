@@ -3,10 +3,13 @@
 use crate::backoff;
 use crate::domain::Timestamp;
 use crate::ivesk::ApiError;
-use crate::store::{FeedPauseReason, PageFailure, PageLease};
+use crate::store::{FeedPauseReason, PageFailure, PageLease, TriggerKind};
 
 /// Consecutive failures of an account, over all of its feeds, that concern the whole account.
 const ACCOUNT_FAILURES: u32 = 2;
+
+/// Consecutive failures of a feed before a further answer of 400 means that its cursor is refused.
+const CURSOR_FAILURES: u32 = 2;
 
 /// Classifies a failed request.
 ///
@@ -47,6 +50,17 @@ pub fn classify(error: &ApiError, lease: &PageLease, now: Timestamp, jitter: f64
             reason: FeedPauseReason::NotFound,
             retry_at,
         },
+        // The same request is refused for as long as the cursor stays.
+        ApiError::Status { status: 400, .. }
+            if lease.position.from.is_some()
+                && lease.kind != TriggerKind::Backfill
+                && lease.feed_failures >= CURSOR_FAILURES =>
+        {
+            PageFailure::FeedPaused {
+                reason: FeedPauseReason::CursorRefused,
+                retry_at,
+            }
+        }
         // A retry would transfer as much again; the vendor or the setting must change first.
         ApiError::TooLarge { .. } => PageFailure::FeedWaits(retry_at),
         ApiError::Status { .. } | ApiError::Compressed(_) | ApiError::Malformed(_)
@@ -66,8 +80,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::domain::Cursor;
     use crate::domain::{Account, Company, Feed};
-    use crate::store::{Position, TriggerKind};
+    use crate::store::Position;
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -132,6 +147,40 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn a_cursor_that_is_refused_again_and_again_pauses_its_feed() {
+        let classified = |failures, from: Option<&str>, kind| {
+            let from = from.map(Cursor::new);
+            let lease = PageLease {
+                kind,
+                position: Position {
+                    from,
+                    ..Position::default()
+                },
+                ..lease(failures, 2)
+            };
+            classify(&status(400, None), &lease, NOW, 0.0)
+        };
+        let retry_at = NOW.after(backoff::PAUSED);
+        let reason = FeedPauseReason::CursorRefused;
+        assert_eq!(
+            classified(2, Some("bogus"), TriggerKind::Notification),
+            PageFailure::FeedPaused { reason, retry_at }
+        );
+        for (failures, from, kind) in [
+            (1, Some("bogus"), TriggerKind::Notification),
+            (2, None, TriggerKind::Notification),
+            // The stretch of a person has a cursor of its own.
+            (2, Some("bogus"), TriggerKind::Backfill),
+        ] {
+            let failure = classified(failures, from, kind);
+            assert!(
+                matches!(failure, PageFailure::AccountWaits(_)),
+                "{failure:?}"
+            );
+        }
     }
 
     #[test]

@@ -90,6 +90,23 @@ pub struct BlockedQueue {
     pub missing: &'static str,
 }
 
+impl BlockedQueue {
+    /// Returns that it is not pulled, why, and what to do.
+    pub fn cause_and_fix(&self) -> String {
+        let (account, queue) = (&self.account, self.queue);
+        let missing = match self.missing {
+            "api_key" => format!(
+                "the account has no API key. Fix: set IVESK_WEBHOOK_API_KEY or `accounts.{account}.api_key_file`, then \
+                 restart `serve`"
+            ),
+            setting => format!(
+                "`api.{setting}` is not set. Fix: set it (`ivesk-webhook doctor --company CODE` finds it), then restart `serve`"
+            ),
+        };
+        format!("the {queue} queue of {account} is not pulled, since {missing}")
+    }
+}
+
 /// Returns the queues that `config` lacks a setting for.
 pub fn blocked_queues(config: &Config) -> Vec<BlockedQueue> {
     let mut blocked = Vec::new();
@@ -414,7 +431,7 @@ impl Puller {
         let now = self.clock.now();
         let failure = failures::classify(error, &lease, now, backoff::jitter());
         let text = error.to_string();
-        warn!(%feed, ?failure, "failed to fetch a page of `{feed}`: {text}");
+        warn!(%feed, "failed to fetch a page of `{feed}`: {text}; {failure}");
         let failed = self.store.fail_page(lease, failure, text.clone(), now);
         match failed.await {
             Ok(()) => Ok(PullOutcome::Failed {

@@ -105,7 +105,11 @@ pub enum StoreError {
         name: String,
     },
     /// The file of a backup exists.
-    #[error("{} exists already; choose another name, or replace it with `ivesk-webhook store backup --force`", path.display())]
+    #[error(
+        "{} exists already; choose another name, or replace it: `ivesk-webhook store backup {} --force`",
+        path.display(),
+        path.file_name().unwrap_or_default().display()
+    )]
     BackupExists {
         /// The file.
         path: PathBuf,

@@ -77,9 +77,12 @@ async fn start_feed_at<T: Tx>(
 ) -> Result<FeedStartedAt> {
     static LOCK: Sql = Sql::new("SELECT cursor FROM feed WHERE id = $1{lock_rows}");
     // A page in flight must not set the cursor back.
+    // The cursor that was refused is gone, and its failures with it.
     static SET: Sql = Sql::new(
         "UPDATE feed SET cursor = $2, begins_at = coalesce($3, begins_at), leased_until = NULL,
-             fence = fence + 1
+             fence = fence + 1, failures = 0,
+             waits_until = CASE WHEN coalesce(paused, 'cursor_refused') = 'cursor_refused' THEN NULL ELSE waits_until END,
+             paused = CASE WHEN paused = 'cursor_refused' THEN NULL ELSE paused END
          WHERE id = $1",
     );
     static BEGIN_LATER: Sql = Sql::new(
@@ -116,6 +119,7 @@ async fn start_feed_at<T: Tx>(
         let reason = IncompleteReason::StartAt;
         record_gap(tx, id, previous.as_ref(), Some(&cursor), reason, now).await?;
     }
+    reconsider(tx, &[id]).await?;
     raise(tx, id, TriggerKind::Reconciliation, now).await?;
     Ok(FeedStartedAt { previous, gap })
 }

@@ -1,5 +1,6 @@
 //! Feeds: their triggers, leases, pages and state.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -270,6 +271,20 @@ pub enum PageFailure {
     },
 }
 
+impl fmt::Display for PageFailure {
+    /// Writes what follows from it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AccountWaits(until) => write!(f, "its account waits until {until}"),
+            Self::FeedWaits(until) => write!(f, "it waits until {until}"),
+            Self::FeedPaused { reason, .. } => write!(f, "it is paused ({})", reason.as_str()),
+            Self::AccountPaused { reason, .. } => {
+                write!(f, "its account is paused ({})", reason.as_str())
+            }
+        }
+    }
+}
+
 named! {
     /// The reason why a feed or an account is paused.
     pub enum FeedPauseReason {
@@ -281,32 +296,53 @@ named! {
         NotFound = "not_found",
         /// The vendor returned one company's documents for another.
         CompanyFilterIgnored = "company_filter_ignored",
+        /// The vendor answered 400, several times in a row, to the feed's cursor.
+        CursorRefused = "cursor_refused",
         /// A person paused it.
         ByHand = "by_hand",
     }
 }
 
 impl FeedPauseReason {
-    /// Returns the cause and the fix of a pause; `None` if a person paused the feed.
-    pub const fn cause_and_fix(self) -> Option<(&'static str, &'static str)> {
+    /// Returns the cause of a pause; `None` if a person paused the feed.
+    pub const fn cause(self) -> Option<&'static str> {
         match self {
             Self::ByHand => None,
-            Self::Unauthorized => Some((
-                "Įvesk.lt refuses the API key (401)",
-                "replace the API key and restart `serve`",
-            )),
-            Self::Forbidden => Some((
-                "the API key has no right to read this (403)",
-                "ask Įvesk.lt for the right, or remove the company from the settings",
-            )),
-            Self::NotFound => Some((
-                "Įvesk.lt has no such queue (404)",
-                "check the company's code and `api.exported_path`",
-            )),
-            Self::CompanyFilterIgnored => Some((
-                "Įvesk.lt listed another company's documents",
-                "check `api.exported_path` with `ivesk-webhook doctor --company`; if the documents are this company's after all, resume with --accept",
-            )),
+            Self::Unauthorized => Some("Įvesk.lt refuses the API key (401)"),
+            Self::Forbidden => Some("the API key has no right to read this (403)"),
+            Self::NotFound => Some("Įvesk.lt has no such queue (404)"),
+            Self::CompanyFilterIgnored => Some("Įvesk.lt listed another company's documents"),
+            Self::CursorRefused => Some("Įvesk.lt refuses the feed's cursor (400)"),
+        }
+    }
+
+    /// Returns what to do about a pause of an account, or of `feed`.
+    pub fn fix(self, account: &Account, feed: Option<&Feed>) -> String {
+        let options = match feed {
+            Some(feed) => feed.options(),
+            None => format!("--account {account}"),
+        };
+        let resume = format!("`ivesk-webhook feeds resume {options}`");
+        match self {
+            Self::ByHand => format!("run {resume} once it is to be pulled again"),
+            Self::Unauthorized => {
+                "replace the API key and restart `serve`, then run `ivesk-webhook feeds resume`"
+                    .to_owned()
+            }
+            Self::Forbidden => format!(
+                "ask Įvesk.lt for the right, then run {resume}, or else `ivesk-webhook feeds remove {options}`"
+            ),
+            Self::NotFound => format!(
+                "if the company's code is mistyped, run `ivesk-webhook feeds remove {options}`; otherwise correct \
+                 `api.exported_path`, restart `serve`, then run {resume}"
+            ),
+            Self::CompanyFilterIgnored => format!(
+                "check `api.exported_path` with `ivesk-webhook doctor --company`, then run {resume}, with --accept if the \
+                 documents are this company's after all"
+            ),
+            Self::CursorRefused => format!(
+                "run `ivesk-webhook feeds start-at CURSOR {options}` with the cursor before, or with the time of a document"
+            ),
         }
     }
 }

@@ -126,10 +126,20 @@ operations! {
     pub write subscription_requested(account: Account, event: Event, name: String, now: Timestamp)
         -> i64;
 
+    /// Deletes a subscription that the vendor refused to make; false if it does not wait for SNS's
+    /// first message.
+    pub write withdraw_subscription(id: i64) -> bool;
+
     /// Changes a subscription; `None` if the row does not exist or its state does not
     /// allow the change.
     pub write change_subscription(id: i64, change: SubscriptionChange, now: Timestamp)
         -> Option<SubscriptionRow>;
+}
+
+async fn withdraw_subscription<T: Tx>(tx: &mut T, id: i64) -> Result<bool> {
+    static SQL: Sql = Sql::new("DELETE FROM subscription WHERE id = $1 AND state = 'requested'");
+    tx.lock(SUBSCRIPTIONS_LOCK).await?;
+    Ok(tx.execute(&SQL, &[&id]).await? > 0)
 }
 
 /// Selects the columns of a [`SubscriptionRow`].

@@ -49,6 +49,8 @@ pub enum Problem<'r> {
         waiting: Option<&'r SubscriptionRow>,
         /// True if `public.url` is on this machine, where SNS can't reach it.
         local: bool,
+        /// True if an origin on this machine stands in for SNS (`sns.local_origins`).
+        emulated: bool,
     },
 }
 
@@ -94,6 +96,7 @@ pub fn all<'r>(
                 event,
                 waiting,
                 local: is_loopback(&config.public.url),
+                emulated: !config.sns.local_origins.is_empty(),
             });
         }
     }
@@ -200,7 +203,14 @@ impl<'r> Problem<'r> {
 
     /// Returns true if nothing gets better without a person.
     pub const fn needs_person(&self) -> bool {
-        !matches!(self, Self::Missing { waiting: Some(row), .. } if matches!(row.state, SubscriptionState::Pending))
+        match self {
+            Self::Missing {
+                waiting: Some(row), ..
+            } => !matches!(row.state, SubscriptionState::Pending),
+            // Nobody expects it on this machine.
+            Self::Missing { local, .. } => !*local,
+            _ => true,
+        }
     }
 
     /// Returns what to do.
@@ -223,11 +233,13 @@ impl<'r> Problem<'r> {
                 row.id
             ),
             Self::OtherTopic(_) => SWAPPED_TARGETS_FIX.to_owned(),
-            Self::Missing { local: true, .. } => {
-                "set `public.url` to the https address of your proxy or tunnel, then run \
+            Self::Missing {
+                local: true,
+                emulated: false,
+                ..
+            } => "set `public.url` to the https address of your proxy or tunnel, then run \
                  `ivesk-webhook subscriptions create`"
-                    .to_owned()
-            }
+                .to_owned(),
             Self::Missing { waiting: None, .. } => {
                 "run `ivesk-webhook subscriptions create`".to_owned()
             }

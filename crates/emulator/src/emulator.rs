@@ -134,7 +134,9 @@ impl Emulator {
         );
         let listener = TcpListener::bind(listen)
             .await
-            .with_context(|| format!("failed to listen on {listen}"))?;
+            .with_context(|| {
+                format!("failed to listen on {listen}; choose another address with --listen, or stop what uses this one")
+            })?;
         let origin = settings
             .origin
             .unwrap_or_else(|| origin_of(listener.local_addr().unwrap_or(listen)));

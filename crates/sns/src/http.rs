@@ -182,12 +182,23 @@ pub fn describe(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "timed out".to_owned();
     }
-    let mut text = error.to_string();
+    /// What is true of every request that was not answered, in the words of libraries.
+    const SAYS_NOTHING: [&str; 3] = [
+        "error sending request",
+        "client error (Connect)",
+        "tcp connect error",
+    ];
+    let mut causes = vec![error.to_string()];
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        causes.push(cause.to_string());
         source = cause.source();
     }
-    text
+    let last = causes.len() - 1;
+    let causes = causes.iter().enumerate();
+    let causes: Vec<&str> = causes
+        .filter(|(at, cause)| *at == last || !SAYS_NOTHING.contains(&cause.as_str()))
+        .map(|(_, cause)| cause.split(" (os error ").next().unwrap_or(cause))
+        .collect();
+    causes.join(": ")
 }

@@ -229,6 +229,7 @@ impl Verifier {
         let policy = Policy::new(settings);
         for origin in policy.local_origins() {
             tracing::warn!(
+                target: "sns_messages::local_origins",
                 %origin,
                 "the local origin {origin} is trusted: whoever answers there can forge \
                  messages; set local origins for tests only"

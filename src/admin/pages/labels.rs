@@ -301,6 +301,10 @@ pub(super) fn feed_pause_reason(language: Language, reason: FeedPauseReason) -> 
             "paused: Įvesk.lt returned another company's documents; check `api.exported_path`; if they are this company's after all, run `ivesk-webhook feeds resume --accept`",
             "sustabdyta: Įvesk.lt pateikė kitos įmonės dokumentus; patikrinkite „api.exported_path“; jei dokumentai vis dėlto šios įmonės, paleiskite „ivesk-webhook feeds resume --accept“",
         ),
+        FeedPauseReason::CursorRefused => language.pick(
+            "paused: Įvesk.lt refuses the feed's cursor; set another one with `ivesk-webhook feeds start-at`",
+            "sustabdyta: Įvesk.lt nepriima srauto žymeklio; nurodykite kitą su „ivesk-webhook feeds start-at“",
+        ),
         FeedPauseReason::ByHand => language.pick("paused by hand", "sustabdyta rankiniu būdu"),
     }
 }

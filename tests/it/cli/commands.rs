@@ -498,8 +498,32 @@ fn completions_and_man_pages_cover_every_subcommand() {
         "ivesk-webhook-store-backup.1",
     ] {
         let page = std::fs::read_to_string(folder.path().join("pages").join(page));
-        assert!(page.expect("a page").contains(".TH"));
+        let page = page.expect("a page");
+        for part in [
+            ".TH",
+            ".SH FILES",
+            ".SH ENVIRONMENT",
+            ".SH \"EXIT STATUS\"",
+            ".SH \"SEE ALSO\"",
+        ] {
+            assert!(page.contains(part), "{part} is missing in\n{page}");
+        }
+        assert!(!page.contains("EXTRA"), "{page}");
     }
+    let page = std::fs::read_to_string(folder.path().join("pages/ivesk-webhook.1"));
+    let page = page.expect("a page");
+    let examples = page.split(".SH EXAMPLES").nth(1).expect("examples");
+    assert!(
+        examples.starts_with("\n.nf\n"),
+        "one command a line: {examples}"
+    );
+    let start = std::fs::read_to_string(
+        folder
+            .path()
+            .join("pages/ivesk-webhook-destinations-start.1"),
+    );
+    let start = start.expect("a page").replace("\\-", "-");
+    assert!(start.contains("<--all|--from <MOMENT>>"), "{start}");
 }
 
 /// Adds path and text of every file below `folder` with one of these endings.

@@ -397,7 +397,7 @@ async fn a_wrong_company_is_paused_or_never_listed() {
     // A company that exists, and that the key has no right to see.
     let companies = [("IVESK_WEBHOOK_ACCOUNTS_DEFAULT_COMPANIES", "110053842")];
     for (unknown, check, result, words) in [
-        ("404", "paused", "fail", "check the company's code"),
+        ("404", "paused", "fail", "if the company's code is mistyped"),
         ("403", "paused", "fail", "ask Įvesk.lt for the right"),
         ("empty", "never_listed", "note", "correct its code"),
     ] {

@@ -54,9 +54,9 @@ async fn a_missing_or_misspelled_settings_file_is_named_with_a_fix() {
     };
     assert_documented(
         &run(&["serve"]).await,
-        "error: invalid setting: ivesk-webhook.toml: no such file; write one with \
-         `ivesk-webhook init --public-url URL`, name another with --config, or set \
-         IVESK_WEBHOOK_PUBLIC_URL to run without a file",
+        "error: there is no settings file: neither ivesk-webhook.toml here nor \
+         /etc/ivesk-webhook/ivesk-webhook.toml; write one with `ivesk-webhook init`, or with \
+         `ivesk-webhook init --emulator` to practice, or name one with --config",
     );
     let misspelled = run(&["--config", "ivesk-webhok.toml", "serve"]).await;
     assert!(
@@ -107,7 +107,7 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
     let (code, pulled) = run(&installation, &["pull"]).await;
     assert_eq!(code, Some(2), "{pulled}");
     assert!(
-        pulled.contains("(IVESK_WEBHOOK_API_KEY or `api_key_file`)"),
+        pulled.contains("set IVESK_WEBHOOK_API_KEY or `accounts.default.api_key_file`"),
         "{pulled}"
     );
     let report = Report::of(&installation, &["--quick"]).await;

@@ -45,8 +45,9 @@ fn init_asks_on_a_terminal_and_does_not_show_the_key() {
     let answers = [
         ("hooks.example.lt: ", "http://hooks.example.lt\n"),
         ("write https://", "https://books.example.lt\n"),
-        ("separated by spaces: ", "LT302320404 304567894\n"),
+        ("separated by spaces: ", "LT302320404 304567894 UAB\n"),
         ("Use 302320404? [Y/n] ", "\n"),
+        ("Use it all the same? [Y/n] ", "n\n"),
         ("(not shown): ", &quoted),
     ];
     let init = on_terminal(command(folder.path(), &["init"]), 100, &answers);
@@ -97,7 +98,29 @@ fn init_without_a_terminal_leaves_what_is_missing_to_serve() {
     assert_eq!(code, Some(0), "{text}");
     let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(json["old"], "ivesk-webhook.toml.old");
-    assert_eq!(json["next"].as_array().map(Vec::len), Some(3));
+    assert_eq!(json["next"][0], "edit ivesk-webhook.toml", "serve refuses");
+    assert_eq!(json["next"].as_array().map(Vec::len), Some(5));
+}
+
+#[test]
+fn init_names_mistakes_in_the_words_of_its_options() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let wrong = ["init", "--public-url", "hooks.example.lt"];
+    let (code, text) = run(folder.path(), &wrong);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(
+        text.contains("`public.url`: does not begin with https://"),
+        "{text}"
+    );
+    assert!(!text.contains(", line "), "{text}");
+    let (code, text) = run(folder.path(), &["-c", "sub/x.toml", "init"]);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("its folder does not exist"), "{text}");
+    let mistyped = ["init", "--company", "302320405"];
+    let (code, text) = run(folder.path(), &mistyped);
+    assert_eq!(code, Some(0), "{text}");
+    let words = "its last digit does not fit the others; correct it in `accounts.default.companies` of ivesk-webhook.toml";
+    assert!(text.contains(words), "{text}");
 }
 
 #[test]

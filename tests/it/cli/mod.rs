@@ -6,6 +6,7 @@ mod doctor;
 #[cfg(target_os = "linux")]
 mod first_hour;
 mod init;
+mod mistakes;
 mod options;
 mod pull;
 mod recordings;

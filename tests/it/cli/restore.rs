@@ -60,7 +60,7 @@ async fn a_backup_is_restored_by_the_command_and_served() {
     }
     let (code, _, errors) = installation.run(&["store", "restore", "missing.db"]).await;
     assert_eq!(code, Some(2), "{errors}");
-    assert!(errors.contains("missing.db can't be restored"), "{errors}");
+    assert!(errors.contains("there is no file missing.db"), "{errors}");
     assert_eq!(documents().await.len(), 2);
     // Įvesk.lt is read again from the cursor of the backup.
     let (code, _, errors) = installation.run(&pull).await;

@@ -32,7 +32,7 @@ async fn where_all_is_well_status_shows_it_and_exits_with_0() {
             let (_, shown) = status(&installation).await;
             if !shown.contains("not pulled to its end yet")
                 && shown.contains("302320404  active, 2 documents")
-                && shown.contains("digitized  active, 2 documents")
+                && shown.contains("digitized           active, 2 documents")
                 && shown.contains("0 delivered, 0 waiting")
             {
                 return;
@@ -45,7 +45,7 @@ async fn where_all_is_well_status_shows_it_and_exits_with_0() {
     for line in [
         "4 document versions",
         "MiB free on its disk",
-        "  default/on_exported  confirmed, last heard ",
+        "  default/on_exported   confirmed, last heard ",
         "  default/exported/302320404  active, 2 documents, ",
         "  books  active, 0 delivered, ",
     ] {

@@ -116,7 +116,7 @@ async fn a_missing_path_pauses_sending_with_alarm_and_fix() {
     };
     let changes = alarms.check().await.expect("the store works");
     assert_eq!(kinds(&changes.raised), [AlarmKind::ImportErrors]);
-    let checks = doctor::destinations::state(&bench.config, bench.store()).await;
+    let checks = doctor::destinations::state(&bench.config, bench.store(), bench.clock.now()).await;
     let checks = serde_json::to_string(&checks.expect("readable")).expect("JSON");
     assert!(
         checks.contains("/errors") && checks.contains("import-errors retry --all"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ivesk_webhook::config::Config;
-use ivesk_webhook::domain::Queue;
+use ivesk_webhook::domain::{Cursor, Queue};
 use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Fault, FaultKind};
 use ivesk_webhook::pull::PullOutcome;
 use ivesk_webhook::store::{FeedPauseReason, TriggerKind};
@@ -161,6 +161,36 @@ async fn refusals_pause_the_feed_and_it_is_retried_hourly() {
         };
         assert_effects(status(code), expected).await;
     }
+}
+
+#[tokio::test]
+async fn a_refused_cursor_pauses_its_feed_until_it_is_another() {
+    let bench = Bench::caught_up("").await;
+    let feed = exported(COMPANY);
+    let cursor = bench.feed(&feed).await.cursor.expect("a cursor");
+    let start_at = async |cursor: Cursor| {
+        let now = bench.clock.now();
+        let started = bench.store().start_feed_at(feed.clone(), cursor, now);
+        started.await.expect("the store works")
+    };
+    start_at(Cursor::new("bogus")).await;
+    bench.control.reset_requests();
+    bench.run_for(minutes(50)).await;
+    let row = bench.feed(&feed).await;
+    assert_eq!(row.paused, Some(FeedPauseReason::CursorRefused));
+    assert_eq!(bench.requests(), 3, "retried hourly from then on");
+    let fix = FeedPauseReason::CursorRefused.fix(&feed.account, Some(&feed));
+    assert!(
+        fix.contains(&format!("feeds start-at CURSOR --company {COMPANY}")),
+        "{fix}"
+    );
+
+    start_at(cursor).await;
+    bench.export(COMPANY, 3).await;
+    bench.settle().await;
+    let row = bench.feed(&feed).await;
+    assert_eq!((row.paused, row.waits_until, row.failures), (None, None, 0));
+    bench.assert_complete(&feed).await;
 }
 
 #[tokio::test]

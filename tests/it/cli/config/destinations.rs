@@ -226,7 +226,7 @@ fn a_mistake_in_a_destination_names_its_setting() {
     }
     assert_eq!(
         names(&local("[destinations.Erp]\nkind = 'list'")),
-        ["destinations.Erp", "destinations.Erp.kind"]
+        ["destinations.Erp"]
     );
     let twins = "[destinations.a-b]\nkind = 'list'\n[destinations.a_b]\nkind = 'list'";
     assert!(refused(&local(twins)).contains("same variables"));

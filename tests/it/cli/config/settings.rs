@@ -541,7 +541,10 @@ fn a_missing_file_says_how_to_write_one() {
         .expect_err("no file")
         .to_string();
     assert!(message.contains("/nowhere/x.toml"), "{message}");
-    assert!(message.contains("init --public-url"), "{message}");
+    assert!(
+        message.contains("init --config /nowhere/x.toml"),
+        "{message}"
+    );
 }
 
 #[test]
