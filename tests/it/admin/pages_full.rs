@@ -410,7 +410,7 @@ async fn the_script_refreshes_in_place_and_finds_the_search() {
         .evaluate(
             "document.querySelector('.attention details').open = true;
              document.querySelector('.parts a').focus();
-             window.scrollTo(0, 200); document.querySelector('h1').textContent = 'old'; 0",
+             window.scrollTo(0, 100); document.querySelector('h1').textContent = 'old'; 0",
         )
         .await;
     browser.evaluate("refresh()").await;
@@ -420,7 +420,7 @@ async fn the_script_refreshes_in_place_and_finds_the_search() {
               document.activeElement === document.querySelector('.parts a'), window.scrollY]",
         )
         .await;
-    assert_eq!(place, json!(["Overview", true, true, 200]));
+    assert_eq!(place, json!(["Overview", true, true, 100]));
     assert_eq!(browser.errors().await, [""; 0]);
 }
 
