@@ -71,7 +71,7 @@ pub(super) async fn run(args: Args, config: &Config) -> Result<Exit, Failure> {
     } else {
         print(&erased);
     }
-    Ok(if erased.files_left.is_empty() && !is_nothing(&erased) {
+    Ok(if erased.files_left.is_empty() {
         Exit::Done
     } else {
         Exit::Failed
@@ -152,13 +152,8 @@ fn to_json(total: &Erased) -> serde_json::Value {
     })
 }
 
-/// Returns true if nothing was stored of what was to be erased.
-fn is_nothing(total: &Erased) -> bool {
-    total.versions + total.unreadable_entries + total.files + total.shared == 0
-}
-
 fn print(total: &Erased) {
-    if is_nothing(total) {
+    if total.versions + total.unreadable_entries + total.files + total.shared == 0 {
         println!("Nothing was stored of it.");
     } else {
         println!(

@@ -9,7 +9,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 use serde_json::json;
 
-use super::outcome::{Exit, Failure};
+use super::outcome::{EXIT_CODES, Exit, Failure};
 use crate::config::{DEFAULT_FILE, SYSTEM_FILE};
 
 /// Arguments of `man`.
@@ -118,7 +118,7 @@ fn explain(page: &mut Roff, after: &str) {
         page.control("fi", []);
     }
     page.control("SH", ["EXIT STATUS"]);
-    page.text([roman(exit.unwrap_or(super::EXIT_CODES))]);
+    page.text([roman(exit.unwrap_or(EXIT_CODES))]);
 }
 
 /// Writes the files and variables of every command, and where to read more.

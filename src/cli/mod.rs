@@ -123,10 +123,6 @@ Results are written to standard output, logs to standard error. The files of doc
 
 Exit codes: 0 done, 1 refused, not found, or a check failed, 2 wrong use or configuration, 3 a service could not be reached";
 
-/// The exit codes of a command that names no others.
-const EXIT_CODES: &str = "0 done, 1 refused, not found, or a check failed, 2 wrong use or configuration, 3 a service could \
-    not be reached";
-
 /// The heading of the options that every command has.
 const COMMON: &str = "Options of every command";
 

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// The exit codes of a command that names no others.
+pub(super) const EXIT_CODES: &str = "0 done, 1 refused, not found, or a check failed, 2 wrong use or configuration, 3 a service could \
+    not be reached";
+
 /// The end of a subcommand that has printed its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {

@@ -370,6 +370,6 @@ async fn a_second_server_on_another_name_of_the_file_is_refused() {
     let url = format!("sqlite://{}", link.display());
     let variables = [("IVESK_WEBHOOK_STORE_URL", url.as_str())];
     let (code, _, errors) = other.run_with(&["serve"], &variables).await;
-    assert_eq!(code, Some(1), "{errors}");
+    assert_eq!(code, Some(2), "{errors}");
     assert!(errors.contains("in use by another"), "{errors}");
 }

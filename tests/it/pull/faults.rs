@@ -167,6 +167,8 @@ async fn refusals_pause_the_feed_and_it_is_retried_hourly() {
 async fn a_refused_cursor_pauses_its_feed_until_it_is_another() {
     let bench = Bench::caught_up("").await;
     let feed = exported(COMPANY);
+    bench.export(COMPANY, 2).await;
+    bench.settle().await;
     let cursor = bench.feed(&feed).await.cursor.expect("a cursor");
     let start_at = async |cursor: Cursor| {
         let now = bench.clock.now();

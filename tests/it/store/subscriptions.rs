@@ -25,6 +25,7 @@ use SubscriptionState::{
 on_both_stores! {
     a_confirmation_is_pending_and_then_confirmed_once,
     repeated_requests_leave_one_waiting_row,
+    a_refused_request_is_withdrawn_until_sns_has_answered,
     the_newest_offer_of_a_topic_waits_in_any_order,
     in_ask_mode_a_confirmation_waits_for_approval,
     only_the_subscription_that_is_named_ends,
@@ -250,6 +251,23 @@ async fn repeated_requests_leave_one_waiting_row(database: Database) {
     assert_eq!(rows.len(), 1, "{rows:?}");
     assert_eq!(rows[0].name.as_deref(), Some("third"));
     assert_eq!(token_of(&rows[0]), Some("token2"));
+}
+
+async fn a_refused_request_is_withdrawn_until_sns_has_answered(database: Database) {
+    let scene = Scene::new(TestStore::new(database).await);
+    let withdraw = async |id| {
+        let withdrawn = scene.test.store.withdraw_subscription(id).await;
+        withdrawn.expect("answered")
+    };
+    let id = scene.request("refused").await;
+    assert!(withdraw(id).await);
+    assert!(scene.rows().await.is_empty());
+    assert!(!withdraw(id).await, "a second time");
+
+    let id = scene.request("answered").await;
+    scene.accept(offer(1, START)).await;
+    assert!(!withdraw(id).await);
+    assert_eq!(scene.states().await.len(), 1);
 }
 
 async fn the_newest_offer_of_a_topic_waits_in_any_order(database: Database) {
