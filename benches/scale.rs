@@ -400,6 +400,44 @@ impl Bench {
                 format!("/v1/documents/search?q={id}"),
             ),
             (
+                "documents: by number",
+                50.0,
+                format!("/v1/documents/search?q=SF-{middle}"),
+            ),
+            (
+                "documents: by a part of numbers",
+                50.0,
+                format!("/v1/documents/search?q={}", middle / 100),
+            ),
+            (
+                "documents: by a common word",
+                50.0,
+                "/v1/documents/search?limit=50&q=pirk%C4%97jas".to_owned(),
+            ),
+            (
+                "documents: by common words and a sum",
+                50.0,
+                format!(
+                    "/v1/documents/search?q=uab%20pirk%20%C5%A1altin%20{},10",
+                    middle % 100_000
+                ),
+            ),
+            (
+                "documents: by a seller of a company",
+                50.0,
+                format!("/v1/documents/search?q=302000001&company={company}"),
+            ),
+            (
+                "documents: page of a search",
+                50.0,
+                format!("/documents?q=SF-{middle}"),
+            ),
+            (
+                "documents: trace by number",
+                20.0,
+                format!("/v1/documents/trace?q=SF-{middle}"),
+            ),
+            (
                 "documents: by company",
                 20.0,
                 format!("/v1/documents/search?limit=50&company={company}"),

@@ -8,9 +8,11 @@ pub use sns_messages::time::{Clock, Correction, Timestamp};
 
 mod company_code;
 pub mod moment;
+pub mod search_text;
 
 pub use self::company_code::CodeDoubt;
 pub use self::moment::Moment;
+pub use self::search_text::SearchText;
 use crate::visible::shell_word;
 
 /// The event that a subscription announces.

@@ -3,25 +3,17 @@
 use serde::Serialize;
 
 use crate::domain::{Account, DestinationName, Queue, Timestamp};
-use crate::ivesk::Entry;
 use crate::ivesk::view::View;
 use crate::store::{
-    DeliveryFilter, DeliveryRow, DocumentFilter, DocumentRow, DocumentSearch, ImportErrorFilter,
-    ImportErrorRow, ImportErrorState, Store, StoreError, UploadRow,
+    DeliveryFilter, DeliveryRow, DocumentFilter, DocumentRow, ImportErrorFilter, ImportErrorRow,
+    ImportErrorState, Store, StoreError, TextSearch, UploadRow,
 };
-
-/// Versions read by one search.
-const SEARCH_BATCH: u16 = 250;
-
-/// Shortest part of userdata by which a document is found: a short one, such as a sequence number, is in
-/// many by chance.
-const MIN_PART_BYTES: usize = 8;
-
-/// Newest versions that are searched for a number or for userdata.
-const MAX_SEARCHED: usize = 20_000;
 
 /// Largest number of documents in a result, if several have the same number.
 const MAX_DOCUMENTS: usize = 20;
+
+/// Versions of them that are looked at.
+const MAX_VERSIONS: usize = 200;
 
 /// Rows of versions, deliveries and import errors in one read.
 const MAX_ROWS: usize = 500;
@@ -135,104 +127,54 @@ impl TraceEvent {
     }
 }
 
-/// Returns the traces of the documents that `query` names: by the vendor's id, by our sequence
-/// number, by the correlation key of an upload, or by the document's own number.
-///
-/// For the last two the newest 20,000 versions are searched.
+/// Returns the traces of the documents that `query` names: by the vendor's id, by the document's own
+/// number, or by the userdata or the file of an upload.
 ///
 /// # Errors
 ///
 /// Fails if the store does.
 pub async fn find(store: &Store, query: &str) -> Result<Vec<Trace>, StoreError> {
-    let query = query.trim();
+    let found = store.find_documents(TextSearch::named(query, MAX_VERSIONS));
+    let rows = found.await?.rows.into_iter().map(|(_, row)| row);
     let mut traces = Vec::new();
-    for (account, id) in identities(store, query).await? {
+    for (account, id) in identities(rows) {
         traces.push(of_document(store, account, id).await?);
     }
     if traces.is_empty() {
-        let upload = store.upload_of(query.to_owned()).await?;
-        traces.extend(upload.iter().map(trace_upload));
+        let uploads = store.uploads_named(query.trim().to_owned(), MAX_DOCUMENTS);
+        traces.extend(uploads.await?.iter().map(trace_upload));
     }
     Ok(traces)
 }
 
-/// Returns the documents that `query` names as (account, vendor's id), each once.
-async fn identities(store: &Store, query: &str) -> Result<Vec<(Account, String)>, StoreError> {
-    let by_id = store.documents(DocumentFilter {
-        document_id: Some(query.to_owned()),
-        limit: MAX_DOCUMENTS,
-        ..DocumentFilter::default()
-    });
-    let mut found = identities_of(&by_id.await?);
-    if let Some(upload) = store.upload_of(query.to_owned()).await? {
-        let ids = upload.documents.into_iter();
-        found.extend(ids.map(|id| (upload.account.clone(), id)));
+/// Returns the trace of the document whose version has this sequence number.
+///
+/// # Errors
+///
+/// Fails if the store does.
+pub async fn of_version(store: &Store, sequence: i64) -> Result<Option<Trace>, StoreError> {
+    match store.document(sequence).await? {
+        Some(row) => {
+            let trace = of_document(store, row.feed.account, row.document_id);
+            trace.await.map(Some)
+        }
+        None => Ok(None),
     }
-    if !found.is_empty() {
-        return Ok(unique(found));
-    }
-    let found = search(store, query).await?;
-    if !found.is_empty() {
-        return Ok(found);
-    }
-    // Our sequence number last: people more likely have the document's own number.
-    let Ok(sequence) = query.parse::<i64>() else {
-        return Ok(Vec::new());
-    };
-    let by_number = store.documents(DocumentFilter {
-        after: Some(sequence.saturating_sub(1)),
-        limit: 1,
-        ..DocumentFilter::default()
-    });
-    let mut rows = by_number.await?;
-    rows.retain(|row| row.sequence == sequence);
-    Ok(identities_of(&rows))
 }
 
-fn identities_of(rows: &[DocumentRow]) -> Vec<(Account, String)> {
-    let identities = rows
-        .iter()
-        .map(|row| (row.feed.account.clone(), row.document_id.clone()));
-    unique(identities.collect())
-}
-
-fn unique(mut identities: Vec<(Account, String)>) -> Vec<(Account, String)> {
-    let mut seen = std::collections::BTreeSet::new();
-    identities.retain(|identity| seen.insert(identity.clone()));
-    identities.truncate(MAX_DOCUMENTS);
+/// Returns the documents of these versions as (account, vendor's id), each once.
+fn identities(rows: impl Iterator<Item = DocumentRow>) -> Vec<(Account, String)> {
+    let mut identities: Vec<(Account, String)> = Vec::new();
+    for row in rows {
+        let identity = (row.feed.account, row.document_id);
+        if identities.len() < MAX_DOCUMENTS && !identities.contains(&identity) {
+            identities.push(identity);
+        }
+    }
     identities
 }
 
-/// Returns the documents whose number or userdata is `query`, or whose userdata contains a long one.
-async fn search(store: &Store, query: &str) -> Result<Vec<(Account, String)>, StoreError> {
-    let mut search = DocumentSearch {
-        versions: SEARCH_BATCH,
-        ..DocumentSearch::default()
-    };
-    let mut found = Vec::new();
-    for _ in 0..MAX_SEARCHED / usize::from(SEARCH_BATCH) {
-        let batch = store.search_documents(search.clone()).await?;
-        let matching = batch.rows.iter().filter(|row| matches(row, query));
-        found.extend(matching.map(|row| (row.feed.account.clone(), row.document_id.clone())));
-        search.before = batch.next;
-        if search.before.is_none() {
-            break;
-        }
-    }
-    Ok(unique(found))
-}
-
-fn matches(row: &DocumentRow, query: &str) -> bool {
-    let Some(entry) = row.body.as_deref().and_then(Entry::parse) else {
-        return false;
-    };
-    entry.view().number.as_deref() == Some(query)
-        || entry.userdata().is_some_and(|data| {
-            data == query || (query.len() >= MIN_PART_BYTES && data.contains(query))
-        })
-}
-
-/// Returns the trace of one document.
+/// Returns the trace of a document.
 ///
 /// # Errors
 ///

@@ -242,6 +242,28 @@ fn statements(scale: Scale, now: Timestamp, dialect: Dialect) -> Vec<String> {
         ),
         format!("UPDATE sequence SET last = {documents}"),
     ]);
+    // As src/ivesk/terms.rs makes them of the bodies.
+    let text = |number: &str| format!("CAST({number} AS TEXT)");
+    let terms = [
+        format!("'#sf' || {}", text("n")),
+        "'sf'".to_owned(),
+        text("n"),
+        "'saltinis'".to_owned(),
+        text("n % 5000"),
+        "'pirkejas'".to_owned(),
+        text(&format!("n % {feeds}")),
+        text("302000000 + n % 5000"),
+        text(&format!("300000000 + {feed_of}")),
+        format!("'=' || {} || '.1'", text("n % 100000")),
+        format!("'@' || substr({version}, 1, 10)"),
+    ];
+    let terms =
+        terms.map(|term| format!("SELECT {term} AS term, n AS sequence FROM {of_documents}"));
+    all.push(format!(
+        "INSERT INTO search_term (term, sequence) SELECT term, sequence FROM ({}) AS terms WHERE true
+         ORDER BY term, sequence ON CONFLICT (term, sequence) DO NOTHING",
+        terms.join(" UNION ALL ")
+    ));
     let lanes = |destination: i64, position: i64, held: i64, due: &str| {
         format!(
             "INSERT INTO lane (destination_id, feed_id, begins_at, position, held, due_at)

@@ -6,15 +6,16 @@ use axum::Json;
 use axum::extract::State;
 
 use super::feeds::{known_account, parse_company};
-use super::paging::{List, Page, PageQuery};
+use super::paging::{List, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, Params};
-use crate::api::documents::{EraseRequest, Erased, FoundDocument, SearchQuery, TraceQuery};
+use crate::api::documents::{
+    EraseRequest, Erased, FoundDocument, FoundDocuments, SearchQuery, TraceQuery,
+};
 use crate::app::App;
-use crate::domain::Account;
+use crate::domain::{Account, SearchText};
 use crate::erasure::{self, Subject};
-use crate::ivesk::Entry;
-use crate::store::{DocumentRow, DocumentSearch, Store};
-use crate::trace::{Trace, find as find_traces};
+use crate::store::{DocumentRow, DocumentSearch, Place, Store, TextMatches, TextSearch};
+use crate::trace::{self, Trace};
 
 /// Versions that one call of the store examines.
 const BATCH: u16 = 250;
@@ -25,36 +26,59 @@ const MAX_BATCHES: usize = 8;
 /// Longest search text, in characters.
 const MAX_TEXT_CHARS: usize = 100;
 
-/// Searches documents, newest first
+/// Searches documents
 ///
-/// One response examines at most 2,000 versions. It may hold few rows, or none, and still
-/// have a `next`, which continues the search.
+/// Without `q` every version, newest first. With it each document once, in the current version that
+/// fits best: first those whose whole number, id or upload is named, then those that have all words,
+/// then those with words that begin with them; of each kind the newest first. One response examines at
+/// most 2,000 versions. It may hold few rows, or none, and still have a `next`, which continues the
+/// search.
 #[utoipa::path(get, path = "/v1/documents/search", tag = "documents", params(SearchQuery),
-    responses((status = OK, description = "Versions in descending sequence", body = Page<FoundDocument>)))]
+    responses((status = OK, description = "The documents found", body = FoundDocuments)))]
 pub(super) async fn search(
     State(app): State<Arc<App>>,
     Params(query): Params<SearchQuery>,
-) -> ApiResult<Page<FoundDocument>> {
-    let Page { rows, next } = find(&app, &query).await?;
-    Ok(Json(Page {
-        rows: rows.into_iter().map(FoundDocument::from).collect(),
-        next,
-    }))
-}
-
-/// Returns one page of matching documents.
-pub(super) async fn find(app: &App, query: &SearchQuery) -> Result<Page<DocumentRow>, AdminError> {
-    let page = PageQuery {
+) -> ApiResult<FoundDocuments> {
+    let place = PageQuery {
         after: query.after.clone(),
         limit: query.limit,
     };
-    let limit = page.limit()?;
+    let found = find(&app, &query, place_of(&place)?, place.limit()?).await?;
+    let rows = found.rows.into_iter();
+    Ok(Json(FoundDocuments {
+        rows: rows.map(|(_, row)| FoundDocument::from(row)).collect(),
+        next: found.next.map(|next| List::DOCUMENTS.cursor(next)),
+        incomplete: found.incomplete,
+    }))
+}
+
+/// Returns the place in the list of documents after which a page begins.
+pub(super) fn place_of(page: &PageQuery) -> Result<Option<Place>, AdminError> {
+    let place = page.place(List::DOCUMENTS)?;
+    let place =
+        place.map(|place| Place::parse(&place).ok_or_else(|| List::DOCUMENTS.cursor_error()));
+    place.transpose()
+}
+
+/// Returns the next matching documents after a place, at most `limit`.
+pub(super) async fn find(
+    app: &App,
+    query: &SearchQuery,
+    after: Option<Place>,
+    limit: usize,
+) -> Result<TextMatches, AdminError> {
     let search = DocumentSearch {
-        before: Some(page.row(List::DOCUMENTS)?).filter(|before| *before > 0),
+        before: after.map(|place| place.before),
         ..search_of(app, query)?
     };
     let text = search_text(query)?;
-    let (rows, next) = if text.is_empty() {
+    if let Some(sequence) = query.sequence {
+        check_sequence(sequence)?;
+        let row = app.store.document(sequence).await?;
+        let row = row.filter(|row| is_among(row, &search) && after.is_none() && text.is_empty());
+        return Ok(listed(row.into_iter().collect(), None));
+    }
+    if text.is_empty() {
         let is_filtered = search.account.is_some() || search.queue.is_some();
         // Otherwise each version that is read is one of the rows.
         let versions = u16::try_from(limit + 1).unwrap_or(BATCH).min(BATCH);
@@ -62,20 +86,49 @@ pub(super) async fn find(app: &App, query: &SearchQuery) -> Result<Page<Document
             versions: if is_filtered { BATCH } else { versions },
             ..search
         };
-        scan(&app.store, search, limit, |_| true).await?
-    } else {
-        // An id or sequence number is found by an index; only other text needs a scan.
-        let identified = by_id_or_sequence(&app.store, &search, text).await?;
-        if identified.is_empty() {
-            scan(&app.store, search, limit, mentioning(text)).await?
-        } else {
-            (identified, None)
-        }
+        let (rows, next) = scan(&app.store, search, limit).await?;
+        return Ok(listed(rows, next));
+    }
+    let search = TextSearch {
+        text: SearchText::read(text),
+        account: search.account,
+        queue: search.queue,
+        company: search.company,
+        whole: false,
+        superseded: false,
+        after,
+        limit,
     };
-    Ok(Page {
-        rows,
-        next: next.map(|before| List::DOCUMENTS.cursor(before)),
-    })
+    Ok(app.store.find_documents(search).await?)
+}
+
+fn check_sequence(sequence: i64) -> Result<(), AdminError> {
+    if sequence < 1 {
+        return Err(AdminError::BadRequest(
+            "`sequence` must be a number from 1".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Returns documents that no text was searched for.
+pub(super) fn listed(rows: Vec<DocumentRow>, next: Option<i64>) -> TextMatches {
+    let place = |before| Place { rank: 0, before };
+    TextMatches {
+        rows: rows
+            .into_iter()
+            .map(|row| (place(row.sequence), row))
+            .collect(),
+        next: next.map(place),
+        incomplete: false,
+    }
+}
+
+fn is_among(row: &DocumentRow, search: &DocumentSearch) -> bool {
+    let feed = &row.feed;
+    search.queue.is_none_or(|queue| queue == feed.queue)
+        && (search.account.as_ref()).is_none_or(|account| *account == feed.account)
+        && (search.company.as_ref()).is_none_or(|company| *company == feed.company)
 }
 
 /// Returns the search for everything that the query allows, whatever its text.
@@ -111,63 +164,17 @@ pub(super) fn search_text(query: &SearchQuery) -> Result<&str, AdminError> {
     Ok(text)
 }
 
-/// Returns a function that is true for versions which mention `text`, in letters of either case.
-pub(super) fn mentioning(text: &str) -> impl Fn(&DocumentRow) -> bool + Send + Sync + use<> {
-    let text = text.to_lowercase();
-    move |row| {
-        let mentions = |body| Entry::parse(body).is_some_and(|entry| entry.mentions(&text));
-        row.feed.company.as_str().to_lowercase().contains(&text)
-            || row.body.as_deref().is_some_and(mentions)
-    }
-}
-
-/// Returns the versions of the document with this id, or the version with this sequence
-/// number.
-pub(super) async fn by_id_or_sequence(
-    store: &Store,
-    search: &DocumentSearch,
-    text: &str,
-) -> Result<Vec<DocumentRow>, AdminError> {
-    let by_id = DocumentSearch {
-        document_id: Some(text.to_owned()),
-        ..search.clone()
-    };
-    let found = store.search_documents(by_id).await?.rows;
-    if !found.is_empty() {
-        return Ok(found);
-    }
-    let Ok(sequence) = text.parse::<i64>() else {
-        return Ok(found);
-    };
-    let by_sequence = DocumentSearch {
-        company: None,
-        before: sequence.checked_add(1),
-        versions: 1,
-        ..search.clone()
-    };
-    let mut found = store.search_documents(by_sequence).await?.rows;
-    found.retain(|row| {
-        row.sequence == sequence
-            && search
-                .company
-                .as_ref()
-                .is_none_or(|company| row.feed.company == *company)
-    });
-    Ok(found)
-}
-
 /// Scans backwards until there are `limit` rows, nothing is left, or [`MAX_BATCHES`] were
 /// read.
 async fn scan(
     store: &Store,
     mut search: DocumentSearch,
     limit: usize,
-    matches: impl Fn(&DocumentRow) -> bool,
 ) -> Result<(Vec<DocumentRow>, Option<i64>), AdminError> {
     let mut rows = Vec::new();
     for _ in 0..MAX_BATCHES {
         let batch = store.search_documents(search.clone()).await?;
-        for row in batch.rows.into_iter().filter(|row| matches(row)) {
+        for row in batch.rows {
             if rows.len() == limit {
                 // This row is the first of the next page.
                 return Ok((rows, Some(row.sequence.saturating_add(1))));
@@ -187,14 +194,29 @@ async fn scan(
     responses((status = OK, description = "One trace per matching document", body = Vec<Trace>)))]
 pub(super) async fn trace(
     State(app): State<Arc<App>>,
-    Params(TraceQuery { q }): Params<TraceQuery>,
+    Params(query): Params<TraceQuery>,
 ) -> ApiResult<Vec<Trace>> {
-    if q.trim().is_empty() || q.chars().count() > 200 {
-        return Err(AdminError::BadRequest(
-            "`q` is empty or longer than 200 characters".to_owned(),
-        ));
-    }
-    Ok(Json(find_traces(app.store.as_ref(), &q).await?))
+    let traces = match (query.q, query.sequence) {
+        (Some(q), None) if !q.trim().is_empty() && q.chars().count() <= 200 => {
+            trace::find(&app.store, &q).await?
+        }
+        (Some(_), None) => {
+            return Err(AdminError::BadRequest(
+                "`q` is empty or longer than 200 characters".to_owned(),
+            ));
+        }
+        (None, Some(sequence)) => {
+            check_sequence(sequence)?;
+            let found = trace::of_version(&app.store, sequence).await?;
+            found.into_iter().collect()
+        }
+        _ => {
+            return Err(AdminError::BadRequest(
+                "name the document either by `q` or by `sequence`".to_owned(),
+            ));
+        }
+    };
+    Ok(Json(traces))
 }
 
 /// Erases documents

@@ -12,7 +12,7 @@ use futures_util::stream::{self, Stream};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::documents::{by_id_or_sequence, mentioning, search_of, search_text};
+use super::documents::{search_of, search_text};
 use super::feeds::{known_account, parse_company};
 use super::identity::Identity;
 use super::problem::{AdminError, ApiResult, Params};
@@ -20,15 +20,19 @@ use super::rules::Needs;
 use super::state::Admin;
 use crate::api::documents::{ExportQuery, FieldsQuery, SearchQuery};
 use crate::app::App;
-use crate::domain::{Timestamp, counted};
+use crate::domain::{SearchText, Timestamp, counted};
 use crate::export::columns::{self, Column};
 use crate::export::fields::{self, FieldReport};
 use crate::export::stream::{Documents, Export, Part, Summary, moment};
 use crate::export::table::{Format, Layout};
-use crate::store::{DocumentSearch, DocumentStretch, StoreError};
+use crate::ivesk::Entry;
+use crate::store::{DocumentRow, DocumentSearch, DocumentStretch, StoreError, TextSearch};
 
 /// Most exports that run at once: each may hold a few megabytes.
 pub(super) const MAX_EXPORTS: usize = 4;
+
+/// Most versions that a text identifies.
+const MAX_IDENTIFIED: usize = 500;
 
 /// Versions whose fields are counted, unless the request sets `newest`.
 const DEFAULT_VERSIONS: u64 = 10_000;
@@ -169,8 +173,7 @@ async fn documents(app: &App, query: &ExportQuery) -> Result<Documents, AdminErr
         account: query.account.clone(),
         queue: query.queue,
         company: query.company.clone(),
-        after: None,
-        limit: None,
+        ..SearchQuery::default()
     };
     let of_search = search_of(app, &search)?;
     let text = search_text(&search)?;
@@ -191,19 +194,24 @@ async fn documents(app: &App, query: &ExportQuery) -> Result<Documents, AdminErr
         superseded,
         after,
     };
-    if !text.is_empty() {
-        let mut rows = by_id_or_sequence(&app.store, &of_search, text).await?;
-        if !rows.is_empty() {
-            rows.retain(|row| stretch.contains(row));
-            rows.reverse();
-            return Ok(Documents::These(rows));
-        }
+    let text = SearchText::read(text);
+    if text.as_str().is_empty() {
+        return Ok(Documents::Stretch(stretch, Box::new(|_| true)));
     }
-    let matches: crate::export::stream::Matches = if text.is_empty() {
-        Box::new(|_| true)
-    } else {
-        Box::new(mentioning(text))
-    };
+    // What the text identifies needs no reading of all.
+    let identified = TextSearch::named(text.as_str(), MAX_IDENTIFIED);
+    let found = app.store.find_documents(identified).await?;
+    let identified = found.rows.into_iter().filter(|(place, _)| place.rank == 0);
+    let mut rows: Vec<DocumentRow> = identified.map(|(_, row)| row).collect();
+    if !rows.is_empty() {
+        rows.retain(|row| stretch.contains(row));
+        rows.reverse();
+        return Ok(Documents::These(rows));
+    }
+    let matches = Box::new(move |row: &DocumentRow| {
+        let entry = row.body.as_deref().and_then(Entry::parse);
+        entry.is_some_and(|entry| text.rank(&entry.terms(&row.feed.company)).is_some())
+    });
     Ok(Documents::Stretch(stretch, matches))
 }
 

@@ -62,6 +62,18 @@ impl From<DocumentRow> for FoundDocument {
     }
 }
 
+/// One page of found documents.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct FoundDocuments {
+    /// The rows.
+    pub rows: Vec<FoundDocument>,
+    /// The value of `after` for the next page, which may be empty; null on the last page.
+    pub next: Option<String>,
+    /// True if more words begin with a word of `q` than were looked at: more of its letters find
+    /// more.
+    pub incomplete: bool,
+}
+
 /// The documents to erase: those of a company, or one document.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -230,10 +242,14 @@ pub struct ListQuery {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct SearchQuery {
-    /// A document's id or a version's sequence number, complete; or a part of the document's
-    /// number, or of the name or code of its seller or buyer, in letters of either case.
+    /// What documents are found by: the number, the name or a code of the seller or buyer, the total,
+    /// the date, the id, or the userdata or file name of an upload. All words count, whole or from
+    /// their beginning, in letters of either case, with or without accents, `UAB` and quotation marks.
     #[param(max_length = 100)]
     pub q: Option<String>,
+    /// Only the version with this sequence number.
+    #[param(minimum = 1)]
+    pub sequence: Option<i64>,
     /// Only those of this account.
     pub account: Option<String>,
     /// Only those of this queue.
@@ -255,9 +271,13 @@ pub struct SearchQuery {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct TraceQuery {
-    /// A document's id or number, a version's sequence number, or the userdata of an upload.
+    /// A document's number or id, or the userdata or file name of an upload, as a whole. Either this
+    /// or `sequence`.
     #[param(min_length = 1, max_length = 200)]
-    pub q: String,
+    pub q: Option<String>,
+    /// The sequence number of a version of the document.
+    #[param(minimum = 1)]
+    pub sequence: Option<i64>,
 }
 
 /// What is exported, and how.

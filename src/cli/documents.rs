@@ -1,5 +1,7 @@
 //! `documents`
 
+use std::fmt;
+
 use anyhow::anyhow;
 use clap::Subcommand;
 use serde::Serialize;
@@ -9,16 +11,31 @@ use super::outcome::{Exit, Failure};
 use super::printing;
 use super::server::existing_store;
 use super::table::{self, Table};
-use crate::api::documents::Document;
+use crate::api::documents::{Document, FoundDocument};
 use crate::config::Config;
-use crate::domain::{Account, Company, Queue};
+use crate::domain::{Account, Company, Queue, SearchText};
 use crate::ivesk::view::View;
-use crate::store::{DocumentFilter, DocumentRow, DocumentSearch, Store};
-use crate::trace::Trace;
+use crate::store::{DocumentFilter, DocumentRow, DocumentSearch, Store, TextSearch};
+use crate::trace::{self, Trace};
 use crate::visible::visible;
 
 /// Rows read at once.
 const BATCH_ROWS: usize = 500;
+
+/// Most times that one search is continued.
+const MAX_SEARCHES: usize = 100;
+
+/// Versions of a named document that are looked at.
+const MAX_NAMED: usize = 100;
+
+/// Most ids in an error.
+const MAX_IDS: usize = 5;
+
+const SEARCHES: &str = "\
+Examples:
+  ivesk-webhook documents search SF-000017
+  ivesk-webhook documents search Šarka 1 210,00
+  ivesk-webhook documents search 302320404 2026-11 --queue exported";
 
 /// Arguments of `documents`.
 #[derive(Debug, clap::Args)]
@@ -53,15 +70,39 @@ enum Read {
         #[arg(long)]
         json: bool,
     },
-    /// Print the JSON of a document's newest version as Įvesk.lt sent it
-    Show {
-        /// Its id at Įvesk.lt, a sequence number from `documents list`, or its own number
-        document: String,
+    /// Find documents by number, seller, buyer, code, amount, date, id or uploaded file
+    ///
+    /// All words count, whole or from their beginning, in letters of either case, with or without accents,
+    /// `UAB` and quotation marks. First come documents whose whole number, id or file is named, then
+    /// those that have all words, then those with words that begin with them; of each kind the newest
+    /// first.
+    #[command(after_help = SEARCHES)]
+    Search {
+        /// What is known of the documents
+        #[arg(required = true, value_name = "TEXT")]
+        text: Vec<String>,
+        /// Only documents of this account
+        #[arg(long, value_parser = Account::parse)]
+        account: Option<Account>,
+        /// Only documents of this queue
+        #[arg(long, value_enum)]
+        queue: Option<Queue>,
+        /// Only documents of this company
+        #[arg(long, value_name = "CODE", value_parser = Company::parse)]
+        company: Option<Company>,
+        /// Most documents to show
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+        /// Print one JSON array
+        #[arg(long)]
+        json: bool,
     },
+    /// Print the JSON of a document's newest version as Įvesk.lt sent it
+    Show(Named),
     /// Show what happened to a document, from its upload or arrival to its delivery
     Trace {
-        /// Document number, id at Įvesk.lt, userdata of its upload, or sequence number from `documents list`
-        document: String,
+        #[command(flatten)]
+        named: Named,
         /// Print one JSON array
         #[arg(long)]
         json: bool,
@@ -94,6 +135,34 @@ enum Read {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// One document.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+struct Named {
+    /// Its number, its id at Įvesk.lt, or the userdata or file name of its upload
+    #[arg(required_unless_present = "sequence")]
+    document: Option<String>,
+    /// The version with this sequence number, from `documents list`
+    #[arg(long, value_name = "N", conflicts_with = "document")]
+    sequence: Option<i64>,
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.document, self.sequence) {
+            (Some(document), _) => write!(f, "document `{document}`"),
+            (None, Some(sequence)) => write!(f, "the version with the sequence number {sequence}"),
+            (None, None) => f.write_str("the document"),
+        }
+    }
+}
+
+impl Named {
+    fn not_found(&self) -> Failure {
+        anyhow!("{self} not found; `ivesk-webhook documents search` finds documents by what is known of them").into()
+    }
 }
 
 /// The documents to list.
@@ -145,8 +214,28 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             json: true,
             ..
         } => list_json(store.as_ref(), selection.filter()).await,
-        Read::Show { document } => show(store.as_ref(), &document).await,
-        Read::Trace { document, json } => trace(store.as_ref(), &document, json).await,
+        Read::Search {
+            text,
+            account,
+            queue,
+            company,
+            limit,
+            json,
+        } => {
+            let search = TextSearch {
+                text: SearchText::read(&text.join(" ")),
+                account,
+                queue,
+                company,
+                whole: false,
+                superseded: false,
+                after: None,
+                limit: limit.max(1),
+            };
+            find(store.as_ref(), search, json).await
+        }
+        Read::Show(named) => show(store.as_ref(), &named).await,
+        Read::Trace { named, json } => trace(store.as_ref(), &named, json).await,
         Read::Export(args) => super::export::run(&store, args).await,
         Read::Fields {
             account,
@@ -274,43 +363,94 @@ async fn list_json(store: &Store, filter: DocumentFilter) -> Result<Exit, Failur
     Ok(Exit::Done)
 }
 
-async fn show(store: &Store, document: &str) -> Result<Exit, Failure> {
-    let by_id = DocumentFilter {
-        document_id: Some(document.to_owned()),
+/// Prints the documents that a text finds.
+async fn find(store: &Store, mut search: TextSearch, json: bool) -> Result<Exit, Failure> {
+    let limit = search.limit;
+    let (mut rows, mut incomplete) = (Vec::new(), false);
+    for _ in 0..MAX_SEARCHES {
+        let found = store.find_documents(search.clone()).await?;
+        rows.extend(found.rows.into_iter().map(|(_, row)| row));
+        incomplete |= found.incomplete;
+        search.after = found.next;
+        search.limit = limit - rows.len();
+        if search.after.is_none() || search.limit == 0 {
+            break;
+        }
+    }
+    if json {
+        let rows: Vec<FoundDocument> = rows.into_iter().map(FoundDocument::from).collect();
+        println!("{}", serde_json::to_string(&rows)?);
+        return Ok(Exit::Done);
+    }
+    if rows.is_empty() {
+        println!("No documents found.");
+    } else {
+        println!("{}", document_table(rows.iter()));
+    }
+    if search.after.is_some() && rows.len() == limit {
+        println!(
+            "There may be more than these {limit}: --limit shows more, and more words narrow the search."
+        );
+    } else if search.after.is_some() {
+        println!(
+            "There may be more: these words are in too many documents to look at them all. Write another word."
+        );
+    }
+    if incomplete {
+        println!("Too many words begin with what you wrote: write more letters to find the rest.");
+    }
+    Ok(Exit::Done)
+}
+
+/// Returns the versions of the document that is named, oldest first.
+async fn versions(store: &Store, named: &Named) -> Result<Vec<DocumentRow>, Failure> {
+    let found: Vec<DocumentRow> = match (&named.document, named.sequence) {
+        (Some(document), _) => {
+            let search = TextSearch::named(document, MAX_NAMED);
+            let found = store.find_documents(search).await?.rows;
+            found.into_iter().map(|(_, row)| row).collect()
+        }
+        (None, Some(sequence)) => store.document(sequence).await?.into_iter().collect(),
+        (None, None) => Vec::new(),
+    };
+    let Some(first) = found.first() else {
+        return Err(named.not_found());
+    };
+    let mut ids: Vec<&str> = found.iter().map(|row| row.document_id.as_str()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() > 1 {
+        ids.truncate(MAX_IDS);
+        return Err(anyhow!(
+            "{named} is not the only one: several have this number or file; name it by its id, such as {}",
+            ids.join(", ")
+        )
+        .into());
+    }
+    if named.sequence.is_some() {
+        return Ok(found);
+    }
+    let of_document = DocumentFilter {
+        document_id: Some(first.document_id.clone()),
         limit: BATCH_ROWS,
         ..DocumentFilter::default()
     };
-    let mut found = store.documents(by_id).await?;
-    if found.is_empty()
-        && let Ok(sequence) = document.parse::<i64>()
-    {
-        let by_sequence = DocumentFilter {
-            after: Some(sequence.saturating_sub(1)),
-            limit: 1,
-            ..DocumentFilter::default()
-        };
-        found = store.documents(by_sequence).await?;
-        found.retain(|row| row.sequence == sequence);
-    }
-    if found.is_empty() {
-        found = by_number(store, document).await?;
-    }
+    Ok(store.documents(of_document).await?)
+}
+
+async fn show(store: &Store, named: &Named) -> Result<Exit, Failure> {
+    let mut found = versions(store, named).await?;
     let current = found.iter().rposition(|row| !row.superseded);
     let Some(row) = current
         .map(|at| found.swap_remove(at))
         .or_else(|| found.pop())
     else {
-        return Err(anyhow!(
-            "document `{document}` not found; `ivesk-webhook documents list` lists the stored documents"
-        )
-        .into());
+        return Err(named.not_found());
     };
     let Some(body) = row.body else {
         let problem = match row.erased_at {
-            Some(at) => anyhow!("document `{document}` was erased at {at}"),
-            None => {
-                anyhow!("the JSON of document `{document}` was removed after `retention.documents`")
-            }
+            Some(at) => anyhow!("{named} was erased at {at}"),
+            None => anyhow!("the JSON of {named} was removed after `retention.documents`"),
         };
         return Err(problem.into());
     };
@@ -319,38 +459,12 @@ async fn show(store: &Store, document: &str) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Returns the versions of the one document whose number a person names.
-async fn by_number(store: &Store, number: &str) -> Result<Vec<DocumentRow>, Failure> {
-    let traces = crate::trace::find(store, number).await?;
-    let named = |trace: &Trace| trace.view.number.as_deref() == Some(number.trim());
-    let ids: Vec<&String> = traces
-        .iter()
-        .filter(|trace| named(trace))
-        .filter_map(|trace| trace.document_id.as_ref())
-        .collect();
-    match ids.as_slice() {
-        [] => Ok(Vec::new()),
-        [id] => {
-            let by_id = DocumentFilter {
-                document_id: Some((*id).clone()),
-                limit: BATCH_ROWS,
-                ..DocumentFilter::default()
-            };
-            Ok(store.documents(by_id).await?)
-        }
-        several => {
-            let several: Vec<&str> = several.iter().map(|id| id.as_str()).collect();
-            Err(anyhow!(
-                "several documents have the number `{number}`; name one by its id: {}",
-                visible(&several.join(", "))
-            )
-            .into())
-        }
-    }
-}
-
-async fn trace(store: &Store, document: &str, json: bool) -> Result<Exit, Failure> {
-    let traces = crate::trace::find(store, document).await?;
+async fn trace(store: &Store, named: &Named, json: bool) -> Result<Exit, Failure> {
+    let traces = match (&named.document, named.sequence) {
+        (Some(document), _) => trace::find(store, document).await?,
+        (None, Some(sequence)) => Vec::from_iter(trace::of_version(store, sequence).await?),
+        (None, None) => Vec::new(),
+    };
     if json {
         println!("{}", serde_json::to_string(&traces)?);
     } else {
@@ -362,10 +476,7 @@ async fn trace(store: &Store, document: &str, json: bool) -> Result<Exit, Failur
         }
     }
     if traces.is_empty() {
-        return Err(anyhow!(
-            "document `{document}` not found; `ivesk-webhook documents list` lists the stored documents"
-        )
-        .into());
+        return Err(named.not_found());
     }
     Ok(Exit::Done)
 }

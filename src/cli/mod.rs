@@ -114,6 +114,7 @@ Examples:
   ivesk-webhook subscriptions create --print                  print the requests to send by hand
   ivesk-webhook feeds list                                    show the state of each feed
   ivesk-webhook documents list                                list received documents
+  ivesk-webhook documents search Šarka 1 210,00               find documents by what is known of them
   ivesk-webhook documents trace SF-00017                      show what happened to a document
   ivesk-webhook destinations list                             show the state of each destination
   ivesk-webhook upload invoice.pdf scans/                     upload files to Įvesk.lt

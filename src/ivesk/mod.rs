@@ -16,6 +16,7 @@ mod observer;
 mod page;
 mod repair;
 mod subscribe;
+mod terms;
 pub mod upload;
 pub mod view;
 

@@ -60,24 +60,6 @@ impl Entry<'_> {
             currency: field("currency"),
         }
     }
-
-    /// Returns true if the document's number, or its seller's or buyer's name or code, contains
-    /// `text`, which must be in lower case.
-    pub fn mentions(&self, text: &str) -> bool {
-        const FIELDS: [&str; 7] = [
-            "docnum",
-            "sellername",
-            "sellernameascii",
-            "sellercode",
-            "buyername",
-            "buyernameascii",
-            "buyercode",
-        ];
-        FIELDS.iter().any(|name| {
-            let value = self.fields.text(name);
-            value.is_some_and(|value| value.to_lowercase().contains(text))
-        })
-    }
 }
 
 /// Returns the `YYYY-MM-DD` that `text` begins with, or all of it.
@@ -108,18 +90,6 @@ mod tests {
         assert_eq!(total(r#"{"total":"121.00"}"#).as_deref(), Some("121.00"));
         assert_eq!(total(r#"{"total":null}"#), None);
         assert_eq!(total(r#"{"total":[1]}"#), None);
-    }
-
-    #[test]
-    fn a_search_covers_number_parties_and_codes_in_any_case() {
-        let raw =
-            r#"{"docnum":"AB-17","sellername":"UAB ŠARKA","buyercode":302320404,"total":"99.00"}"#;
-        let entry = Entry::parse(raw.as_bytes()).expect("an object");
-        let found = |text: &str| entry.mentions(text);
-        for there in ["ab-1", "uab šarka", "302320404"] {
-            assert!(found(there), "{there}");
-        }
-        assert!(!found("99.00"), "not by every field");
     }
 
     #[test]

@@ -167,6 +167,9 @@ operations! {
     /// Lists documents in ascending sequence.
     pub read documents(filter: DocumentFilter) -> Vec<DocumentRow>;
 
+    /// Returns the version with this sequence number.
+    pub read document(sequence: i64) -> Option<DocumentRow>;
+
     /// Searches documents in descending sequence, a bounded number per call: one document's
     /// or one company's versions by index, otherwise a stretch of the sequence.
     pub read search_documents(search: DocumentSearch) -> FoundDocuments;
@@ -199,7 +202,7 @@ rows! {
 }
 
 /// Joins feed and account, and selects by the account $2, the queue $3 and the company $4.
-const OF_FEEDS: Fragment = Fragment::Same(
+pub(super) const OF_FEEDS: Fragment = Fragment::Same(
     "JOIN feed f ON f.id = d.feed_id JOIN account a ON a.id = f.account_id
      WHERE ($2 IS NULL OR a.name = $2) AND ($3 IS NULL OR f.queue = $3) AND ($4 IS NULL OR f.company = $4)",
 );
@@ -228,6 +231,15 @@ async fn documents<T: Tx>(tx: &mut T, filter: DocumentFilter) -> Result<Vec<Docu
         Some(_) => tx.all(&OF_DOCUMENT, params).await,
         None => tx.all(&OF_ALL, &params[..5]).await,
     }
+}
+
+async fn document<T: Tx>(tx: &mut T, sequence: i64) -> Result<Option<DocumentRow>> {
+    static SQL: Sql = Sql::with(
+        "SELECT {columns} FROM document d {then_join} feed f ON f.id = d.feed_id
+         {then_join} account a ON a.id = f.account_id WHERE d.sequence = $1",
+        &[("columns", COLUMNS)],
+    );
+    tx.first(&SQL, &[&sequence]).await
 }
 
 /// Searches a bounded number of versions: one document's or one company's by index,

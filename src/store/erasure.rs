@@ -12,6 +12,7 @@ use super::debug::redacted;
 use super::deliveries::{Attempt, DeliveryOutcome};
 use super::engine::{Fragment, Sql, Tx, operations, rows};
 use super::error::Result;
+use super::search::remove_terms;
 use crate::domain::{Account, Company, DestinationName, Feed, Timestamp};
 
 /// A version that could be erased.
@@ -196,6 +197,7 @@ async fn erase_versions<T: Tx>(tx: &mut T, sequences: Vec<i64>, now: Timestamp) 
     overwrite_freed_pages(tx, true).await?;
     bury(tx, &found, now).await?;
     tx.run(&ERASE, &[&sequences, &now]).await?;
+    remove_terms(tx, &sequences).await?;
     erase_deliveries(tx, &found, now).await?;
     erase_uploads(tx, &found).await?;
     overwrite_freed_pages(tx, false).await?;

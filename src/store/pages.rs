@@ -29,6 +29,7 @@ use super::trigger_kind::TriggerKind;
 use super::uploads::link_documents;
 use crate::backoff;
 use crate::domain::{Cursor, DocumentVersion, Feed, Moment, Queue, Timestamp};
+use crate::ivesk::Entry;
 
 /// Maximum number of unreadable entries kept per feed.
 const MAX_UNREADABLE_ENTRIES: i64 = 1000;
@@ -412,7 +413,13 @@ async fn insert<T: Tx>(
         [&of_document[..], &of_pull].concat()
     };
     let rows: Vec<Vec<&dyn Param>> = (0..new.len()).map(row).collect();
-    tx.insert_numbered(&INSERT, &rows).await
+    let terms = |index: usize| {
+        let entry = Entry::parse(&new[index].document.body);
+        entry
+            .map(|entry| entry.terms(&lease.feed.company))
+            .unwrap_or_default()
+    };
+    tx.insert_numbered(&INSERT, &rows, &terms).await
 }
 
 /// The versions of a page; see [`Tx::insert_numbered`].
@@ -423,7 +430,9 @@ static INSERT: Sql = Sql::with(
             "counter",
             Fragment::Differs(
                 "",
-                "WITH counter AS (UPDATE sequence SET last = last + $1 RETURNING last - $1 AS before)",
+                "WITH counter AS (UPDATE sequence SET last = last + $1 RETURNING last - $1 AS before),
+                 terms AS (INSERT INTO search_term (term, sequence)
+                     SELECT t.term, counter.before + t.place FROM counter, unnest($11, $12) AS t (place, term))",
             ),
         ),
         (

@@ -4,12 +4,16 @@ use super::alarms::remove_old_alarms;
 use super::engine::{Fragment, Sql, Tx, operations, params};
 use super::error::Result;
 use super::quarantine::remove_old_quarantined;
+use super::search::remove_terms;
 use super::tallies::remove_old_tallies;
 use super::uploads::remove_upload_locations;
 use crate::domain::{DestinationName, Timestamp};
 
 /// Maximum number of rows that one retention step changes, so that ingest never waits long.
 const RETENTION_BATCH: i64 = 2_000;
+
+/// Maximum number of documents' bodies that one step removes, with the terms by which they were found.
+const DOCUMENT_BATCH: i64 = 500;
 
 /// The moments before which rows are removed.
 #[derive(Clone, Debug)]
@@ -124,9 +128,10 @@ async fn remove_document_bodies<T: Tx>(tx: &mut T, retention: &Retention) -> Res
     static RECORD: Sql =
         Sql::new("UPDATE delivery SET body_removed = true WHERE sequence IN ({elements}($1))");
     let (before, destinations) = (&retention.documents_before, &retention.destinations);
-    let params = params! { before, destinations, RETENTION_BATCH };
+    let params = params! { before, destinations, DOCUMENT_BATCH };
     let removable: Vec<i64> = tx.all(&REMOVABLE, params).await?;
     tx.run(&REMOVE, &[&removable]).await?;
+    remove_terms(tx, &removable).await?;
     tx.run(&RECORD, &[&removable]).await?;
     Ok(removable.len())
 }

@@ -189,8 +189,9 @@ operations! {
     /// Lists uploads, oldest first.
     pub read uploads(filter: UploadFilter) -> Vec<UploadRow>;
 
-    /// Returns the upload with this [`UploadRow::correlation`].
-    pub read upload_of(correlation: String) -> Option<UploadRow>;
+    /// Lists the upload with this [`UploadRow::correlation`], or the newest of files with this name,
+    /// at most `limit`.
+    pub read uploads_named(name: String, limit: usize) -> Vec<UploadRow>;
 
     /// Lists the uploads of which a document was made, oldest first.
     pub read uploads_of_document(account: Account, document_id: String) -> Vec<UploadRow>;
@@ -406,12 +407,25 @@ async fn uploads<T: Tx>(tx: &mut T, filter: UploadFilter) -> Result<Vec<UploadRo
     }
 }
 
-async fn upload_of<T: Tx>(tx: &mut T, correlation: String) -> Result<Option<UploadRow>> {
-    static SQL: Sql = Sql::with(
+pub(super) async fn uploads_named<T: Tx>(
+    tx: &mut T,
+    name: String,
+    limit: usize,
+) -> Result<Vec<UploadRow>> {
+    static OF_CORRELATION: Sql = Sql::with(
         "{rows} WHERE u.correlation = $1",
         &[("rows", ROWS), ("using", ANY_INDEX)],
     );
-    tx.first(&SQL, &[&correlation]).await
+    // By the index in its order: all files may have the same name.
+    static OF_FILE: Sql = Sql::with(
+        "{rows} WHERE u.file_name >= $1 AND u.file_name <= $1 ORDER BY u.file_name DESC, u.id DESC LIMIT $2",
+        &[("rows", ROWS), ("using", ANY_INDEX)],
+    );
+    let rows = tx.all(&OF_CORRELATION, &[&name]).await?;
+    if !rows.is_empty() {
+        return Ok(rows);
+    }
+    tx.all(&OF_FILE, &[&name, &limit]).await
 }
 
 async fn uploads_of_document<T: Tx>(

@@ -25,8 +25,8 @@ use crate::app::App;
 use crate::domain::{Company, Queue};
 use crate::ivesk::Entry;
 use crate::store::{
-    DeliverySelection, DeliveryState, DestinationChange, DocumentSearch, ImportErrorDecision,
-    LaneSelection, NewImportError, PauseChange,
+    DeliverySelection, DeliveryState, DestinationChange, ImportErrorDecision, LaneSelection,
+    NewImportError, PauseChange,
 };
 use crate::visible::foreign;
 
@@ -270,13 +270,7 @@ pub(super) async fn report(context: PageContext, Extension(form): Extension<Form
 async fn report_document(app: &App, form: &Form) -> Result<String, PageError> {
     let sequence = number(form, "sequence")?;
     let message = foreign(form.required("message")?);
-    let search = DocumentSearch {
-        before: sequence.checked_add(1),
-        versions: 1,
-        ..DocumentSearch::default()
-    };
-    let found = app.store.search_documents(search).await?.rows;
-    let row = found.into_iter().find(|row| row.sequence == sequence);
+    let row = app.store.document(sequence).await?;
     let row = row.ok_or(AdminError::UnknownRow)?;
     let company = match row.feed.company != Company::mixed() {
         true => Some(row.feed.company),

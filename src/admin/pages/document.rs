@@ -22,7 +22,6 @@ use super::language::{Language, Now};
 use super::layout::{Column, PageBody, badge, button, folded, form_token_input, render, table};
 use super::names::{Names, shown_field};
 use crate::admin::problem::AdminError;
-use crate::app::App;
 use crate::delivery::shown_file::{self, FileError};
 use crate::domain::Company;
 use crate::ivesk::Entry;
@@ -83,22 +82,10 @@ pub(super) async fn page(context: PageContext, path: Result<Path<i64>, PathRejec
     context.respond(result)
 }
 
-/// Returns the version with this sequence number.
-async fn version(app: &App, sequence: i64) -> Result<DocumentRow, AdminError> {
-    let by_sequence = DocumentSearch {
-        before: sequence.checked_add(1),
-        versions: 1,
-        ..DocumentSearch::default()
-    };
-    let found = app.store.search_documents(by_sequence).await?.rows;
-    let mut rows = found.into_iter();
-    rows.find(|row| row.sequence == sequence)
-        .ok_or(AdminError::UnknownRow)
-}
-
 async fn document(context: &PageContext, sequence: i64) -> PageResult {
     let (app, language, now) = (&context.admin.app, context.viewer.language, context.now());
-    let row = version(app, sequence).await?;
+    let row = app.store.document(sequence).await?;
+    let row = row.ok_or(AdminError::UnknownRow)?;
     let versions = app.store.search_documents(DocumentSearch {
         account: Some(row.feed.account.clone()),
         document_id: Some(row.document_id.clone()),
@@ -675,7 +662,8 @@ async fn fetch(
     sequence: i64,
 ) -> Result<Result<Response, FileError>, AdminError> {
     let app = &context.admin.app;
-    let row = version(app, sequence).await?;
+    let row = app.store.document(sequence).await?;
+    let row = row.ok_or(AdminError::UnknownRow)?;
     // Bounded together with exports: each may hold a file.
     let permit = context.admin.exports.clone().try_acquire_owned();
     let permit = permit.map_err(|_| {

@@ -13,7 +13,7 @@ use super::labels::{self, Severity, Taking};
 use super::language::{Language, Now};
 use super::layout::{Column, Order, PageBody, badge, table};
 use super::names::{Names, shown_field};
-use crate::admin::documents::find;
+use crate::admin::documents::{find, listed, place_of};
 use crate::admin::export::{columns_of, respond, respond_with};
 use crate::admin::feeds::parse_company;
 use crate::admin::paging::List;
@@ -28,7 +28,7 @@ use crate::export::stream::Documents;
 use crate::export::table::{Format, Separator};
 use crate::ivesk::Entry;
 use crate::ivesk::view::View;
-use crate::store::{DeliveryState, DocumentRow, PlaceRow, SiblingRow};
+use crate::store::{DeliveryState, DocumentRow, Place, PlaceRow, SiblingRow, TextMatches};
 
 /// Versions that one read of the store brings.
 const BATCH: usize = 250;
@@ -317,11 +317,14 @@ impl Selection {
 }
 
 /// Documents of the list, and the place where it continues.
+#[derive(Default)]
 struct Listing {
     rows: Vec<ListedDocument>,
-    next: Option<i64>,
+    next: Option<Place>,
     /// True if only the newest were sorted.
     is_cut: bool,
+    /// True if more words begin with one of the text than were looked at.
+    is_incomplete: bool,
 }
 
 /// Reads the documents of a page: the search of [`find`], or an index of states, then what the
@@ -337,35 +340,45 @@ async fn read(
         after: query.after.clone(),
         limit: None,
     };
-    let mut before = Some(place.row(List::DOCUMENTS)?).filter(|before| *before > 0);
-    let mut rows: Vec<ListedDocument> = Vec::new();
+    let mut after = place_of(&place)?;
+    let mut listing = Listing::default();
+    let is_searched = !query.q.trim().is_empty();
+    // All that a search finds is shown, unless more than the text selects it.
+    let wanted = match is_searched && !query.is_filtered() {
+        true => BATCH.min(limit + 1),
+        false => BATCH,
+    };
     for _ in 0..MAX_BATCHES {
-        let (batch, next) = candidates(app, query, selection, before).await?;
-        for document in complete(app, batch, selection).await? {
+        let batch = candidates(app, query, selection, after, wanted).await?;
+        listing.is_incomplete |= batch.incomplete;
+        let places: BTreeMap<i64, Place> = batch
+            .rows
+            .iter()
+            .map(|(place, row)| (row.sequence, *place))
+            .collect();
+        let found = batch.rows.into_iter().map(|(_, row)| Found::from(row));
+        let mut last = None;
+        for document in complete(app, found.collect(), selection, is_searched).await? {
             if !selection.matches(&document, now) {
                 continue;
             }
-            if rows.len() == limit {
+            if listing.rows.len() == limit {
                 // This document is the first of the next page.
-                let next = document.found.row.sequence.saturating_add(1);
-                return Ok(Listing {
-                    rows,
-                    next: Some(next),
-                    is_cut: true,
-                });
+                listing.next = last.or(after);
+                listing.is_cut = true;
+                return Ok(listing);
             }
-            rows.push(document);
+            last = places.get(&document.found.row.sequence).copied();
+            listing.rows.push(document);
         }
-        before = next;
-        if before.is_none() {
+        after = batch.next;
+        if after.is_none() {
             break;
         }
     }
-    Ok(Listing {
-        rows,
-        next: before,
-        is_cut: before.is_some(),
-    })
+    listing.next = after;
+    listing.is_cut = after.is_some();
+    Ok(listing)
 }
 
 /// Returns the next versions that text, queue, company or state may select, newest first, and
@@ -374,8 +387,9 @@ async fn candidates(
     app: &App,
     query: &DocumentQuery,
     selection: &Selection,
-    before: Option<i64>,
-) -> Result<(Vec<Found>, Option<i64>), AdminError> {
+    after: Option<Place>,
+    wanted: usize,
+) -> Result<TextMatches, AdminError> {
     let is_searched = !query.q.trim().is_empty();
     if let Some(state) = selection.rare_state().filter(|_| !is_searched) {
         let names: Vec<&DestinationName> = match &selection.destination {
@@ -383,7 +397,7 @@ async fn candidates(
             None => app.config.destinations.keys().collect(),
         };
         let mut rows = Vec::new();
-        let before = before.unwrap_or(i64::MAX);
+        let before = after.map_or(i64::MAX, |place| place.before);
         for name in names {
             let company = selection.company.clone();
             let found = app
@@ -396,31 +410,25 @@ async fn candidates(
         rows.truncate(BATCH);
         let next = rows.last().map(|row| row.sequence);
         let next = next.filter(|_| rows.len() == BATCH);
-        return Ok((rows.into_iter().map(Found::from).collect(), next));
+        return Ok(listed(rows, next));
     }
     let search = SearchQuery {
         q: Some(query.q.clone()),
         account: None,
         queue: selection.queue,
         company: Some(query.company.trim().to_owned()),
-        after: before.map(|before| List::DOCUMENTS.cursor(before)),
-        limit: Some(BATCH),
+        ..SearchQuery::default()
     };
-    let page = find(app, &search).await?;
-    let next = PageQuery {
-        after: page.next,
-        limit: None,
-    };
-    let next = Some(next.row(List::DOCUMENTS)?).filter(|next| *next > 0);
-    Ok((page.rows.into_iter().map(Found::from).collect(), next))
+    find(app, &search, after, wanted).await
 }
 
 /// Returns the documents of these versions with their states, each document once: in the newest
-/// of its versions that the selection covers.
+/// of its versions that the selection covers, or in the one that a search has found.
 async fn complete(
     app: &App,
     batch: Vec<Found>,
     selection: &Selection,
+    is_searched: bool,
 ) -> Result<Vec<ListedDocument>, AdminError> {
     if batch.is_empty() {
         return Ok(Vec::new());
@@ -440,7 +448,8 @@ async fn complete(
         let newer = |row: &SiblingRow| {
             row.sequence > found.row.sequence && selection.covers(row.queue, &row.company)
         };
-        !found.row.superseded && !of(found.row.sequence).iter().any(newer)
+        // A search returns each document once.
+        is_searched || (!found.row.superseded && !of(found.row.sequence).iter().any(newer))
     };
     let batch: Vec<Found> = batch.into_iter().filter(is_newest).collect();
     let looked_at: BTreeSet<i64> = batch
@@ -524,6 +533,12 @@ async fn page(context: &PageContext, query: DocumentQuery) -> PageResult {
                     p.ago { (language.pick(
                         "Only the newest 2,000 documents are sorted; choose a company or a period for others.",
                         "Rikiuojama tik 2\u{a0}000 naujausių dokumentų; kitiems pasirinkite įmonę ar laikotarpį.",
+                    )) }
+                }
+                @if listing.is_incomplete {
+                    p.ago { (language.pick(
+                        "Too many words begin with what you wrote: write more letters to find the rest.",
+                        "Per daug žodžių prasideda tuo, ką parašėte: parašykite daugiau raidžių, kad rastumėte likusius.",
                     )) }
                 }
                 div.documents { (table(language.pick("Documents, newest first", "Dokumentai, naujausi viršuje"), &columns, rows)) }
@@ -737,7 +752,7 @@ async fn search_form(
     Ok(html! {
         form.search.filters method="get" action="/documents" {
             div.wide {
-                label for="q" { (language.pick("Number, ID, seller or buyer", "Numeris, ID, pardavėjas arba pirkėjas")) }
+                label for="q" { (language.pick("Number, partner, code, amount, date or file", "Numeris, partneris, kodas, suma, data ar failas")) }
                 input id="q" name="q" type="search" maxlength="100" value=(query.q);
             }
             div.wide {

@@ -1,6 +1,7 @@
 //! One body of SQL for both databases: an [`Operation`] runs in a transaction of either
 //! through [`Tx`].
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use super::StoreError;
@@ -36,6 +37,9 @@ pub(super) const FEEDS_LOCK: i64 = 0x4976_576C;
 /// Reads one row of a result, and decides whether another is read.
 pub(super) type ReadRow<'a> = &'a mut (dyn FnMut(&dyn Row) -> Result<ControlFlow<()>> + Send);
 
+/// Returns the terms of the row with an index.
+pub(super) type TermsOf<'a> = &'a (dyn Fn(usize) -> BTreeSet<String> + Sync);
+
 /// An open transaction. It is committed if its operation succeeds.
 pub(super) trait Tx: Send {
     /// Returns the moment when the transaction began, by the database's clock if processes
@@ -67,9 +71,10 @@ pub(super) trait Tx: Send {
         notifications: &[NewNotification<'_>],
     ) -> impl Future<Output = Result<Vec<bool>>> + Send;
 
-    /// Inserts rows under the next sequence numbers. The statement takes on SQLite a number and
-    /// the values of one row; on PostgreSQL the count of the rows, and each column as a list, in
-    /// several statements if the rows are large.
+    /// Inserts rows under the next sequence numbers, and the terms by which each is found. The
+    /// statement takes on SQLite a number and the values of one row; on PostgreSQL the count of the
+    /// rows, each column as a list, and then as two lists the places of the terms' rows, from 1 on, and
+    /// the terms; in several statements if the rows are large.
     ///
     /// It must be the last statement, since it may commit: the counter, for which others wait,
     /// is held for as short as possible.
@@ -77,6 +82,7 @@ pub(super) trait Tx: Send {
         &mut self,
         sql: &'static Sql,
         rows: &[Vec<&dyn Param>],
+        terms: TermsOf<'_>,
     ) -> impl Future<Output = Result<()>> + Send;
 
     /// Runs a statement and returns all its rows.

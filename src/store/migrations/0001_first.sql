@@ -222,6 +222,18 @@ CREATE TABLE document (
 CREATE UNIQUE INDEX document_identity ON document (document_id, version, feed_id);
 CREATE INDEX document_feed ON document (feed_id, sequence);
 
+-- The terms by which versions are found: folded words, and with a sign before them whole numbers,
+-- amounts, dates and digests (src/domain/search_text.rs). They are removed with the version's body.
+-- Without a reference to `document`, whose rows are never removed, so that storing a page checks none.
+CREATE TABLE search_term (
+    term TEXT{bytewise} NOT NULL,
+    sequence {integer} NOT NULL,
+    PRIMARY KEY (term, sequence)
+){by_key};
+
+-- For the terms of a version.
+CREATE INDEX search_term_document ON search_term (sequence);
+
 -- Versions that a person erased, by the SHA-256 digest of their document's id, and with the
 -- empty version unreadable entries, by their own digest: no later pull brings them back.
 CREATE TABLE tombstone (
@@ -328,6 +340,9 @@ CREATE INDEX upload_missing ON upload (id) WHERE sent_at IS NOT NULL AND settled
 
 -- For removing locations that have expired.
 CREATE INDEX upload_located ON upload (changed_at) WHERE location IS NOT NULL;
+
+-- For finding uploads by the names of their files.
+CREATE INDEX upload_file_name ON upload (file_name, id);
 
 -- Not unique: `--force` sends the same content again.
 CREATE INDEX upload_content ON upload (account_id, sha256);

@@ -7,3 +7,4 @@ mod openapi;
 mod page_terms;
 mod pages;
 mod pages_full;
+mod search;

@@ -10,7 +10,7 @@ use ivesk_webhook::api::alarms::Alarm;
 use ivesk_webhook::api::audit::Action;
 use ivesk_webhook::api::deliveries::Delivery;
 use ivesk_webhook::api::destinations::{Destination, Lane, StartPlan};
-use ivesk_webhook::api::documents::FoundDocument;
+use ivesk_webhook::api::documents::FoundDocuments;
 use ivesk_webhook::api::feeds::{FeedStatus, Gap};
 use ivesk_webhook::api::import_errors::ImportError;
 use ivesk_webhook::api::messages::{Notification, QuarantinedMessage, WithBody};
@@ -153,7 +153,7 @@ async fn a_command_reads_every_answer_whole() {
     reads_back::<Page<Gap>>(&app, "/v1/feeds/gaps").await;
     reads_back::<Page<Subscription>>(&app, "/v1/subscriptions").await;
     reads_back::<Page<ShownCertificate>>(&app, "/v1/certificates").await;
-    reads_back::<Page<FoundDocument>>(&app, "/v1/documents/search").await;
+    reads_back::<FoundDocuments>(&app, "/v1/documents/search").await;
     reads_back::<Page<Destination>>(&app, "/v1/destinations").await;
     reads_back::<Page<Lane>>(&app, "/v1/destinations/ledger/lanes").await;
     reads_back::<StartPlan>(&app, "/v1/destinations/ledger/start?from=all").await;

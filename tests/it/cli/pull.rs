@@ -540,8 +540,13 @@ async fn documents_are_exported_byte_for_byte_under_safe_names() {
     let shown = scene.succeed(&["documents", "show", &exports[0].0]).await;
     let document: Value = serde_json::from_str(&shown).expect("JSON");
     assert_eq!(document["id"], exports[0].0.as_str());
-    let by_number = scene.succeed(&["documents", "show", "2"]).await;
+    let by_number = scene.succeed(&["documents", "show", "X"]).await;
     assert!(by_number.contains("../../a/b"), "{by_number}");
+    let by_sequence = scene
+        .succeed(&["documents", "show", "--sequence", "2"])
+        .await;
+    assert_eq!(by_sequence, by_number);
+    assert_eq!(scene.run(&["documents", "show", "2"]).await.code, 1);
 
     scene.succeed(&["documents", "export", "out"]).await;
     let folder = scene.path("out").join(COMPANY);
@@ -564,7 +569,7 @@ async fn documents_are_exported_byte_for_byte_under_safe_names() {
 
     let none = scene.run(&["documents", "show", "no-such"]).await;
     assert_eq!(none.code, 1);
-    assert!(none.errors.contains("documents list"), "{}", none.errors);
+    assert!(none.errors.contains("documents search"), "{}", none.errors);
 }
 
 #[tokio::test]

@@ -175,7 +175,7 @@ async fn the_documents_and_files_of_a_company_are_erased() {
         let id = row["document_id"].as_str().expect("text");
         assert!(exported.iter().all(|(exported, _)| exported != id), "{row}");
     }
-    let (code, _, errors) = scene.run(&["documents", "show", "1"]).await;
+    let (code, _, errors) = scene.run(&["documents", "show", "--sequence", "1"]).await;
     let shown = rows[0]["erased_at"].is_string();
     assert_eq!(code, Some(i32::from(shown)), "{errors}");
     assert_eq!(errors.contains("was erased at"), shown, "{errors}");

@@ -13,6 +13,7 @@ mod plans;
 mod reading;
 mod restoring;
 mod scale;
+mod search;
 mod secrets;
 mod sqlite;
 mod states;

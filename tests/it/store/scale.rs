@@ -82,6 +82,12 @@ async fn nothing_scans_a_store_that_years_of_use_have_filled(database: Database)
         &format!("/v1/deliveries?state=skipped&company={company}"),
         &format!("/v1/documents/search?q={id}"),
         &format!("/v1/documents/search?company={company}"),
+        &format!("/v1/documents/search?q=SF-{middle}"),
+        "/v1/documents/search?q=pirk%20%C5%A1altinis%2020.10",
+        &format!("/v1/documents/search?q=pirk%C4%97jas&company={company}"),
+        &format!("/v1/documents/search?sequence={middle}"),
+        &format!("/v1/documents/trace?q=SF-{middle}"),
+        "/documents?q=pirk",
         &format!("/v1/documents/trace?q={id}"),
         &format!("/documents/{middle}"),
     ] {

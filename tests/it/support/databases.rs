@@ -171,6 +171,22 @@ impl Database {
         }
     }
 
+    /// Returns the number that a query counts, as another program would.
+    pub(crate) async fn count(&self, sql: &str) -> i64 {
+        match self {
+            Self::Sqlite(own) => {
+                let file = rusqlite::Connection::open(own.folder.path().join("test.db"));
+                let count = file.and_then(|file| file.query_row(sql, [], |row| row.get(0)));
+                count.expect("it counts")
+            }
+            Self::Postgres(_) => {
+                let rows = query_sql(&self.url_text(), sql).await;
+                let count = rows[0][0].as_ref().expect("a number");
+                count.parse().expect("a number")
+            }
+        }
+    }
+
     /// Explains the statements that no test has explained yet; returns those that read a
     /// whole table.
     pub(crate) async fn explain(&self) -> Vec<String> {

@@ -10,7 +10,7 @@ use ivesk_webhook::store::Hooks;
 use serde_json::Value;
 
 /// Tables that grow with the messages, documents and companies.
-const GROWING: [&str; 21] = [
+const GROWING: [&str; 22] = [
     "alarm",
     "audit",
     "delivery",
@@ -28,6 +28,7 @@ const GROWING: [&str; 21] = [
     "list_place",
     "notification",
     "quarantine",
+    "search_term",
     "tombstone",
     "unreadable",
     "upload",

@@ -8,7 +8,7 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use super::connection::Transaction;
 use crate::domain::Timestamp;
-use crate::store::engine::{NewNotification, Param, ReadRow, Row, Sql, Tx, Value, params};
+use crate::store::engine::{NewNotification, Param, ReadRow, Row, Sql, TermsOf, Tx, Value, params};
 use crate::store::error::Result;
 
 type BoxedError = Box<dyn std::error::Error + Sync + Send>;
@@ -62,16 +62,30 @@ impl Tx for Transaction<'_> {
         Ok(list(new, |one| inserted.remove(&one.identity())))
     }
 
-    async fn insert_numbered(&mut self, sql: &'static Sql, rows: &[Vec<&dyn Param>]) -> Result<()> {
+    async fn insert_numbered(
+        &mut self,
+        sql: &'static Sql,
+        rows: &[Vec<&dyn Param>],
+        terms: TermsOf<'_>,
+    ) -> Result<()> {
         let mut rest = rows;
         while !rest.is_empty() {
             let (batch, later) = rest.split_at(first_batch(rest));
             let columns: Vec<Column<'_>> = (0..batch[0].len())
                 .map(|column| Column(list(batch, |row| row[column])))
                 .collect();
+            let first = rows.len() - rest.len();
+            let of_row = |at| {
+                terms(first + at)
+                    .into_iter()
+                    .map(move |term| (at + 1, term))
+            };
+            let (places, terms): (Vec<usize>, Vec<String>) =
+                (0..batch.len()).flat_map(of_row).unzip();
             let count = batch.len();
             let mut params: Vec<&dyn Param> = vec![&count];
             params.extend(columns.iter().map(|column| column as &dyn Param));
+            params.extend([&places as &dyn Param, &terms]);
             if later.is_empty() {
                 // Sent with COMMIT, so that nobody waits for the counter until then; a visible
                 // number is committed, as are all before it.

@@ -12,7 +12,7 @@ use rusqlite::{CachedStatement, Connection};
 
 use super::error::explain;
 use crate::domain::Timestamp;
-use crate::store::engine::{NewNotification, Param, ReadRow, Row, Sql, Tx, Value, params};
+use crate::store::engine::{NewNotification, Param, ReadRow, Row, Sql, TermsOf, Tx, Value, params};
 use crate::store::error::Result;
 use crate::store::{Hooks, StoreError};
 
@@ -181,14 +181,23 @@ impl Tx for SqliteTx<'_> {
         Ok(is_new)
     }
 
-    async fn insert_numbered(&mut self, sql: &'static Sql, rows: &[Vec<&dyn Param>]) -> Result<()> {
+    async fn insert_numbered(
+        &mut self,
+        sql: &'static Sql,
+        rows: &[Vec<&dyn Param>],
+        terms: TermsOf<'_>,
+    ) -> Result<()> {
         static LAST: Sql = Sql::new("SELECT last FROM sequence");
         static SET_LAST: Sql = Sql::new("UPDATE sequence SET last = $1");
+        static TERM: Sql = Sql::new("INSERT INTO search_term (term, sequence) VALUES ($1, $2)");
         let mut last: i64 = self.one(&LAST, &[]).await?;
-        for row in rows {
+        for (index, row) in rows.iter().enumerate() {
             last += 1;
             self.run(sql, &[&[&last as &dyn Param], row.as_slice()].concat())
                 .await?;
+            for term in terms(index) {
+                self.run(&TERM, &[&term, &last]).await?;
+            }
         }
         self.run(&SET_LAST, &[&last]).await
     }
