@@ -82,21 +82,21 @@ async fn config_check_finds_programs_that_cannot_run() {
 
 #[tokio::test]
 async fn an_unknown_name_or_number_is_told_with_the_nearest() {
-    let installation = Installation::alone("[destinations.archive]\nkind = \"list\"\n");
+    let installation = Installation::alone("[destinations.archives]\nkind = \"list\"\n");
     let server = installation.start().await;
     for arguments in [
-        &["destinations", "list", "archiv"][..],
-        &["destinations", "start", "archiv", "--all", "--yes"],
-        &["destinations", "stop", "archiv"],
-        &["destinations", "pause", "archiv"],
-        &["destinations", "resume", "archiv"],
-        &["deliveries", "list", "--destination", "archiv"],
-        &["deliveries", "retry", "archiv"],
-        &["deliveries", "skip", "archiv", "1"],
+        &["destinations", "list", "archive"][..],
+        &["destinations", "start", "archive", "--all", "--yes"],
+        &["destinations", "stop", "archive"],
+        &["destinations", "pause", "archive"],
+        &["destinations", "resume", "archive"],
+        &["deliveries", "list", "--destination", "archive"],
+        &["deliveries", "retry", "archive"],
+        &["deliveries", "skip", "archive", "1"],
     ] {
         let (code, out, errors) = installation.run(arguments).await;
         assert_eq!(code, Some(1), "{arguments:?}: {out}{errors}");
-        let words = "there is no destination `archiv`; did you mean `archive`?";
+        let words = "there is no destination `archive`; did you mean `archives`?";
         assert!(errors.contains(words), "{arguments:?}: {errors}");
     }
     for (arguments, list) in [
