@@ -696,6 +696,45 @@ mod tests {
     }
 
     #[test]
+    fn a_group_of_versions_coarser_than_next_may_be_cut() {
+        // Of the second, nobody sees where in it the page ended.
+        let second = "2026-01-01T00:00:02Z";
+        let (middle, end) = ("2026-01-01T00:00:02.500Z", "2026-01-01T00:00:02.900Z");
+        let mut pull = Pull::from(Some(T1));
+        assert_eq!(
+            pull.page(&[second; 100], Some(middle)).as_deref(),
+            Some(middle)
+        );
+        assert_eq!(pull.page(&[second; 3], Some(end)).as_deref(), Some(end));
+        pull.page(&[], None);
+        pull.ended(Some(end), &[GroupCut]);
+        assert_eq!(pull.gaps[0].to, Some(Cursor::new(middle)));
+        // The page before it shows the whole second, and something later.
+        let mut pull = Pull::from(Some(T0));
+        let first = "2026-01-01T00:00:01Z";
+        assert_eq!(
+            pull.page(&[first, second], Some(middle)).as_deref(),
+            Some(first)
+        );
+        assert_eq!(
+            pull.page(&[second, second, T3], Some(T3)).as_deref(),
+            Some(second)
+        );
+        assert!(pull.gaps.is_empty());
+    }
+
+    #[test]
+    fn next_stuck_within_a_second_is_stepped_over_twice_only() {
+        let second = "2026-01-01T00:00:02Z";
+        let mut pull = Pull::from(Some(T2));
+        assert_eq!(pull.page(&[second; 2], Some(T2)).as_deref(), Some(STEPPED));
+        let third = "2026-01-01T00:00:03Z";
+        assert_eq!(pull.page(&[second], Some(STEPPED)).as_deref(), Some(third));
+        pull.page(&[], None);
+        pull.ended(Some(STEPPED), &[NextStuck]);
+    }
+
+    #[test]
     fn a_page_that_ends_before_the_group_does_not_end_the_pull() {
         // Documents of T2 became visible meanwhile, or pages became smaller.
         let mut pull = Pull::from(None);
