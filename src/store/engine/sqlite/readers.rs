@@ -170,16 +170,22 @@ mod tests {
         }
     }
 
-    #[test]
-    fn who_hears_of_a_panic_finds_the_store_closed() {
+    /// Starts two threads that read a fresh file in the folder.
+    fn two_readers() -> (tempfile::TempDir, Arc<Readers>, Vec<JoinHandle<()>>) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("test.db");
         drop(schema::open_for_writing(&path).expect("a fresh file"));
         let database = Database { path, hooks: None };
         let mut threads = Vec::new();
         let readers = Readers::start(&database, "test", 2, &mut threads).expect("they start");
+        (folder, Arc::new(readers), threads)
+    }
+
+    #[test]
+    fn who_hears_of_a_panic_finds_the_store_closed() {
+        let (_folder, readers, threads) = two_readers();
         let woken = Arc::new(Woken {
-            readers: Arc::new(readers),
+            readers,
             were_closed: OnceLock::new(),
         });
         let (go, held) = sync_channel::<()>(1);
@@ -198,13 +204,7 @@ mod tests {
 
     #[tokio::test]
     async fn abandoned_reads_leave_the_readers_free() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("test.db");
-        drop(schema::open_for_writing(&path).expect("a fresh file"));
-        let database = Database { path, hooks: None };
-        let mut threads = Vec::new();
-        let readers = Readers::start(&database, "test", 2, &mut threads).expect("they start");
-        let readers = Arc::new(readers);
+        let (_folder, readers, threads) = two_readers();
         // None of these ends by itself.
         let endless = "WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r";
         let (began, mut begun) = tokio::sync::mpsc::channel(50);
