@@ -21,7 +21,7 @@ use crate::api::deliveries::DeliveryQuery;
 use crate::app::App;
 use crate::domain::Company;
 use crate::ivesk::view::View;
-use crate::store::{DeliveryRow, DeliveryState, DocumentFilter};
+use crate::store::{DeliveryRow, DeliveryState};
 use crate::visible::foreign;
 
 /// Parameters of the page.
@@ -138,12 +138,8 @@ pub(super) async fn views(
 ) -> Result<BTreeMap<i64, View>, AdminError> {
     let mut views = BTreeMap::new();
     for sequence in sequences {
-        let version = app.store.documents(DocumentFilter {
-            after: Some(sequence - 1),
-            limit: 1,
-            ..DocumentFilter::default()
-        });
-        let body = version.await?.pop().and_then(|version| version.body);
+        let version = app.store.document(sequence).await?;
+        let body = version.and_then(|version| version.body);
         let view = body.as_deref().map(View::read).unwrap_or_default();
         views.insert(sequence, view);
     }
