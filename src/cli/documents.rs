@@ -7,13 +7,14 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::globals::Globals;
+use super::of_feeds::OfFeeds;
 use super::outcome::{Exit, Failure};
 use super::printing;
 use super::server::existing_store;
 use super::table::{self, Table};
 use crate::api::documents::{Document, FoundDocument};
 use crate::config::Config;
-use crate::domain::{Account, Company, Queue, SearchText};
+use crate::domain::SearchText;
 use crate::ivesk::view::View;
 use crate::store::{DocumentFilter, DocumentRow, DocumentSearch, Store, TextSearch};
 use crate::trace::{self, Trace};
@@ -81,15 +82,8 @@ enum Read {
         /// What is known of the documents
         #[arg(required = true, value_name = "TEXT")]
         text: Vec<String>,
-        /// Only documents of this account
-        #[arg(long, value_parser = Account::parse)]
-        account: Option<Account>,
-        /// Only documents of this queue
-        #[arg(long, value_enum)]
-        queue: Option<Queue>,
-        /// Only documents of this company
-        #[arg(long, value_name = "CODE", value_parser = Company::parse)]
-        company: Option<Company>,
+        #[command(flatten)]
+        feeds: OfFeeds,
         /// Most documents to show
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: usize,
@@ -107,7 +101,7 @@ enum Read {
         #[arg(long)]
         json: bool,
     },
-    /// Write documents as a table to standard output, or the JSON of each version to a file
+    /// Write documents as a table to standard output, or each version's JSON to a file of its own
     ///
     /// With `--format`, a row for each document or line, in its current version: docs/export.md lists the
     /// columns, and tells which of them are proven. With DIR, every version's JSON as Įvesk.lt sent it:
@@ -119,15 +113,8 @@ enum Read {
     /// Little of Įvesk.lt's JSON is proven: this shows which expected fields it has, and which never
     /// occurred. No values are shown.
     Fields {
-        /// Only documents of this account
-        #[arg(long, value_parser = Account::parse)]
-        account: Option<Account>,
-        /// Only documents of this queue
-        #[arg(long, value_enum)]
-        queue: Option<Queue>,
-        /// Only documents of this company
-        #[arg(long, value_name = "CODE", value_parser = Company::parse)]
-        company: Option<Company>,
+        #[command(flatten)]
+        feeds: OfFeeds,
         /// Read at most this many versions, the newest first; all if absent
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         newest: Option<u64>,
@@ -168,15 +155,8 @@ impl Named {
 /// The documents to list.
 #[derive(Debug, clap::Args)]
 struct Selection {
-    /// Only documents of this account
-    #[arg(long, value_parser = Account::parse)]
-    account: Option<Account>,
-    /// Only documents of this queue
-    #[arg(long, value_enum)]
-    queue: Option<Queue>,
-    /// Only documents of this company
-    #[arg(long, value_name = "CODE", value_parser = Company::parse)]
-    company: Option<Company>,
+    #[command(flatten)]
+    feeds: OfFeeds,
     /// Only versions after this sequence number
     #[arg(long, value_name = "SEQUENCE")]
     after: Option<i64>,
@@ -185,9 +165,9 @@ struct Selection {
 impl Selection {
     fn filter(self) -> DocumentFilter {
         DocumentFilter {
-            account: self.account,
-            queue: self.queue,
-            company: self.company,
+            account: self.feeds.account,
+            queue: self.feeds.queue,
+            company: self.feeds.company,
             document_id: None,
             after: self.after,
             limit: BATCH_ROWS,
@@ -216,17 +196,15 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         } => list_json(store.as_ref(), selection.filter()).await,
         Read::Search {
             text,
-            account,
-            queue,
-            company,
+            feeds,
             limit,
             json,
         } => {
             let search = TextSearch {
                 text: SearchText::read(&text.join(" ")),
-                account,
-                queue,
-                company,
+                account: feeds.account,
+                queue: feeds.queue,
+                company: feeds.company,
                 whole: false,
                 superseded: false,
                 after: None,
@@ -238,16 +216,14 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Read::Trace { named, json } => trace(store.as_ref(), &named, json).await,
         Read::Export(args) => super::export::run(&store, args).await,
         Read::Fields {
-            account,
-            queue,
-            company,
+            feeds,
             newest,
             json,
         } => {
             let search = DocumentSearch {
-                account,
-                queue,
-                company,
+                account: feeds.account,
+                queue: feeds.queue,
+                company: feeds.company,
                 ..DocumentSearch::default()
             };
             super::fields::run(&store, search, newest, json).await

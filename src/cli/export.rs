@@ -6,9 +6,10 @@ use anyhow::{Context, anyhow};
 use clap::ArgGroup;
 use serde_json::json;
 
+use super::of_feeds::OfFeeds;
 use super::outcome::{Exit, Failure};
 use super::{printing, style};
-use crate::domain::{Account, Company, Queue, Timestamp, counted};
+use crate::domain::{Timestamp, counted};
 use crate::export::cells::{Decimal, Encoding};
 use crate::export::columns::{self, Per};
 use crate::export::stream::{Documents, Export, Part, Summary, moment};
@@ -82,15 +83,8 @@ pub(super) struct Args {
         conflicts_with = "dir"
     )]
     encoding: Encoding,
-    /// Only documents of this account
-    #[arg(long, value_parser = Account::parse)]
-    account: Option<Account>,
-    /// Only documents of this queue
-    #[arg(long, value_enum)]
-    queue: Option<Queue>,
-    /// Only documents of this company
-    #[arg(long, value_name = "CODE", value_parser = Company::parse)]
-    company: Option<Company>,
+    #[command(flatten)]
+    feeds: OfFeeds,
     /// Only versions that were exported or digitized at this moment or later: a date (from midnight, UTC) or a
     /// date and time
     #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]
@@ -118,9 +112,9 @@ fn parse_moment(text: &str) -> Result<Timestamp, &'static str> {
 /// Runs `documents export`.
 pub(super) async fn run(store: &SharedStore, args: Args) -> Result<Exit, Failure> {
     let stretch = DocumentStretch {
-        account: args.account,
-        queue: args.queue,
-        company: args.company,
+        account: args.feeds.account,
+        queue: args.feeds.queue,
+        company: args.feeds.company,
         since: args.since,
         until: args.until,
         superseded: args.all_versions || args.format.is_none(),

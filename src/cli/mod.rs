@@ -38,6 +38,7 @@ mod logging;
 pub mod man;
 mod moments;
 pub mod notifications;
+mod of_feeds;
 pub mod open;
 pub mod outcome;
 pub mod pull;
