@@ -2,6 +2,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use crate::hex::hex;
 use crate::visible::is_invisible;
 
 /// Longest name on most file systems, in bytes.
@@ -57,12 +58,7 @@ pub fn identity(text: &str) -> String {
     if name == text && text.chars().all(plain) {
         return name;
     }
-    let hash = digest(&SHA256, text.as_bytes());
-    let hash: String = hash
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = hex(digest(&SHA256, text.as_bytes()).as_ref());
     // No plain text contains a `~`.
     format!("{name}~{}", &hash[..HASH_DIGITS])
 }

@@ -49,6 +49,7 @@
 //! - [`file_names`]: file names that stay in their folder.
 //! - [`private_files`]: files that only this user may read, reached without following links.
 //! - [`visible`]: makes the words of others safe to read.
+//! - [`hex`]: writes bytes as hexadecimal digits.
 //!
 //! # Who imports whom
 //!
@@ -66,7 +67,7 @@
 //! alarms        -> subscriptions, receiver, pull, delivery
 //! erasure       -> delivery
 //! every room    -> metrics, store, ivesk, config, refusal, unexpected, program, egress,
-//!                  backoff, working_hours, domain, sns, file_names, private_files, visible
+//!                  backoff, working_hours, domain, sns, file_names, private_files, visible, hex
 //! ```
 //!
 //! Of the rooms that every other may import, each imports only those to its right. The
@@ -89,6 +90,7 @@ pub mod egress;
 pub mod erasure;
 pub mod export;
 pub mod file_names;
+pub mod hex;
 pub mod ivesk;
 pub mod metrics;
 pub mod otlp;

@@ -17,6 +17,7 @@ use super::check;
 use super::environment::{VARIABLE_PREFIX, injected, variable_of};
 use super::problem::{ConfigError, Origin, Problem, Setting};
 use super::value::{ConfigValue, RawValue};
+use crate::hex::hex;
 
 /// Variables that are no settings: the file's own name, and a switch of the tests.
 const OTHER_VARIABLES: [&str; 2] = ["IVESK_WEBHOOK_CONFIG", "IVESK_WEBHOOK_AWS_VECTORS"];
@@ -105,9 +106,7 @@ impl<'a> Layers<'a> {
         for (name, value) in &self.file {
             context.update(format!("{name:?}={:?}\n", value.raw).as_bytes());
         }
-        let digest = context.finish();
-        let bytes = digest.as_ref().iter();
-        bytes.map(|byte| format!("{byte:02x}")).collect()
+        hex(context.finish().as_ref())
     }
 
     /// Returns false if the file is not TOML, so that it has no settings to read.

@@ -16,10 +16,10 @@ use aws_lc_rs::digest::{Context, SHA256};
 use rustix::fs::{Mode, fchmod};
 
 use super::destination::DestinationResponse;
-use super::files::hex;
 use super::layout::{FilePath, NO_PDF};
 use crate::config::FileMode;
 use crate::domain::Queue;
+use crate::hex::hex;
 use crate::ivesk::Entry;
 use crate::private_files::{Dir, FOLDER_MODE, create_dir_all};
 use crate::store::{Delivery, ErasedFile};

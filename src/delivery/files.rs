@@ -15,6 +15,7 @@ use crate::backoff;
 use crate::config::ApiConfig;
 use crate::domain::{Clock, Timestamp};
 use crate::egress;
+use crate::hex::hex;
 use crate::ivesk::upload::s3_code;
 
 /// Length of the head of a PDF that must contain `%PDF-` (ISO 32000-1, annex H,
@@ -195,11 +196,6 @@ impl Files {
             }
         }
     }
-}
-
-/// Returns `bytes` in hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unreachable(reason: &str) -> Fetched {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::domain::{Feed, Queue, Timestamp};
+use crate::hex::hex;
 use crate::store::Delivery;
 
 /// One document version as JSON, in the form of the Standard Webhooks specification
@@ -46,12 +47,7 @@ impl Delivery {
             digest.update(&(part.len() as u64).to_be_bytes());
             digest.update(part.as_bytes());
         }
-        let digest = digest.finish();
-        let hex: String = digest.as_ref()[..16]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        format!("doc_{hex}")
+        format!("doc_{}", hex(&digest.finish().as_ref()[..16]))
     }
 
     /// Returns the JSON object that destinations receive: `type` (`document.exported` or

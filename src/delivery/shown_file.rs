@@ -7,9 +7,10 @@ use secrecy::SecretString;
 use tokio::task::spawn_blocking;
 
 use super::destination::DestinationResponse;
-use super::files::{Fetched, Files, hex};
+use super::files::{Fetched, Files};
 use crate::config::ApiConfig;
 use crate::domain::{Clock, Timestamp};
+use crate::hex::hex;
 use crate::private_files;
 
 /// The largest file that is fetched: that of folders, unless they say otherwise.

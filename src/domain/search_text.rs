@@ -1,6 +1,6 @@
 //! What a search compares: terms, folded alike of a document's fields and of what a person writes.
 //!
-//! A word is in small letters without marks (`š` is `s`), and begins anew where letters and digits
+//! A word is in small letters without marks (`š` is `s`), and another one begins where letters and digits
 //! meet: `SĄSK-0001` has the words `sask` and `1`. A term of another kind begins with a sign that no
 //! word has: a whole number of a document (`#sask0001`), an amount (`=121.1`), a date
 //! (`@2026-11-28`), or the digest of a text that is compared as a whole (`:…`).
@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::hex::hex;
 
 /// Longest word and longest number of a document, in characters: what is longer is cut.
 const MAX_CHARS: usize = 40;
@@ -146,13 +148,7 @@ pub fn whole_term(text: &str) -> Option<String> {
     }
     let text = text.to_lowercase();
     let digest = digest(&SHA256, text.as_bytes());
-    let digits: String = digest
-        .as_ref()
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Some(format!(":{digits}"))
+    Some(format!(":{}", hex(&digest.as_ref()[..16])))
 }
 
 /// Returns the term of an amount, whatever its sign: a decimal number as programs write it, or one

@@ -13,8 +13,8 @@ use hyper::Request;
 use hyper::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::challenge::hex;
 use crate::config::Config;
+use crate::hex::hex;
 
 /// The header that carries a request's id, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

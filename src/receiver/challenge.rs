@@ -14,6 +14,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
+use crate::hex::hex;
 use crate::unexpected::UnexpectedRequest;
 
 /// The header that carries the question.
@@ -116,11 +117,6 @@ fn random_digits() -> Result<String, getrandom::Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)?;
     Ok(hex(&bytes))
-}
-
-/// Returns `bytes` as lowercase hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

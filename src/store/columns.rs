@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::engine::{Column, Columns, rows, scalars};
 use super::error::{Result, StoreError};
 use crate::domain::{Account, Company, Cursor, DestinationName, Event, Feed, Queue};
+use crate::hex::hex;
 
 /// A column with a value that this version does not know: another program or a newer
 /// version wrote it.
@@ -160,7 +161,7 @@ pub(super) fn random_hex() -> String {
     let mut random = [0_u8; 8];
     // On supported systems the random source never fails once it has started.
     getrandom::fill(&mut random).expect("the system provides random bytes");
-    random.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&random)
 }
 
 #[cfg(test)]

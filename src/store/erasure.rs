@@ -14,6 +14,7 @@ use super::engine::{Fragment, Sql, Tx, operations, rows};
 use super::error::Result;
 use super::search::remove_terms;
 use crate::domain::{Account, Company, DestinationName, Feed, Timestamp};
+use crate::hex::hex;
 
 /// A version that could be erased.
 #[derive(Clone)]
@@ -250,12 +251,7 @@ async fn bury<T: Tx>(tx: &mut T, found: &[Found], now: Timestamp) -> Result<()> 
 
 /// Returns the SHA-256 digest of a document's id in hexadecimal digits.
 fn hex_digest(document_id: &str) -> String {
-    let digest = digest(&SHA256, document_id.as_bytes());
-    digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(digest(&SHA256, document_id.as_bytes()).as_ref())
 }
 
 /// Removes what destinations said about versions, and their import errors and links; nothing

@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 
 use super::report::Progress;
+use crate::hex::hex;
 use crate::private_files;
 
 /// Bytes in memory at once, for each upload in progress.
@@ -86,7 +87,7 @@ impl OpenFile {
         Ok(Self {
             file,
             size_bytes,
-            sha256: digits(hash),
+            sha256: hex(hash.finish().as_ref()),
         })
     }
 
@@ -162,7 +163,9 @@ impl Reading {
         self.read_bytes += chunk.len() as u64;
         if let Some(hash) = &mut self.hash {
             hash.update(&chunk);
-            if self.read_bytes == self.size_bytes && digits(hash.clone()) != self.sha256 {
+            if self.read_bytes == self.size_bytes
+                && hex(hash.clone().finish().as_ref()) != self.sha256
+            {
                 return Err(FileError::Changed);
             }
         }
@@ -189,19 +192,6 @@ async fn on_disk<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(std::io::Error::other)?
-}
-
-fn digits(hash: Context) -> String {
-    use std::fmt::Write as _;
-    let digest = hash.finish();
-    digest
-        .as_ref()
-        .iter()
-        .fold(String::new(), |mut text, byte| {
-            // Writing to a String can't fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 #[cfg(test)]
