@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::error::explain;
@@ -30,7 +31,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     // fails, so does opening, with an error that explains it.
     let _ = create_new(path).and_then(|_| give_to_owner_of_folder(path));
     let mut connection = Connection::open(path).map_err(|error| explain(path, error))?;
-    prepare(&connection).map_err(|error| explain(path, error))?;
+    prepare_for_writing(&connection).map_err(|error| explain(path, error))?;
     let found = schema_version(&connection, path)?;
     if found > NEWEST {
         return Err(StoreError::NewerSchema {
@@ -51,10 +52,7 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection =
         Connection::open_with_flags(path, flags).map_err(|error| explain(path, error))?;
-    connection
-        .busy_timeout(Duration::from_secs(5))
-        .map_err(|error| explain(path, error))?;
-    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    prepare_statements(&connection).map_err(|error| explain(path, error))?;
     match schema_version(&connection, path)? {
         NEWEST => Ok(connection),
         found if found > NEWEST => Err(StoreError::NewerSchema {
@@ -70,8 +68,8 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection> {
     }
 }
 
-fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(5))?;
+fn prepare_for_writing(connection: &Connection) -> rusqlite::Result<()> {
+    prepare_statements(connection)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // FULL syncs the log at every commit: an answer of 200 means that it is on disk.
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -80,7 +78,15 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     // Once moved, the log is truncated to this many bytes.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     // 16 MiB hold the upper levels of the index of message ids for tens of millions of rows.
-    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.pragma_update(None, "cache_size", -16_384)
+}
+
+/// Sets how long statements wait for another process, and keeps them prepared.
+fn prepare_statements(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    // A plan follows from the statement alone. Otherwise a statement whose plan could depend on a
+    // value is prepared anew each time that the value changes.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     Ok(())
 }
