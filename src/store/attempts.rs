@@ -462,9 +462,9 @@ async fn assign_numbers<T: Tx>(tx: &mut T, destination: i64, listed: &Vec<i64>) 
         "UPDATE destination SET last_number = last_number + $2 WHERE id = $1 RETURNING last_number - $2",
     );
     static ASSIGN: Sql = Sql::new(
-        "UPDATE delivery AS h SET number = $3 + entry.place
-         FROM (SELECT sequence, row_number() OVER (ORDER BY sequence) AS place FROM delivery
-               WHERE destination_id = $1 AND sequence IN ({elements}($2))) AS entry
+        "WITH listed (sequence) AS ({elements}($2))
+         UPDATE delivery AS h SET number = $3 + entry.place
+         FROM (SELECT sequence, row_number() OVER (ORDER BY sequence) AS place FROM listed) AS entry
          WHERE h.destination_id = $1 AND h.sequence = entry.sequence",
     );
     if listed.is_empty() {

@@ -331,7 +331,7 @@ impl Column for DestinationCount {
 /// Returns true if enough lanes are paused for the same rejection.
 async fn is_agreed<T: Tx>(tx: &mut T, destination: i64, rejection: &[u8]) -> Result<bool> {
     static SQL: Sql = Sql::new(
-        "SELECT count(*) FROM lane WHERE destination_id = $1 AND (failures > 0 OR paused IS NOT NULL)
+        "SELECT count(*) FROM lane{by_trouble} WHERE destination_id = $1 AND (failures > 0 OR paused IS NOT NULL)
              AND paused IS NOT NULL AND last_rejection = $2",
     );
     let lanes: i64 = tx.one(&SQL, &[&destination, &rejection]).await?;

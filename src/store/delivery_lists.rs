@@ -38,35 +38,42 @@ rows! {
 }
 
 async fn destinations<T: Tx>(tx: &mut T) -> Result<Vec<DestinationRow>> {
-    static SQL: Sql = Sql::new(
+    static SQL: Sql = Sql::with(
         "SELECT s.id, s.name, s.held,
-                (SELECT count(*) FROM (SELECT 1 FROM delivery h WHERE h.destination_id = s.id
+                (SELECT count(*) FROM (SELECT 1 FROM delivery h{by_state} WHERE h.destination_id = s.id
                      AND h.state = 'deferred' AND h.state <> 'delivered' LIMIT $1) AS o),
-                (SELECT count(*) FROM (SELECT 1 FROM delivery h WHERE h.destination_id = s.id
+                (SELECT count(*) FROM (SELECT 1 FROM delivery h{by_state} WHERE h.destination_id = s.id
                      AND h.state = 'waiting_file' AND h.state <> 'delivered' LIMIT $1) AS o),
-                (SELECT count(*) FROM (SELECT 1 FROM lane l WHERE l.destination_id = s.id
+                (SELECT count(*) FROM (SELECT 1 FROM lane l{by_trouble} WHERE l.destination_id = s.id
                      AND (l.failures > 0 OR l.paused IS NOT NULL) AND l.paused IS NULL LIMIT $1) AS o),
-                (SELECT min(o.failing_since) FROM (SELECT l.failing_since FROM lane l WHERE l.destination_id = s.id
+                (SELECT min(o.failing_since) FROM (SELECT l.failing_since FROM lane l{by_trouble} WHERE l.destination_id = s.id
                      AND (l.failures > 0 OR l.paused IS NOT NULL) AND l.paused IS NULL LIMIT $1) AS o),
-                (SELECT count(*) FROM (SELECT 1 FROM lane l WHERE l.destination_id = s.id
+                (SELECT count(*) FROM (SELECT 1 FROM lane l{by_trouble} WHERE l.destination_id = s.id
                      AND (l.failures > 0 OR l.paused IS NOT NULL) AND l.paused IS NOT NULL LIMIT $1) AS o),
-                (SELECT count(*) FROM (SELECT 1 FROM lane l WHERE l.destination_id = s.id
+                (SELECT count(*) FROM (SELECT 1 FROM lane l{by_unknown} WHERE l.destination_id = s.id
                      AND l.begins_at IS NULL AND l.removed_at IS NULL AND l.history_from IS NULL LIMIT $1) AS o),
-                (SELECT count(*) FROM (SELECT 1 FROM lane l WHERE l.destination_id = s.id
+                (SELECT count(*) FROM (SELECT 1 FROM lane l{by_start} WHERE l.destination_id = s.id
                      AND l.history_from IS NOT NULL LIMIT $1) AS o),
                 s.delivered, s.rejected,
-                (SELECT count(*) FROM (SELECT h.sequence FROM delivery h WHERE h.destination_id = s.id
+                (SELECT count(*) FROM (SELECT h.sequence FROM delivery h{by_state} WHERE h.destination_id = s.id
                      AND h.state = 'rejected' AND h.state <> 'delivered' LIMIT $2) AS o
                  {then_join} document d ON d.sequence = o.sequence WHERE NOT d.superseded),
                 s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at
          FROM destination s ORDER BY s.name{bytewise}",
+        &[
+            (
+                "by_unknown",
+                Fragment::Differs(" INDEXED BY lane_unknown", ""),
+            ),
+            ("by_start", Fragment::Differs(" INDEXED BY lane_started", "")),
+        ],
     );
     // Those that a lane is to deliver are the next after its position, for the most part.
     static WAITING: Sql = Sql::new(
         "SELECT count(*), min(w.stored_at) FROM (
              SELECT d.sequence, d.stored_at, d.superseded, d.version, d.version_ms, d.first_pull, d.body IS NULL AS bare,
                     l.begins_at, l.history_from
-             FROM lane l {then_join} document d ON d.feed_id = l.feed_id AND d.sequence > l.position
+             FROM lane l{by_due} {then_join} document d ON d.feed_id = l.feed_id AND d.sequence > l.position
              WHERE l.destination_id = $1 AND l.due_at IS NOT NULL LIMIT $2) AS w
          LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = w.sequence
          WHERE NOT w.superseded AND NOT w.bare AND CASE
@@ -142,7 +149,7 @@ async fn deliveries<T: Tx>(tx: &mut T, filter: DeliveryFilter) -> Result<Vec<Del
                 CASE WHEN d.superseded AND h.state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected')
                      THEN 'superseded' ELSE h.state END,
                 h.number, h.next_try_at, h.began_at, h.changed_at, coalesce(h.detail, h.note)
-         FROM delivery h {then_join} destination s ON s.id = h.destination_id
+         FROM delivery h{by_index} {then_join} destination s ON s.id = h.destination_id
          {then_join} document d ON d.sequence = h.sequence
          {then_join} feed f ON f.id = d.feed_id {then_join} account a ON a.id = f.account_id",
     );
@@ -151,7 +158,7 @@ async fn deliveries<T: Tx>(tx: &mut T, filter: DeliveryFilter) -> Result<Vec<Del
     );
     static OF_VERSION: Sql = Sql::with(
         "{deliveries} WHERE h.destination_id = $1 AND h.sequence = $2 AND ($3 IS NULL OR h.state = $3)",
-        &[("deliveries", DELIVERIES)],
+        &[("deliveries", DELIVERIES), ("by_index", Fragment::Same(""))],
     );
     // Those that a newer version has replaced are no longer in their own state.
     static IN_STATE: Sql = Sql::with(
@@ -159,12 +166,12 @@ async fn deliveries<T: Tx>(tx: &mut T, filter: DeliveryFilter) -> Result<Vec<Del
              AND (h.state NOT IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected') OR NOT d.superseded)
              AND ($5 IS NULL OR f.company = $5)
          ORDER BY h.sequence LIMIT $3",
-        &[("deliveries", DELIVERIES)],
+        &[("deliveries", DELIVERIES), ("by_index", Fragment::Same("{by_state}"))],
     );
     static OF_ALL: Sql = Sql::with(
         "{deliveries} WHERE h.destination_id = $1 AND h.sequence > $2 AND ($4 IS NULL OR h.state = $4)
          ORDER BY h.sequence LIMIT $3",
-        &[("deliveries", DELIVERIES)],
+        &[("deliveries", DELIVERIES), ("by_index", Fragment::Same(""))],
     );
     // Along the documents of the company's feeds.
     static OF_COMPANY: Sql = Sql::with(
@@ -175,6 +182,7 @@ async fn deliveries<T: Tx>(tx: &mut T, filter: DeliveryFilter) -> Result<Vec<Del
          ORDER BY h.sequence{unordered} LIMIT $3",
         &[
             ("deliveries", DELIVERIES),
+            ("by_index", Fragment::Same("")),
             // Prevents PostgreSQL from reading all deliveries for their order.
             ("unordered", Fragment::Differs("", " + 0")),
         ],

@@ -247,7 +247,7 @@ async fn resume<T: Tx>(tx: &mut T, destination: i64, now: Timestamp) -> Result<u
          WHERE id = $1 AND (paused IS NOT NULL OR waits_until IS NOT NULL)",
     );
     static LANES: Sql = Sql::new(
-        "UPDATE lane SET paused = NULL, due_at = $2, equal_rejections = 0, last_rejection = NULL
+        "UPDATE lane{by_trouble} SET paused = NULL, due_at = $2, equal_rejections = 0, last_rejection = NULL
          WHERE destination_id = $1 AND (failures > 0 OR paused IS NOT NULL) AND removed_at IS NULL",
     );
     let resumed = tx.execute(&DESTINATION, &[&destination]).await?;
@@ -343,16 +343,19 @@ async fn retry<T: Tx>(
     now: Timestamp,
 ) -> Result<usize> {
     const RETRY: Fragment = Fragment::Same(
-        "UPDATE delivery SET state = 'pending', next_try_at = $2, link_tries = 0, number = NULL, changed_at = $2,
+        "UPDATE delivery{by_index} SET state = 'pending', next_try_at = $2, link_tries = 0, number = NULL, changed_at = $2,
              failures = 0, failing_since = NULL
          WHERE destination_id = $1 AND EXISTS (
              SELECT 1 FROM document d JOIN feed f ON f.id = d.feed_id
              WHERE d.sequence = delivery.sequence AND NOT d.superseded AND d.body IS NOT NULL",
     );
-    static ONE: Sql = Sql::with("{retry}) AND sequence = $3", &[("retry", RETRY)]);
+    static ONE: Sql = Sql::with(
+        "{retry}) AND sequence = $3",
+        &[("retry", RETRY), ("by_index", Fragment::Same(""))],
+    );
     static IN_STATE: Sql = Sql::with(
         "{retry} AND ($4 IS NULL OR f.company = $4)) AND state = $3 AND state <> 'delivered'",
-        &[("retry", RETRY)],
+        &[("retry", RETRY), ("by_index", Fragment::Same("{by_state}"))],
     );
     match selection {
         DeliverySelection::One(sequence) => tx.execute(&ONE, &[&destination, &now, sequence]).await,
@@ -378,7 +381,7 @@ async fn skip<T: Tx>(
          WHERE h.state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected') RETURNING sequence",
     );
     static IN_STATE: Sql = Sql::new(
-        "UPDATE delivery SET state = 'skipped', changed_at = $2, next_try_at = NULL
+        "UPDATE delivery{by_state} SET state = 'skipped', changed_at = $2, next_try_at = NULL
          WHERE destination_id = $1 AND state = $3 AND state <> 'delivered'
            AND state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected')
            AND ($4 IS NULL OR EXISTS (SELECT 1 FROM document d JOIN feed f ON f.id = d.feed_id

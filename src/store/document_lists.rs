@@ -154,7 +154,7 @@ async fn documents_in_state<T: Tx>(
     limit: usize,
 ) -> Result<Vec<DocumentRow>> {
     static SQL: Sql = Sql::with(
-        "SELECT {columns} FROM delivery h {then_join} document d ON d.sequence = h.sequence
+        "SELECT {columns} FROM delivery h{by_state} {then_join} document d ON d.sequence = h.sequence
          {then_join} feed f ON f.id = d.feed_id {then_join} account a ON a.id = f.account_id
          WHERE h.destination_id = (SELECT id FROM destination WHERE name = $1)
            AND h.state = $2 AND h.state <> 'delivered' AND h.sequence < $3 AND NOT d.superseded

@@ -81,7 +81,7 @@ pub(super) async fn complete_link_request<T: Tx>(
     static DUE: Sql = Sql::new(
         "UPDATE delivery SET next_try_at = $2 WHERE state = 'waiting_file' AND sequence IN (
              SELECT h.sequence FROM destination s
-             {then_join} delivery h ON h.destination_id = s.id AND h.state = 'waiting_file' AND h.state <> 'delivered'
+             {then_join} delivery h{by_state} ON h.destination_id = s.id AND h.state = 'waiting_file' AND h.state <> 'delivered'
              {then_join} document d ON d.sequence = h.sequence AND d.feed_id = $1)",
     );
     if tx.execute(&COMPLETE, &[&feed, &kind]).await? > 0 {

@@ -50,6 +50,17 @@ const DIALECT: &[Named] = &[
         "by_identity",
         Fragment::Differs(" INDEXED BY document_identity", ""),
     ),
+    // Reads the deliveries in one state, the lanes that are due, and those in trouble; SQLite would
+    // otherwise read all of their destination.
+    (
+        "by_state",
+        Fragment::Differs(" INDEXED BY delivery_state", ""),
+    ),
+    ("by_due", Fragment::Differs(" INDEXED BY lane_due", "")),
+    (
+        "by_trouble",
+        Fragment::Differs(" INDEXED BY lane_trouble", ""),
+    ),
     // Locks the selected rows until the end of the transaction.
     ("lock_rows", Fragment::Differs("", " FOR NO KEY UPDATE")),
     // Locks the selected rows in the order of ids, which prevents deadlocks.
