@@ -45,6 +45,9 @@ const KINDS: [(&str, &[&str]); 4] = [
 /// The variable of a secret that is never in the file.
 const SECRET: &str = "secret";
 
+/// Most deliveries at once.
+const MAX_CONCURRENCY: u8 = 16;
+
 /// The greatest timeout: a hung destination is noticed within an hour.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
@@ -73,8 +76,8 @@ pub struct DestinationConfig {
     pub document_types: Vec<String>,
     /// `history`: how the documents of a feed's first pull are treated.
     pub history: HistoryMode,
-    /// `max_concurrency`, default 1, at most 16: deliveries at once. With 1 they are made in
-    /// order.
+    /// `max_concurrency`, at most [`MAX_CONCURRENCY`]: deliveries at once. With 1, the default
+    /// but for a folder without files, they are made in order.
     pub max_concurrency: usize,
     /// `timeout`, default 30 s: how long the destination may take for one document.
     pub timeout: Duration,
@@ -85,6 +88,11 @@ pub struct DestinationConfig {
 impl DestinationConfig {
     /// Returns the defaults for a destination of this kind.
     pub fn of(kind: DestinationKind) -> Self {
+        let max_concurrency = match kind {
+            // The file system syncs together what several write at once.
+            DestinationKind::Folder { files: false, .. } => MAX_CONCURRENCY.into(),
+            _ => 1,
+        };
         Self {
             queue: Queue::Exported,
             accounts: Vec::new(),
@@ -92,14 +100,12 @@ impl DestinationConfig {
             company_names: Vec::new(),
             document_types: Vec::new(),
             history: HistoryMode::default(),
-            max_concurrency: 1,
+            max_concurrency,
             timeout: Duration::from_secs(30),
             kind,
         }
     }
-}
 
-impl DestinationConfig {
     /// Returns true if the documents themselves tell which of them it receives: lanes are made for
     /// feeds, and the digitized queue, or the only exported feed of a key, mixes companies.
     pub fn excludes_documents(&self, api: &ApiConfig) -> bool {
@@ -347,7 +353,7 @@ fn destination(
         max_concurrency: layers.number(
             &setting("max_concurrency"),
             default.max_concurrency,
-            1..=16,
+            1..=MAX_CONCURRENCY.into(),
         ),
         timeout: layers.duration(&setting("timeout"), default.timeout),
         kind: default.kind,

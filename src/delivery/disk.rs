@@ -336,16 +336,19 @@ impl Disk {
         let place = self.make(path)?;
         match attachment {
             Attachment::Disabled => {}
-            Attachment::Pdf { file, hash } => self.attach(&place, file, hash)?,
+            Attachment::Pdf { file, hash } => {
+                self.attach(&place, file, hash)?;
+                place.folder.sync()?;
+            }
             Attachment::Missing(reason) => {
                 let note = format!(
                     "The PDF of this document is missing: {reason}.\n\
                      A PDF of the same name belongs to an earlier version.\n"
                 );
                 self.write(&place, NO_PDF, note.as_bytes())?;
+                place.folder.sync()?;
             }
         }
-        place.folder.sync()?;
         self.write(&place, JSON, &filing.body)?;
         if matches!(attachment, Attachment::Pdf { .. }) {
             place.folder.remove(place.name(NO_PDF))?;

@@ -93,12 +93,19 @@ impl Folder {
             with_pdf: self.files.is_some(),
             _busy: busy,
         };
+        let Some(files) = &self.files else {
+            let file = |disk: &Disk, filing: &Filing| match disk.finish_if_filed(filing)? {
+                Some(paths) => Ok(paths),
+                None => disk.file(filing, &Attachment::Disabled),
+            };
+            return self.filed(self.on_disk(filing, file).await);
+        };
         let filing = match self.on_disk(filing, Disk::finish_if_filed).await {
             Ok((filing, None)) => filing,
             Ok((_, Some(paths))) => return accepted(&paths),
             Err(response) => return response,
         };
-        let attachment = match self.fetch(delivery).await {
+        let attachment = match self.fetch(files, delivery).await {
             Ok(attachment) => attachment,
             Err(response) => return response,
         };
@@ -109,7 +116,15 @@ impl Folder {
             );
         }
         let file = move |disk: &Disk, filing: &Filing| disk.file(filing, &attachment);
-        match self.on_disk(filing, file).await {
+        self.filed(self.on_disk(filing, file).await)
+    }
+
+    /// Returns the response for a document that was filed at these paths, or was not.
+    fn filed(
+        &self,
+        filed: Result<(Filing, Vec<String>), DestinationResponse>,
+    ) -> DestinationResponse {
+        match filed {
             Ok((filing, paths)) => {
                 self.warn_of_other_names(&filing, &paths);
                 accepted(&paths)
@@ -133,10 +148,11 @@ impl Folder {
     }
 
     /// Fetches the document's PDF into a temporary file.
-    async fn fetch(&self, delivery: &Delivery) -> Result<Attachment, DestinationResponse> {
-        let Some(files) = &self.files else {
-            return Ok(Attachment::Disabled);
-        };
+    async fn fetch(
+        &self,
+        files: &Files,
+        delivery: &Delivery,
+    ) -> Result<Attachment, DestinationResponse> {
         let own = Entry::parse(&delivery.body).and_then(|entry| entry.link());
         let link = delivery.link.as_ref().or(own.as_ref());
         let disk = Arc::clone(&self.disk);

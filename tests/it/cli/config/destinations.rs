@@ -31,6 +31,7 @@ fn a_destination_has_documented_defaults_and_relative_paths() {
     let config = valid(&local(
         "[destinations.import]\nkind = 'command'\nprogram = 'bin/import'\n\
          [destinations.archive]\nkind = 'folder'\npath = 'archive'\n\
+         [destinations.texts]\nkind = 'folder'\npath = 'texts'\nfiles = false\n\
          [destinations.reports]\nkind = 'list'\nqueue = 'digitized'\nhistory = 'deliver'\n\
          max_concurrency = 16\ntimeout = '2m'\ncompanies = ['007']\naccounts = ['default']\n\
          company_names = [' UAB \"Bond\" ']\ndocument_types = ['invoice']",
@@ -63,6 +64,8 @@ fn a_destination_has_documented_defaults_and_relative_paths() {
     assert_eq!(*layout, FolderLayout::Company);
     assert_eq!((*files, *max_file_bytes), (true, 64 * 1024 * 1024));
     assert_eq!(*file_mode, FileMode::default());
+    let at_once = ["archive", "texts"].map(|name| destination(name).max_concurrency);
+    assert_eq!(at_once, [1, 16]);
     let reports = destination("reports");
     assert!(matches!(reports.kind, DestinationKind::List));
     assert_eq!(
