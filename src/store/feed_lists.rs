@@ -67,6 +67,10 @@ operations! {
     /// Returns numbers of feeds.
     pub read feed_counts() -> FeedCounts;
 
+    /// Returns when the newest pull of any feed that is not removed ended, complete or not; none if no
+    /// pull has ended yet. Of paused feeds it looks at 10,000.
+    pub read last_pull() -> Option<Timestamp>;
+
     /// Counts paused feeds by account and reason, 10,000 at most.
     pub read paused_feeds() -> Vec<PausedFeeds>;
 
@@ -248,6 +252,29 @@ async fn feed_counts<T: Tx>(tx: &mut T) -> Result<FeedCounts> {
         incomplete: tx.one(&INCOMPLETE, &[&MAX_COUNTED]).await?,
         missed_notifications: counted(tx, Tally::MissedNotifications).await?,
     })
+}
+
+async fn last_pull<T: Tx>(tx: &mut T) -> Result<Option<Timestamp>> {
+    static ACCOUNTS: Sql = Sql::new("SELECT id FROM account");
+    static OF_QUEUE: Sql = Sql::with(
+        "SELECT f.pulled_at FROM feed f{pulled}
+         WHERE f.account_id = $1 AND f.queue = $2 AND f.paused IS NULL AND f.removed_at IS NULL AND f.pulled_at IS NOT NULL
+         ORDER BY coalesce(f.pulled_at, f.known_at) DESC LIMIT 1",
+        &[("pulled", PULLED)],
+    );
+    static OF_PAUSED: Sql = Sql::new(
+        "SELECT o.pulled_at FROM (
+             SELECT pulled_at FROM feed WHERE paused IS NOT NULL AND removed_at IS NULL LIMIT $1) AS o
+         WHERE o.pulled_at IS NOT NULL ORDER BY o.pulled_at DESC LIMIT 1",
+    );
+    let mut last: Option<Timestamp> = tx.first(&OF_PAUSED, &[&MAX_COUNTED]).await?;
+    let accounts: Vec<i64> = tx.all(&ACCOUNTS, &[]).await?;
+    for account in accounts {
+        for queue in Queue::ALL {
+            last = last.max(tx.first(&OF_QUEUE, params! { account, queue }).await?);
+        }
+    }
+    Ok(last)
 }
 
 async fn paused_feeds<T: Tx>(tx: &mut T) -> Result<Vec<PausedFeeds>> {

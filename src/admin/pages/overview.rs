@@ -166,7 +166,7 @@ async fn parts(
             @if feeds.incomplete > 0 { ", " a href="/feeds?state=incomplete" { (language.count(feeds.incomplete, ["incomplete", "incomplete"], ["galbūt nepilna", "galbūt nepilnos", "galbūt nepilnų"])) } }
             @if feeds.missed_notifications > 0 { ", " (language.count(feeds.missed_notifications, ["missed notification", "missed notifications"], ["praleistas pranešimas", "praleisti pranešimai", "praleistų pranešimų"])) }
         },
-        last(None),
+        last(app.store.last_pull().await?),
     ]);
     let sequence = app.store.sequence().await?;
     let stored = u64::try_from(sequence.last).unwrap_or_default();
