@@ -80,15 +80,16 @@ pub(super) async fn respond(
     columns: Vec<Column>,
 ) -> Result<Response, AdminError> {
     let documents = documents(&admin.app, &query).await?;
-    respond_with(admin, &query, columns, documents).await
+    respond_with(admin, &query, columns, documents, "documents").await
 }
 
-/// Returns the response with the table of these documents.
+/// Returns the response with the table of these documents, as a file of this name.
 pub(super) async fn respond_with(
     admin: &Admin,
     query: &ExportQuery,
     columns: Vec<Column>,
     documents: Documents,
+    name: &str,
 ) -> Result<Response, AdminError> {
     let permit = Arc::clone(&admin.exports)
         .try_acquire_owned()
@@ -108,10 +109,7 @@ pub(super) async fn respond_with(
         (CONTENT_TYPE, layout.content_type()),
         (
             CONTENT_DISPOSITION,
-            format!(
-                "attachment; filename=\"documents.{}\"",
-                layout.file_ending()
-            ),
+            format!("attachment; filename=\"{name}.{}\"", layout.file_ending()),
         ),
     ];
     let export = Export {

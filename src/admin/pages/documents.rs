@@ -36,11 +36,9 @@ const BATCH: usize = 250;
 /// Maximum number of reads for one page.
 const MAX_BATCHES: usize = 20;
 
-/// Maximum number of documents that are sorted otherwise than by their arrival.
-const MAX_SORTED: usize = 2_000;
-
-/// Maximum number of filtered documents in a table for a spreadsheet.
-const MAX_EXPORTED: usize = 5_000;
+/// Maximum number of versions that are looked at for one page: so many are sorted, or in a filtered
+/// table for a spreadsheet.
+const MAX_EXAMINED: usize = BATCH * MAX_BATCHES;
 
 /// Maximum number of companies in the list of choices.
 const MAX_CHOICES: usize = 500;
@@ -128,9 +126,31 @@ impl DocumentQuery {
         self.sorted_by(&self.sort)
     }
 
-    /// Returns the address of the table of these documents.
+    /// Returns the address of these documents from a place in the list on.
+    fn path_from(&self, after: Option<&str>) -> String {
+        let path = self.path();
+        match after {
+            // Cursors need no escaping in a query.
+            Some(after) if path.contains('?') => format!("{path}&after={after}"),
+            Some(after) => format!("{path}?after={after}"),
+            None => path,
+        }
+    }
+
+    /// Returns the address of the table of these documents: of sorted ones, those that are sorted.
     fn export_path(&self) -> String {
-        self.path().replacen("/documents", "/documents/export", 1)
+        let after = self.after.as_deref().filter(|_| self.column().is_some());
+        let path = self.path_from(after);
+        path.replacen("/documents", "/documents/export", 1)
+    }
+
+    fn is_searched(&self) -> bool {
+        !self.q.trim().is_empty()
+    }
+
+    /// Returns true if a table of these documents holds all of them.
+    fn is_exported_whole(&self) -> bool {
+        !self.is_filtered() && self.column().is_none()
     }
 
     /// Returns true if more than text, queue and company select the documents.
@@ -211,13 +231,22 @@ async fn table_of(context: &PageContext, query: &DocumentQuery) -> Result<Respon
         ..ExportQuery::default()
     };
     let columns = columns_of(&export)?;
-    if !query.is_filtered() && query.column().is_none() {
+    if query.is_exported_whole() {
         return respond(&context.admin, export, columns).await;
     }
-    let listing = sorted(context, query, MAX_EXPORTED).await?;
+    let listing = sorted(context, query, MAX_EXAMINED).await?;
+    // A table that lacks documents says so by its name.
+    let name = match listing.looked_at.filter(|_| listing.is_cut) {
+        Some((oldest, _)) if !query.is_searched() => {
+            let day = context.viewer.language.day(oldest, context.now());
+            format!("documents-received-since-{day}")
+        }
+        Some(_) => "documents-that-fit-best".to_owned(),
+        None => "documents".to_owned(),
+    };
     let rows = listing.rows.into_iter().map(|document| document.found.row);
     let documents = Documents::These(rows.collect());
-    respond_with(&context.admin, &export, columns, documents).await
+    respond_with(&context.admin, &export, columns, documents, &name).await
 }
 
 /// Returns the newest documents of the list in the order of the address.
@@ -321,8 +350,10 @@ impl Selection {
 struct Listing {
     rows: Vec<ListedDocument>,
     next: Option<Place>,
-    /// True if only the newest were sorted.
+    /// True if there may be more.
     is_cut: bool,
+    /// When the last and the first version that was looked at were stored.
+    looked_at: Option<(Timestamp, Timestamp)>,
     /// True if more words begin with one of the text than were looked at.
     is_incomplete: bool,
 }
@@ -342,10 +373,10 @@ async fn read(
     };
     let mut after = place_of(&place)?;
     let mut listing = Listing::default();
-    let is_searched = !query.q.trim().is_empty();
+    let is_searched = query.is_searched();
     // All that a search finds is shown, unless more than the text selects it.
     let wanted = match is_searched && !query.is_filtered() {
-        true => BATCH.min(limit + 1),
+        true => BATCH.min(limit.saturating_add(1)),
         false => BATCH,
     };
     for _ in 0..MAX_BATCHES {
@@ -356,6 +387,12 @@ async fn read(
             .iter()
             .map(|(place, row)| (row.sequence, *place))
             .collect();
+        if let (Some((_, first)), Some((_, last))) = (batch.rows.first(), batch.rows.last()) {
+            let newest = listing
+                .looked_at
+                .map_or(first.stored_at, |(_, newest)| newest);
+            listing.looked_at = Some((last.stored_at, newest));
+        }
         let found = batch.rows.into_iter().map(|(_, row)| Found::from(row));
         let mut last = None;
         for document in complete(app, found.collect(), selection, is_searched).await? {
@@ -390,7 +427,7 @@ async fn candidates(
     after: Option<Place>,
     wanted: usize,
 ) -> Result<TextMatches, AdminError> {
-    let is_searched = !query.q.trim().is_empty();
+    let is_searched = query.is_searched();
     if let Some(state) = selection.rare_state().filter(|_| !is_searched) {
         let names: Vec<&DestinationName> = match &selection.destination {
             Some(name) => vec![name],
@@ -483,31 +520,36 @@ async fn complete(
 async fn page(context: &PageContext, query: DocumentQuery) -> PageResult {
     let (app, language, now) = (&context.admin.app, context.viewer.language, context.now());
     let sort = query.column();
-    let limit = if sort.is_some() { MAX_SORTED } else { ROWS };
+    let limit = if sort.is_some() { MAX_EXAMINED } else { ROWS };
     let mut listing = sorted(context, &query, limit).await?;
     let kinds: BTreeSet<String> = listing
         .rows
         .iter()
         .filter_map(|document| document.kind.clone())
         .collect();
-    let mut next = listing
+    // The list goes on behind what was looked at.
+    let behind = listing
         .next
-        .map(|before| (("after", List::DOCUMENTS.cursor(before)), listing.is_cut));
+        .map(|place| query.path_from(Some(&List::DOCUMENTS.cursor(place))));
+    let sorted_count = listing.rows.len() as u64;
     let companies = listing
         .rows
         .iter()
         .map(|document| &document.found.row.feed.company);
     let names = Names::read(app, companies).await?;
+    let mut next = behind.clone().filter(|_| sort.is_none());
     if sort.is_some() {
         let shown = query.skip.saturating_add(ROWS);
-        let has_more = listing.rows.len() > shown;
+        next = (listing.rows.len() > shown).then(|| {
+            let path = query.path_from(query.after.as_deref());
+            format!("{path}&skip={shown}")
+        });
         listing.rows = listing
             .rows
             .into_iter()
             .skip(query.skip)
             .take(ROWS)
             .collect();
-        next = has_more.then(|| (("skip", shown.to_string()), true));
     }
     let columns = columns(language, &query);
     let rows = listing
@@ -520,7 +562,7 @@ async fn page(context: &PageContext, query: DocumentQuery) -> PageResult {
         content: html! {
             (search_form(context, &query, &kinds).await?)
             @if listing.rows.is_empty() {
-                p.empty { @if next.is_some() {
+                p.empty { @if behind.is_some() {
                     (language.pick(
                         "No match among the newest documents; continue with older ones on the next page.",
                         "Tarp naujausių dokumentų nerasta; ieškokite tarp senesnių kitame puslapyje.",
@@ -529,11 +571,16 @@ async fn page(context: &PageContext, query: DocumentQuery) -> PageResult {
                     (language.pick("No documents found.", "Dokumentų nerasta."))
                 } }
             } @else {
-                @if sort.is_some() && listing.is_cut {
-                    p.ago { (language.pick(
-                        "Only the newest 2,000 documents are sorted; choose a company or a period for others.",
-                        "Rikiuojama tik 2\u{a0}000 naujausių dokumentų; kitiems pasirinkite įmonę ar laikotarpį.",
-                    )) }
+                @if sort.is_some() && (behind.is_some() || query.after.is_some()) {
+                    p.notice.busy {
+                        (sorted_part(&query, sorted_count, listing.looked_at, language, now))
+                        @if let Some(behind) = &behind {
+                            " " a href=(behind) { (match query.is_searched() {
+                                false => language.pick("Sort older ones", "Rikiuoti senesnius"),
+                                true => language.pick("Sort the next ones", "Rikiuoti kitus"),
+                            }) }
+                        }
+                    }
                 }
                 @if listing.is_incomplete {
                     p.ago { (language.pick(
@@ -544,19 +591,53 @@ async fn page(context: &PageContext, query: DocumentQuery) -> PageResult {
                 div.documents { (table(language.pick("Documents, newest first", "Dokumentai, naujausi viršuje"), &columns, rows)) }
             }
             p.below {
-                @if let Some(((name, value), _)) = &next {
-                    @let path = query.path();
-                    a.next href={ (path) (if path.contains('?') { '&' } else { '?' }) (name) "=" (value) } {
-                        (language.pick("Next page", "Kitas puslapis"))
-                    }
+                @if let Some(next) = next.as_ref().or(behind.as_ref()) {
+                    a.next href=(next) { (language.pick("Next page", "Kitas puslapis")) }
                     " "
                 }
                 a href=(query.export_path()) { (language.pick("Download as CSV", "Atsisiųsti CSV")) }
-                " " span.ago { (language.pick("What this list shows, at most 5,000 if filtered.", "Tai, ką rodo šis sąrašas; filtruotų – ne daugiau kaip 5\u{a0}000.")) }
+                " " span.ago { @if query.is_exported_whole() {
+                    (language.pick("All documents of this list.", "Visi šio sąrašo dokumentai."))
+                } @else if sort.is_some() {
+                    (language.pick("The documents that are sorted.", "Surikiuoti dokumentai."))
+                } @else {
+                    (language.pick(
+                        "What this list shows among the newest 5,000 documents; if there are older ones, the file's name says so.",
+                        "Šio sąrašo dokumentai iš 5\u{a0}000 naujausių; jei yra senesnių, tai nurodo failo pavadinimas.",
+                    ))
+                } }
             }
         },
         refresh: false,
     })
+}
+
+/// Says which documents are sorted, if not all of the list.
+fn sorted_part(
+    query: &DocumentQuery,
+    count: u64,
+    looked_at: Option<(Timestamp, Timestamp)>,
+    language: Language,
+    now: Now<'_>,
+) -> Markup {
+    let documents = language.count(count, ["document", "documents"], ["", "", ""]);
+    // A search does not find them in the order of their arrival.
+    let looked_at = looked_at.filter(|_| !query.is_searched());
+    html! {
+        @match (language, looked_at) {
+            (Language::English, Some((oldest, newest))) => {
+                "Only the " (documents) " received from " (language.time(oldest, now)) " to " (language.time(newest, now)) " are sorted."
+            }
+            (Language::Lithuanian, Some((oldest, newest))) => {
+                "Rikiuojami tik dokumentai, gauti nuo " (language.time(oldest, now)) " iki " (language.time(newest, now))
+                " (" (language.number(count)) ")."
+            }
+            (Language::English, None) => { "Only the " (documents) " that fit the search best are sorted." }
+            (Language::Lithuanian, None) => {
+                "Rikiuojami tik dokumentai, labiausiai atitinkantys paiešką (" (language.number(count)) ")."
+            }
+        }
+    }
 }
 
 fn sort_rows(rows: &mut [ListedDocument], column: SortBy, order: Order, names: &Names) {

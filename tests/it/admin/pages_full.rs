@@ -26,6 +26,7 @@ pub(crate) fn pages() -> Vec<(&'static str, String)> {
         ("overview", "/"),
         ("documents", "/documents"),
         ("documents-filtered", &of_company),
+        ("documents-sorted", "/documents?sort=-amount"),
         ("document", "/documents/48"),
         ("document-rejected", "/documents/50"),
         ("destinations", "/destinations"),
@@ -231,6 +232,74 @@ async fn documents_are_found_filtered_and_sorted_by_address() {
     assert_ne!(first_of(&all), first_of(&second));
     let count = app.store.sequence().await.expect("readable").last;
     assert_eq!(count as usize, DOCUMENTS + 2);
+}
+
+#[tokio::test]
+async fn a_sorted_part_says_what_is_in_it_and_goes_on() {
+    let app = full_store().await;
+    let (mut path, mut sorted, mut parts) = ("/documents?sort=-amount".to_owned(), 0, 0);
+    loop {
+        let page = read(&app, &path).await;
+        assert!(page.contains("received from <time"), "{page}");
+        parts += 1;
+        // The table for a spreadsheet has the same part, in its order.
+        let table = page.split("<a href=\"/documents/export").nth(1);
+        let table = table.and_then(|rest| rest.split('"').next());
+        let table = table.expect("a link").replace("&amp;", "&");
+        let table = read(&app, &format!("/documents/export{table}")).await;
+        sorted += table.lines().count() - 1;
+        let more = page
+            .split("\">Sort older ones")
+            .next()
+            .filter(|before| before.len() < page.len());
+        let Some(before) = more else { break };
+        let next = before.rsplit("href=\"").next().expect("a link");
+        path = next.replace("&amp;", "&");
+    }
+    // One document is in both queues.
+    assert_eq!((sorted, parts), (DOCUMENTS + 1, 3));
+    let name = async |path: &str| {
+        let answer = app.admin_request(Method::GET, path).send().await;
+        let answer = answer.expect("an answer");
+        let header = answer.headers()["content-disposition"].to_str();
+        header.expect("text").to_owned()
+    };
+    let cut = name("/documents/export?type=invoice").await;
+    assert!(cut.contains("documents-received-since-2026-"), "{cut}");
+    for whole in ["", &format!("?type=invoice&company={}", code(9))] {
+        let whole = name(&format!("/documents/export{whole}")).await;
+        assert!(whole.contains("\"documents.csv\""), "{whole}");
+    }
+}
+
+#[tokio::test]
+async fn the_overview_tells_when_companies_were_last_pulled() {
+    let app = TestApp::spawn().await;
+    let last = async |language: &str| {
+        let page = read(&app, &format!("/?lang={language}")).await;
+        let row = page
+            .split("<a href=\"/feeds\">")
+            .nth(2)
+            .expect("the row of companies");
+        let row = row.split("</tr>").next().expect("a row");
+        row.rsplit("<td").next().expect("a cell").to_owned()
+    };
+    assert!(last("en").await.contains('–'), "nothing was pulled yet");
+    app.store_documents(&[json!({"id": "d-1"})]).await;
+    app.clock.advance(std::time::Duration::from_secs(300));
+    assert!(
+        last("en").await.contains("5\u{a0}min ago"),
+        "{}",
+        last("en").await
+    );
+    assert!(last("lt").await.contains("prieš 5\u{a0}min."));
+    // A paused one was pulled all the same.
+    app.admin_post("/v1/feeds/pause", &json!({})).await;
+    assert!(
+        last("en").await.contains("5\u{a0}min ago"),
+        "{}",
+        last("en").await
+    );
 }
 
 #[tokio::test]
