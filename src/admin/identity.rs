@@ -17,9 +17,23 @@ use super::state::Admin;
 use crate::app::App;
 use crate::domain::Timestamp;
 use crate::store::{Rights, SessionRow, Used, token_owner};
+use crate::visible::foreign;
 
 /// Time after which the use of a token or session is recorded again.
 const USE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The users of this machine (passwd(5)).
+const USERS: &str = "/etc/passwd";
+
+/// Returns the name of a user in the text of passwd(5).
+fn user_name(users: &str, uid: u32) -> Option<&str> {
+    let uid = uid.to_string();
+    let mut lines = users.lines().map(|line| line.split(':'));
+    lines.find_map(|mut fields| {
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        (fields.nth(1) == Some(&*uid)).then_some(name)
+    })
+}
 
 /// The sender of a request.
 #[derive(Clone, Debug)]
@@ -34,9 +48,15 @@ pub(super) struct Identity {
 
 impl Identity {
     /// Returns the identity of a user of this machine who may connect to the socket.
-    fn user(uid: u32) -> Self {
+    async fn user(uid: u32) -> Self {
+        // A user of a directory service has a number alone.
+        let users = tokio::fs::read(USERS).await.unwrap_or_default();
+        let owner = match user_name(&String::from_utf8_lossy(&users), uid) {
+            Some(name) => format!("user:{uid}:{}", foreign(name)),
+            None => format!("user:{uid}"),
+        };
         Self {
-            owner: format!("user:{uid}"),
+            owner,
             rights: Rights::Admin,
             token: None,
         }
@@ -54,7 +74,7 @@ pub(super) async fn identify(
     peer: Option<AdminPeer>,
 ) -> Result<Option<Identity>, AdminError> {
     if let Some(AdminPeer::Local { uid }) = peer {
-        return Ok(Some(Identity::user(uid)));
+        return Ok(Some(Identity::user(uid).await));
     }
     if !headers.contains_key(AUTHORIZATION) {
         return Ok(None);
@@ -187,6 +207,16 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn users_are_named_as_the_machine_names_them() {
+        let users = "root:x:0:0:root:/root:/bin/bash\n\n:x:5:\nona:x:1000:1000:,,,:/home/ona:/bin/sh\nbroken\n";
+        assert_eq!(user_name(users, 0), Some("root"));
+        assert_eq!(user_name(users, 1000), Some("ona"));
+        for unknown in [5, 1, 1001] {
+            assert_eq!(user_name(users, unknown), None);
+        }
+    }
 
     #[test]
     fn a_token_follows_the_word_bearer() {

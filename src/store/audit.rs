@@ -29,7 +29,7 @@ pub struct AuditRow {
     pub id: i64,
     /// When it happened.
     pub at: Timestamp,
-    /// Who did it: `user:1000` for a user of the machine, `token:3:monitoring` for a token,
+    /// Who did it: `user:1000:ona` for a user of the machine, `token:3:monitoring` for a token,
     /// `token_file` for the configured token.
     pub actor: String,
     /// What was done, such as `feeds pause`.

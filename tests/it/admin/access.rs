@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 
 use crate::support::app::{ADMIN_TOKEN, TestApp, code, json_of};
 use crate::support::fake_sns::{FOREIGN_TOPIC, Message};
-use crate::support::process::{Installation, client, within};
+use crate::support::process::{Installation, client, this_user, within};
 
 /// The loopback listener of a fresh installation: nobody has configured a token.
 fn without_token(config: &mut Config) {
@@ -734,7 +734,7 @@ async fn a_user_of_the_socket_is_named_in_the_audit_list() {
     assert_eq!(code, Some(0), "{errors}");
     let (code, listed, errors) = installation.run(&["audit", "list"]).await;
     assert_eq!(code, Some(0), "{errors}");
-    let user = format!("user:{}", rustix::process::geteuid().as_raw());
+    let user = this_user();
     assert!(
         listed.contains(&user) && listed.contains("tokens create"),
         "{listed}"

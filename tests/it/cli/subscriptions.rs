@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::doctor::Report;
 use crate::support::emulator::emulator;
-use crate::support::process::{Installation, Server, within};
+use crate::support::process::{Installation, Server, this_user, within};
 
 const OWNER: &str = "123456789012";
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:DPWebHook_onexport";
@@ -141,7 +141,7 @@ async fn an_approval_is_revoked_by_number_and_by_arn() {
     let approve = ["subscriptions", "approve", "1", "--yes"];
     let (code, _, errors) = scene.run(&approve).await;
     assert_eq!(code, Some(0), "{errors}");
-    let user = format!("user:{}", rustix::process::geteuid().as_raw());
+    let user = this_user();
     let row = scene.rows().await.remove(0);
     assert_eq!(row["topic_approved_by"], user);
     let arn = row["subscription_arn"].as_str().expect("an ARN").to_owned();

@@ -402,3 +402,12 @@ pub(crate) async fn until_closed(port: u16) {
     })
     .await;
 }
+
+/// Returns the user of this process as the audit list names it.
+pub(crate) fn this_user() -> String {
+    let uid = rustix::process::geteuid().as_raw();
+    let named = std::process::Command::new("id").arg("-un").output();
+    let named = named.expect("it runs").stdout;
+    let name = String::from_utf8(named).expect("text");
+    format!("user:{uid}:{}", name.trim())
+}
