@@ -51,7 +51,7 @@ const CHALLENGE: &str = "Bearer realm=\"ivesk-webhook\"";
 /// A reason for which the admin listener refuses a request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AdminError {
-    #[error("unknown path")]
+    #[error("there is nothing at this address")]
     UnknownPath,
     #[error("this path does not support this method")]
     UnknownMethod,

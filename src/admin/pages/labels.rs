@@ -259,7 +259,8 @@ pub(super) fn problem(code: &str) -> &'static str {
         "not_our_form" => {
             "Forma nebegalioja. Grįžkite, atnaujinkite puslapį ir bandykite dar kartą."
         }
-        "unknown_row" | "unknown_path" => "Tokio įrašo nėra.",
+        "unknown_row" => "Tokio įrašo nėra.",
+        "unknown_path" => "Tokio puslapio nėra.",
         "conflict" => "Dabar to padaryti negalima.",
         "store_unavailable" => "Duomenų bazė neatsako.",
         _ => "Užklausa netinkama.",

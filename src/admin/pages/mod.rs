@@ -6,12 +6,19 @@
 //! and change what. No page shows a secret of the store, and of a document everything
 //! but the links in it.
 
+use std::convert::Infallible;
+
 use axum::Router;
+use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
+use tower::ServiceExt as _;
+
+use self::context::PageContext;
+use super::problem::AdminError;
 use super::state::Admin;
 
 mod access;
@@ -93,6 +100,17 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
             get(|| async { asset("image/svg+xml", include_str!("icon.svg")) }),
         )
         .merge(pages)
+}
+
+/// Returns the page that says that there is none, to those who have logged in.
+pub(super) async fn unknown(admin: Admin, request: Request) -> Response {
+    let page = |context: PageContext| async move { context.error_page(&AdminError::UnknownPath) };
+    let page = get(page)
+        .layer(from_fn_with_state(admin.clone(), access::check_access))
+        .with_state(admin);
+    page.oneshot(request)
+        .await
+        .unwrap_or_else(|never: Infallible| match never {})
 }
 
 fn asset(kind: &'static str, text: &'static str) -> Response {

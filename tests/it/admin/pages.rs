@@ -275,6 +275,50 @@ async fn each_page_shows_and_escapes_rows_in_both_languages() {
 }
 
 #[tokio::test]
+async fn a_browser_gets_a_page_about_an_unknown_address() {
+    let app = TestApp::spawn().await;
+    let open = async |request: RequestBuilder, accept: &str| {
+        let response = request.header("accept", accept).send().await;
+        let response = response.expect("an answer");
+        let kind = response.headers().get("content-type");
+        let kind = kind
+            .and_then(|kind| kind.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        (response.status().as_u16(), kind, text(response).await)
+    };
+    let browser = "text/html,application/xhtml+xml,*/*;q=0.8";
+    for (language, words) in [
+        ("en", "there is nothing at this address"),
+        ("lt", "Tokio puslapio nėra."),
+    ] {
+        for path in ["/nope", "/documents/1/2/3"] {
+            let request = app.admin_request(Method::GET, &format!("{path}?lang={language}"));
+            let (status, kind, page) = open(request, browser).await;
+            assert_eq!(
+                (status, &*kind),
+                (404, "text/html; charset=utf-8"),
+                "{path}"
+            );
+            assert!(page.contains(words) && page.contains("<nav"), "{page}");
+        }
+    }
+    // Strangers learn nothing but where to log in.
+    let (_, _, page) = open(app.anonymous_request(Method::GET, "/nope"), browser).await;
+    assert!(page.contains("action=\"/login\""), "{page}");
+    // Programs get a problem.
+    for (path, accept) in [("/nope", "*/*"), ("/v1/nope", browser)] {
+        let (status, kind, problem) = open(app.admin_request(Method::GET, path), accept).await;
+        assert_eq!(
+            (status, &*kind),
+            (404, "application/problem+json"),
+            "{path}"
+        );
+        assert!(problem.contains("\"unknown_path\""), "{problem}");
+    }
+}
+
+#[tokio::test]
 async fn an_upload_without_a_document_is_settled_with_a_button() {
     let app = filled(|_| {}).await;
     let (page, cookie) = page_and_cookie(&app, "/uploads").await;
