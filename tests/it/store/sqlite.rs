@@ -248,6 +248,31 @@ async fn one_backup_at_a_time_is_written_to_a_folder() {
 }
 
 #[tokio::test]
+async fn an_emptied_database_is_never_taken_for_a_new_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("emptied.db");
+    let store = open(&path).await.expect("a new one");
+    store.close().await.expect("it closes");
+    assert_eq!(mode_of(&path), 0o600);
+    let beside = |ending: &str| folder.path().join(format!("emptied.db{ending}"));
+    assert!(!beside(".unfinished").exists());
+    std::fs::write(&path, "").expect("emptied");
+    let reader = open_file_for_reading(&path).await.map(drop);
+    for opened in [open(&path).await.map(drop), reader] {
+        let error = opened.expect_err("it is empty").to_string();
+        assert!(error.contains("has 0 bytes"), "{error}");
+        assert!(error.contains("store restore"), "{error}");
+    }
+    assert_eq!(path.metadata().expect("a file").len(), 0, "left as it is");
+    // A start that was killed before the first had its name leaves nothing that matters.
+    std::fs::remove_file(&path).expect("removed");
+    std::fs::write(beside(".unfinished"), "x").expect("written");
+    let store = open(&path).await.expect("a new one");
+    store.close().await.expect("it closes");
+    assert!(!beside(".unfinished").exists());
+}
+
+#[tokio::test]
 async fn files_that_are_not_ours_are_refused_with_a_fix() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);

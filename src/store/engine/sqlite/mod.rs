@@ -59,6 +59,7 @@ impl SqliteEngine {
     ) -> Result<Self> {
         let lock = FileLock::acquire(path)?;
         let path = &lock.database().to_owned();
+        schema::refuse_empty(path)?;
         restore::set_stale_log_aside(path, options.clock.now())?;
         let mut connection = schema::open_for_writing(path)?;
         if backup::ensure_epoch(&connection).map_err(|error| explain(path, error))? {
@@ -93,6 +94,7 @@ impl SqliteEngine {
 
     /// Opens the file for reading, even while another process writes to it.
     pub(in crate::store) fn open_for_reading(path: &Path) -> Result<Self> {
+        schema::refuse_empty(path)?;
         restore::refuse_stale_log(path)?;
         let database = Database {
             path: path.to_owned(),

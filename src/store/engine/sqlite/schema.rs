@@ -1,11 +1,13 @@
 //! Opening the file: pragmas, migrations, and the check that it is a database of this program.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
+use super::backup::with_suffix;
 use super::error::explain;
 use crate::private_files::{create_new, give_to_owner_of_folder};
 use crate::store::StoreError;
@@ -27,9 +29,10 @@ const CACHED_STATEMENTS: usize = 128;
 ///
 /// A file with an older schema is copied beside itself first.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
-    // SQLite would create it for everybody to read; the files beside it get its permissions. If this
-    // fails, so does opening, with an error that explains it.
-    let _ = create_new(path).and_then(|_| give_to_owner_of_folder(path));
+    if !path.exists() {
+        // If this fails, so does opening, with an error that explains it.
+        let _ = create(path);
+    }
     let mut connection = Connection::open(path).map_err(|error| explain(path, error))?;
     prepare_for_writing(&connection).map_err(|error| explain(path, error))?;
     let found = schema_version(&connection, path)?;
@@ -45,6 +48,40 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     }
     migrate(&mut connection, found).map_err(|error| explain(path, error))?;
     Ok(connection)
+}
+
+/// Creates the file. It gets its name once it is a database, so that one of 0 bytes was never made here.
+///
+/// SQLite would create it for everybody to read; the files beside it get its permissions.
+fn create(path: &Path) -> Result<()> {
+    let unfinished = with_suffix(path, ".unfinished");
+    let failed = |error: io::Error| StoreError::NotAccessible {
+        path: path.to_owned(),
+        detail: error.to_string(),
+    };
+    // It is left where a start was killed.
+    let _ = std::fs::remove_file(&unfinished);
+    create_new(&unfinished)
+        .and_then(|_| give_to_owner_of_folder(&unfinished))
+        .map_err(failed)?;
+    let connection = Connection::open(&unfinished).map_err(|error| explain(path, error))?;
+    connection
+        .pragma_update(None, "application_id", APPLICATION_ID)
+        .map_err(|error| explain(path, error))?;
+    drop(connection);
+    std::fs::rename(&unfinished, path).map_err(failed)
+}
+
+/// Refuses a file that something has emptied: SQLite would take it for a new database.
+pub(super) fn refuse_empty(path: &Path) -> Result<()> {
+    match path.metadata() {
+        Ok(file) if file.is_file() && file.len() == 0 => Err(StoreError::Corrupt {
+            path: path.to_owned(),
+            detail: "it has 0 bytes; if nothing was ever stored here, remove it".to_owned(),
+        }),
+        // Opening it explains any error.
+        _ => Ok(()),
+    }
 }
 
 /// Opens the file for reading, with or without a writer in another process.
