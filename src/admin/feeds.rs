@@ -86,9 +86,10 @@ pub(super) async fn trigger_pull(app: &App, request: PullRequest) -> Result<Trig
         Some(_) => TriggerKind::Backfill,
         None => TriggerKind::Notification,
     };
-    if kind == TriggerKind::Backfill {
-        refuse_second_backfill(app, &feeds).await?;
-    }
+    let given_up = match kind {
+        TriggerKind::Backfill => refuse_second_backfill(app, &feeds).await?,
+        _ => Vec::new(),
+    };
     let now = app.clock.now();
     let from = request.from.and_then(Cursor::named);
     let doubt = from.as_ref().and_then(|from| from.doubt(now));
@@ -104,6 +105,9 @@ pub(super) async fn trigger_pull(app: &App, request: PullRequest) -> Result<Trig
     app.store.trigger(triggers).await?;
     let mut warnings = warnings(feeds.iter());
     warnings.extend(doubt);
+    warnings.extend(given_up.iter().map(|feed| {
+        format!("{feed}: the earlier stretch, whose pulls failed, is given up for this one")
+    }));
     Ok(Triggered {
         warnings,
         not_pulled: not_pulled(app, &feeds).await?,
@@ -146,18 +150,16 @@ async fn not_pulled(app: &App, feeds: &[Feed]) -> Result<Vec<NotPulled>, AdminEr
         .collect())
 }
 
-/// Refuses a second stretch: a feed has one position for it, so the first would end early.
-async fn refuse_second_backfill(app: &App, selected: &[Feed]) -> Result<(), AdminError> {
-    let busy: Vec<String> = app
-        .store
-        .these_feeds(selected.to_vec())
-        .await?
+/// Refuses a second stretch: a feed has one position for it, so the first would end early. Returns
+/// the feeds whose first stretch may end, since pulls fail: its cursor may be one that Įvesk.lt refuses.
+async fn refuse_second_backfill(app: &App, selected: &[Feed]) -> Result<Vec<Feed>, AdminError> {
+    let rows = app.store.these_feeds(selected.to_vec()).await?;
+    let busy = rows
         .into_iter()
-        .filter(|row| row.triggers.contains(&TriggerKind::Backfill))
-        .map(|row| row.feed.to_string())
-        .collect();
-    let Some(first) = busy.first() else {
-        return Ok(());
+        .filter(|row| row.triggers.contains(&TriggerKind::Backfill));
+    let (failing, busy): (Vec<FeedRow>, Vec<FeedRow>) = busy.partition(|row| row.failures > 0);
+    let Some(first) = busy.first().map(|row| &row.feed) else {
+        return Ok(failing.into_iter().map(|row| row.feed).collect());
     };
     let others = match busy.len() - 1 {
         0 => String::new(),

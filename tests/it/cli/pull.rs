@@ -708,6 +708,38 @@ async fn a_backup_by_the_cli_leaves_its_folder_in_no_way() {
 }
 
 #[tokio::test]
+async fn a_stretch_from_a_refused_cursor_gives_way_to_another() {
+    let scene = Scene::new("").await;
+    scene.export(2);
+    scene.succeed(&["pull"]).await;
+    let reread = async |cursor: &str| {
+        let arguments = ["pull", "--company", COMPANY, "--from", cursor];
+        scene.run(&arguments).await
+    };
+    let refused = reread("bogus").await;
+    assert_eq!(refused.code, 1, "{}{}", refused.out, refused.errors);
+    assert!(refused.out.contains("400"), "{}", refused.out);
+    let pending = async || {
+        let feeds = scene.succeed(&["feeds", "list", "--json"]).await;
+        feeds.contains("\"backfill\"")
+    };
+    assert!(pending().await, "it is tried again and again");
+    let other = reread("2020-01-01T00:00:00.000Z").await;
+    let given_up = "whose pulls failed, is given up for this one";
+    assert!(
+        other.errors.contains(given_up),
+        "{}{}",
+        other.out,
+        other.errors
+    );
+    // Its waits are over once a person says so.
+    scene.succeed(&["feeds", "resume"]).await;
+    scene.succeed(&["pull"]).await;
+    assert!(!pending().await);
+    scene.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test]
 async fn documents_list_filters_by_queue_and_company() {
     let scene = Scene::new("").await;
     scene.export(2);
