@@ -2,14 +2,15 @@
 
 use std::io::IsTerminal as _;
 
+use anyhow::anyhow;
 use clap::ArgGroup;
 use serde_json::json;
 
 use super::logging;
 use super::outcome::{Exit, Failure};
 use super::question::ask;
-use super::server::Api;
-use crate::api::documents::{EraseRequest, Erased};
+use super::server::{Api, with_query};
+use crate::api::documents::{EraseRequest, Erased, FoundDocuments, SearchQuery};
 use crate::api::feeds::FeedStatus;
 use crate::config::Config;
 use crate::domain::{Account, Company, counted};
@@ -115,6 +116,7 @@ async fn describe(args: &Args, api: &Api) -> Result<String, Failure> {
     let of_account = args.account.as_ref();
     let of_account = of_account.map_or_else(String::new, |name| format!(" of account {name}"));
     if let Some(document) = &args.document {
+        must_be_stored(document, args.account.as_deref(), api).await?;
         return Ok(format!("all versions of document `{document}`{of_account}"));
     }
     let company = args.company.as_deref().unwrap_or_default();
@@ -131,6 +133,35 @@ async fn describe(args: &Args, api: &Api) -> Result<String, Failure> {
         counted(documents, "version"),
         counted(feeds.len() as u64, "feed"),
     ))
+}
+
+/// Returns an error if nothing is stored of the document with this id.
+async fn must_be_stored(id: &str, account: Option<&str>, api: &Api) -> Result<(), Failure> {
+    let search = SearchQuery {
+        q: Some(id.to_owned()),
+        account: account.map(str::to_owned),
+        ..SearchQuery::default()
+    };
+    let found: FoundDocuments = api
+        .get(&with_query("/v1/documents/search", &search)?)
+        .await?;
+    let mut rows = found.rows.iter();
+    if rows.any(|found| found.row.document_id == id) {
+        return Ok(());
+    }
+    // A person may have written its number.
+    let named = found
+        .rows
+        .iter()
+        .find(|found| found.view.number.as_deref() == Some(id));
+    let hint = match named {
+        Some(found) => format!(
+            "`{}` is the id of the document with this number",
+            found.row.document_id
+        ),
+        None => "`ivesk-webhook documents search` finds documents and their ids".to_owned(),
+    };
+    Err(anyhow!("nothing is stored of a document with the id `{id}`; {hint}").into())
 }
 
 /// Returns the results of all requests together as JSON.

@@ -188,6 +188,31 @@ async fn the_documents_and_files_of_a_company_are_erased() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_asked_to_erase_what_is_not_stored() {
+    let scene = Scene::new().await;
+    let exported = scene.control.export(OURS, 1_usize).expect("known");
+    scene.pull().await;
+    scene.filed(OURS, 1).await;
+    let document = scene.documents().await.remove(0);
+    let number = document["document"]["docnum"].as_str().expect("a number");
+    let (id, _) = &exported[0];
+    for (named, hint) in [("nope", "documents search"), (number, id.as_str())] {
+        for yes in [&[][..], &["--yes"]] {
+            let arguments = [&["documents", "erase", "--document", named], yes].concat();
+            let (code, out, errors) = scene.run(&arguments).await;
+            assert_eq!(code, Some(1), "{out}{errors}");
+            assert!(
+                errors.contains("nothing is stored of a document"),
+                "{errors}"
+            );
+            assert!(errors.contains(hint), "{errors}");
+            assert!(!errors.contains("can't be undone"), "{errors}");
+        }
+    }
+    assert_eq!(scene.documents().await, [document]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_document_is_erased_and_its_next_version_kept() {
     let scene = Scene::new().await;
     let exported = scene.control.export(OURS, 2_usize).expect("known");
