@@ -3,8 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ivesk_webhook::cli::Cli;
+use ivesk_webhook::cli::{self, Cli};
 
 fn main() -> ExitCode {
-    ivesk_webhook::cli::run(Cli::parse())
+    match Cli::try_parse() {
+        Ok(arguments) => cli::run(arguments),
+        Err(error) => cli::end_of_arguments(&error),
+    }
 }

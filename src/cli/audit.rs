@@ -47,7 +47,7 @@ async fn list(api: &Api, limit: u16, json: bool) -> Result<Exit, Failure> {
     let path = format!("/v1/audit?limit={limit}");
     let Page { rows, .. }: Page<AsSent<Done>> = api.get(&path).await?;
     if json {
-        println!("{:#}", json!(rows));
+        println!("{}", json!(rows));
         return Ok(Exit::Done);
     }
     if rows.is_empty() {

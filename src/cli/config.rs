@@ -37,7 +37,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     if let (Action::Check, true, Err(error)) = (&args.action, style::is_json(), &explained) {
         let problems: Vec<String> = error.problems.iter().map(ToString::to_string).collect();
         println!(
-            "{:#}",
+            "{}",
             json!({ "valid": false, "problems": problems, "remarks": [] })
         );
         return Ok(Exit::Usage);
@@ -46,7 +46,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     match args.action {
         Action::Check => return Ok(check(&config).await),
         Action::Show { json: true } => {
-            println!("{:#}", json!({ "settings": settings }));
+            println!("{}", json!({ "settings": settings }));
         }
         Action::Show { json: false } => println!("{}", settings_table(&settings)),
     }
@@ -71,7 +71,7 @@ async fn check(config: &Config) -> Exit {
     let valid = problems.is_empty();
     if style::is_json() {
         let report = json!({ "valid": valid, "problems": problems, "remarks": remarks });
-        println!("{report:#}");
+        println!("{report}");
     } else {
         println!(
             "{}",

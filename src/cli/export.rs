@@ -120,6 +120,12 @@ pub(super) async fn run(store: &SharedStore, args: Args) -> Result<Exit, Failure
         superseded: args.all_versions || args.format.is_none(),
         after: args.after,
     };
+    if args.format == Some(Format::Csv) && style::is_json() {
+        return Err(Failure::usage(anyhow!(
+            "`--format csv` and `--json` contradict each other: leave one out, or write `--format json` for one JSON \
+             object per line"
+        )));
+    }
     let Some(format) = args.format else {
         // clap requires one of the two.
         return files(store, stretch, &args.dir.unwrap_or_default()).await;

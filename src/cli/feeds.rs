@@ -298,7 +298,7 @@ async fn resume(api: &Api, config: &Config, args: &Resume) -> Result<Exit, Failu
         }
     }
     if style::is_json() {
-        println!("{:#}", json!({"changed": changed}));
+        println!("{}", json!({"changed": changed}));
     } else if exit == Exit::Failed {
         println!("No such feed was paused or waiting.");
         print_doubt(selection.company.as_deref());
@@ -342,7 +342,7 @@ async fn start_at(api: &Api, request: &FeedStart, yes: bool) -> Result<Exit, Fai
         print_warnings(&started.warnings);
     }
     if style::is_json() {
-        println!("{:#}", started.json);
+        println!("{}", started.json);
         return Ok(Exit::Done);
     }
     let feed = started.feed.to_string();
@@ -382,9 +382,6 @@ async fn may_start_at(api: &Api, request: &FeedStart) -> Result<bool, Failure> {
     let doubt = Cursor::new(cursor).doubt(Clock::system().now());
     if previous.is_none() && doubt.is_none() {
         return Ok(true);
-    }
-    if style::is_json() {
-        return Err(Failure::usage(anyhow!("`--json` asks nothing; add --yes")));
     }
     if let Some(doubt) = doubt {
         eprintln!("warning: {}", visible(&doubt));

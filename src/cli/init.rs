@@ -160,7 +160,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         globals,
     };
     if is_json() {
-        println!("{:#}", written.to_json());
+        println!("{}", written.to_json());
     } else {
         print!("{}", written.to_text());
     }

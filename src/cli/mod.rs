@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::anyhow;
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::globals::{Globals, SYSTEM_FILE, environment, found_config};
@@ -92,7 +94,7 @@ pub struct Cli {
     /// Cut nothing off in tables to make them fit the terminal
     #[arg(long, global = true, help_heading = COMMON, display_order = 903)]
     pub wide: bool,
-    /// Print the result as JSON
+    /// Print the result as JSON, each on one line, and an error too
     #[arg(long, global = true, help_heading = COMMON, display_order = 904)]
     pub json: bool,
     /// The subcommand.
@@ -195,8 +197,8 @@ pub fn run(cli: Cli) -> ExitCode {
     let environment = match environment(variables) {
         Ok(environment) => environment,
         Err(name) => {
-            eprintln!("error: environment variable {name} is not valid UTF-8");
-            return Exit::Usage.into();
+            let error = anyhow!("environment variable {name} is not valid UTF-8");
+            return end(&Failure::usage(error), cli.json);
         }
     };
     style::set(OutputOptions {
@@ -218,17 +220,51 @@ pub fn run(cli: Cli) -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: failed to start the async runtime: {error}");
-            return Exit::Failed.into();
+            let error = anyhow!("failed to start the async runtime: {error}");
+            return end(&error.into(), cli.json);
         }
     };
     match runtime.block_on(dispatch(cli.command, &globals)) {
         Ok(exit) => exit.into(),
-        Err(failure) => {
-            let label = styled_error(BAD, "error:");
-            eprintln!("{label} {}", visible_lines(&failure.message()));
-            failure.exit().into()
-        }
+        Err(failure) => end(&failure, cli.json),
+    }
+}
+
+/// Prints why the subcommand ended, and returns the exit code.
+fn end(failure: &Failure, as_json: bool) -> ExitCode {
+    print_error(failure, as_json);
+    failure.exit().into()
+}
+
+/// Prints an error after which the subcommand goes on.
+fn print_failure(failure: &Failure) {
+    print_error(failure, style::is_json());
+}
+
+fn print_error(failure: &Failure, as_json: bool) {
+    if as_json {
+        eprintln!("{}", failure.to_json());
+    } else {
+        let label = styled_error(BAD, "error:");
+        eprintln!("{label} {}", visible_lines(&failure.message()));
+    }
+}
+
+/// Prints what is wrong with the arguments, or the help or version that they ask for, and returns the
+/// exit code.
+pub fn end_of_arguments(error: &clap::Error) -> ExitCode {
+    let wants_json = || std::env::args_os().any(|argument| argument == "--json");
+    let is_help = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if error.use_stderr() && !is_help && wants_json() {
+        let text = error.render().to_string();
+        let text = text.trim().trim_start_matches("error: ").to_owned();
+        return end(&Failure::usage(anyhow!(text)), true);
+    }
+    // There is no place left to report that it can't be printed.
+    let _ = error.print();
+    match error.use_stderr() {
+        true => Exit::Usage.into(),
+        false => Exit::Done.into(),
     }
 }
 

@@ -65,7 +65,7 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
     let path = format!("/v1/notifications?after={after}&limit={limit}");
     let Page { rows, .. }: Page<AsSent<Notification>> = api.get(&path).await?;
     if json {
-        println!("{:#}", json!(rows));
+        println!("{}", json!(rows));
         return Ok(Exit::Done);
     }
     if rows.is_empty() {
@@ -108,7 +108,7 @@ async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
         }
     }
     if style::is_json() {
-        println!("{:#}", json!({ "files": files, "without_body": gone }));
+        println!("{}", json!({ "files": files, "without_body": gone }));
     }
     if gone > 0 {
         note!(

@@ -77,7 +77,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let link = url.join(&path)?;
     if args.json {
         println!(
-            "{:#}",
+            "{}",
             json!({"url": link.as_str(), "expires_at": expires_at})
         );
     } else {

@@ -2,31 +2,32 @@
 
 use std::process::ExitCode;
 
+use anyhow::anyhow;
+use serde_json::{Value, json};
+
+use crate::api::ProblemBody;
+
 /// The exit codes of a command that names no others.
 pub(super) const EXIT_CODES: &str = "0 done, 1 refused, not found, or a check failed, 2 wrong use or configuration, 3 a service could \
     not be reached";
 
 /// The end of a subcommand that has printed its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Exit {
     /// 0: done.
-    Done,
+    Done = 0,
     /// 1: the check failed.
-    Failed,
+    Failed = 1,
     /// 2: wrong use or configuration.
-    Usage,
+    Usage = 2,
     /// 3: a service could not be reached.
-    Unreachable,
+    Unreachable = 3,
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-            Exit::Unreachable => 3,
-        })
+        Self::from(exit as u8)
     }
 }
 
@@ -35,6 +36,8 @@ impl From<Exit> for ExitCode {
 pub struct Failure {
     exit: Exit,
     error: anyhow::Error,
+    /// The code of the server's problem.
+    code: Option<String>,
 }
 
 impl Failure {
@@ -43,6 +46,7 @@ impl Failure {
         Self {
             exit: Exit::Usage,
             error: error.into(),
+            code: None,
         }
     }
 
@@ -51,6 +55,16 @@ impl Failure {
         Self {
             exit: Exit::Unreachable,
             error: error.into(),
+            code: None,
+        }
+    }
+
+    /// Creates the failure of a problem that the server found.
+    pub(super) fn problem(problem: ProblemBody) -> Self {
+        Self {
+            exit: Exit::Failed,
+            error: anyhow!(problem.title),
+            code: Some(problem.code),
         }
     }
 
@@ -63,6 +77,27 @@ impl Failure {
     pub(super) fn message(&self) -> String {
         format!("{:#}", self.error)
     }
+
+    /// Returns the code for programs: that of the server's problem, or else one of this program's end.
+    fn code(&self) -> &str {
+        match (&self.code, self.exit) {
+            (Some(code), _) => code,
+            (None, Exit::Done | Exit::Failed) => "failed",
+            (None, Exit::Usage) => "usage",
+            (None, Exit::Unreachable) => "unreachable",
+        }
+    }
+
+    /// Returns the failure as a problem in JSON, in the shape of the API's problems.
+    pub(super) fn to_json(&self) -> Value {
+        let code = self.code();
+        json!({
+            "type": format!("urn:ivesk-webhook:error:{code}"),
+            "title": self.message(),
+            "code": code,
+            "exit_code": self.exit as u8,
+        })
+    }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
@@ -70,6 +105,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         Self {
             exit: Exit::Failed,
             error: error.into(),
+            code: None,
         }
     }
 }

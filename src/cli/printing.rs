@@ -48,11 +48,11 @@ macro_rules! note {
     };
 }
 
-/// Prints a result: a JSON value with `--json`, else a line of text.
+/// Prints a result: a JSON value on one line with `--json`, else text.
 macro_rules! result {
     ($json:expr, $format:literal $($part:tt)*) => {
         if $crate::cli::style::is_json() {
-            println!("{:#}", $json)
+            println!("{}", $json)
         } else {
             println!($format $($part)*)
         }

@@ -83,7 +83,7 @@ fn print_requested(triggered: &AsSent<Triggered>) -> Exit {
     let not_pulled = &triggered.not_pulled;
     let pulled = triggered.feeds.len().saturating_sub(not_pulled.len());
     if style::is_json() {
-        println!("{:#}", triggered.json);
+        println!("{}", triggered.json);
     } else if pulled > 0 || not_pulled.is_empty() {
         println!(
             "Requested a pull of {} from the running server; its log shows the results.",
@@ -265,7 +265,7 @@ fn print_results(results: &BTreeMap<Feed, FeedResult>) {
                 "error": result.error, "incomplete": result.incomplete,
             })
         });
-        println!("{:#}", json!({ "feeds": feeds.collect::<Vec<_>>() }));
+        println!("{}", json!({ "feeds": feeds.collect::<Vec<_>>() }));
         return;
     }
     if results.is_empty() {

@@ -67,7 +67,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 
 async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
     if json {
-        println!("{:#}", Value::Array(api.rows("/v1/quarantine").await?));
+        println!("{}", Value::Array(api.rows("/v1/quarantine").await?));
         return Ok(Exit::Done);
     }
     let rows: Vec<QuarantinedMessage> = api.rows("/v1/quarantine").await?;
@@ -109,7 +109,7 @@ async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
         }
     }
     if style::is_json() {
-        println!("{:#}", json!({ "files": files }));
+        println!("{}", json!({ "files": files }));
     }
     Ok(Exit::Done)
 }

@@ -6,13 +6,17 @@ use anyhow::{Context as _, anyhow};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::outcome::Failure;
+use super::style;
 
 /// Asks a person a question; returns true if the answer is yes.
 ///
 /// # Errors
 ///
-/// If nobody can answer, since standard input is no terminal.
+/// If nobody can answer, since standard input is no terminal, or a program reads the answer.
 pub(super) fn ask(question: &str) -> Result<bool, Failure> {
+    if style::is_json() {
+        return Err(Failure::usage(anyhow!("`--json` asks nothing; add --yes")));
+    }
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage(anyhow!(
             "nobody can be asked here: run this in a terminal, or add --yes"

@@ -178,7 +178,7 @@ fn print_responses(responses: &[(&Path, Response)]) {
             }
             Response::Unreachable(error) => json!({"file": path, "error": error}),
         });
-        println!("{:#}", rows.collect::<Value>());
+        println!("{}", rows.collect::<Value>());
         return;
     }
     let mut table = table::new(["file", "status", "code"]);

@@ -297,11 +297,10 @@ impl Answer {
             return self.json();
         }
         let status = self.status;
-        let title = self.problem().map_or_else(
-            || format!("the server returned {status} without a reason"),
-            |problem| problem.title,
-        );
-        Err(anyhow!(title).into())
+        Err(self.problem().map_or_else(
+            || anyhow!("the server returned {status} without a reason").into(),
+            Failure::problem,
+        ))
     }
 
     /// Returns the problem that the server found; `None` if it returned none.

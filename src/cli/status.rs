@@ -53,7 +53,7 @@ pub async fn run(_args: Args, globals: &Globals) -> Result<Exit, Failure> {
     logging::start(&config.log)?;
     let report = read(&config).await?;
     if is_json() {
-        println!("{:#}", report.to_json());
+        println!("{}", report.to_json());
     } else {
         print!("{}", report.to_text(&config));
     }

@@ -188,7 +188,7 @@ fn print_requests(config: &Config, requests: &[SubscriptionRequest]) {
                 "body": body.expose_secret(),
             })
         });
-        println!("{:#}", requests.collect::<Value>());
+        println!("{}", requests.collect::<Value>());
         return;
     }
     for request in requests {
@@ -274,7 +274,7 @@ async fn send_requests(
         }
     }
     if style::is_json() {
-        println!("{:#}", json!(requested));
+        println!("{}", json!(requested));
     }
     Ok(Exit::Done)
 }
@@ -295,7 +295,7 @@ async fn list(config: &Config, json: bool) -> Result<Exit, Failure> {
     // Who owns an unknown topic is the most urgent question.
     rows.sort_by_key(|row| row.state != SubscriptionState::UnknownTopic);
     if json {
-        println!("{:#}", json!(rows));
+        println!("{}", json!(rows));
         return Ok(Exit::Done);
     }
     if rows.is_empty() {
@@ -407,7 +407,7 @@ async fn confirm(config: &Config, id: i64, action: &str) -> Result<Exit, Failure
     api.close().await?;
     let outcome: AsSent<ConfirmResult> = outcome?;
     if style::is_json() {
-        println!("{:#}", outcome.json);
+        println!("{}", outcome.json);
         return Ok(if outcome.confirmed {
             Exit::Done
         } else {

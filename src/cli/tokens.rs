@@ -91,7 +91,7 @@ async fn create(
     };
     let token: AsSent<CreatedToken> = api.post("/v1/tokens", &request).await?;
     if json {
-        println!("{:#}", token.json);
+        println!("{}", token.json);
     } else {
         // The token alone goes to standard output: `… > token.txt`.
         println!("{}", visible(&token.token));
@@ -122,7 +122,7 @@ fn expiry(text: &str) -> Result<Timestamp, String> {
 
 async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
     if json {
-        println!("{:#}", Value::Array(api.rows("/v1/tokens").await?));
+        println!("{}", Value::Array(api.rows("/v1/tokens").await?));
         return Ok(Exit::Done);
     }
     let rows: Vec<Token> = api.rows("/v1/tokens").await?;

@@ -77,7 +77,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
                 verdicts.push(verdict);
             }
             Err(error) => {
-                eprintln!("error: {error:#}");
+                super::print_failure(&Failure::usage(error));
                 all_read = false;
             }
         }

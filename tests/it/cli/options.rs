@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::emulator::emulator;
 use crate::support::process::{ADMIN_TOKEN, Installation};
@@ -157,20 +157,91 @@ async fn every_result_can_be_json() {
         let option = &["--json"][..];
         for place in [[option, arguments].concat(), [arguments, option].concat()] {
             let (code, out, errors) = installation.run(&place).await;
-            if code != Some(0) {
-                // What was done the first time may be refused the second.
-                assert!(
-                    errors.starts_with("error: ") || !out.is_empty(),
-                    "{place:?}: {errors}"
-                );
-                if out.is_empty() {
-                    continue;
-                }
+            // What was done the first time may be refused the second.
+            if code != Some(0) && out.is_empty() {
+                assert_problem(code, &errors);
+                continue;
             }
             let json: Result<Value, _> = serde_json::from_str(&out);
             assert!(json.is_ok(), "{place:?} printed\n{out}{errors}");
+            assert_eq!(out.lines().count(), 1, "{place:?} printed\n{out}");
         }
     }
+    drop(server);
+}
+
+/// Asserts that the last line on standard error is a problem of this exit code; returns it.
+fn assert_problem(code: Option<i32>, errors: &str) -> Value {
+    let last = errors.lines().last().unwrap_or_default();
+    let problem: Value = serde_json::from_str(last).unwrap_or_else(|_| panic!("{errors}"));
+    assert_eq!(problem["exit_code"], json!(code), "{errors}");
+    let name = problem["code"].as_str().expect("a code");
+    assert_eq!(problem["type"], format!("urn:ivesk-webhook:error:{name}"));
+    assert!(
+        problem["title"]
+            .as_str()
+            .is_some_and(|title| title.len() > 10),
+        "{errors}"
+    );
+    problem
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_json_an_error_is_a_problem_in_json() {
+    let emulator = emulator("").await;
+    let books = "[destinations.books]\nkind = \"list\"\n";
+    let installation = Installation::beside(&emulator, "", books);
+    let server = installation.start().await;
+    for (arguments, expected, code, words) in [
+        // The server's problems keep their codes.
+        (
+            &["destinations", "pause", "boks"][..],
+            1,
+            "unknown_row",
+            "`books`",
+        ),
+        (&["tokens", "revoke", "77"], 1, "unknown_row", "tokens list"),
+        (
+            &["pull", "--company", "302320405"],
+            1,
+            "conflict",
+            "302320404",
+        ),
+        // What this program finds itself, and what it can't read.
+        (
+            &["documents", "show", "nope"],
+            1,
+            "failed",
+            "documents search",
+        ),
+        (
+            &["-c", "missing.toml", "status"],
+            2,
+            "usage",
+            "missing.toml",
+        ),
+        (&["feeds", "lst"], 2, "usage", "list"),
+        (
+            &["documents", "export", "--format", "csv"],
+            2,
+            "usage",
+            "--format json",
+        ),
+        (&["verify", "missing.json"], 2, "usage", "missing.json"),
+    ] {
+        let arguments = [arguments, &["--json"]].concat();
+        let (exit, out, errors) = installation.run(&arguments).await;
+        assert_eq!(exit, Some(expected), "{arguments:?}: {out}{errors}");
+        assert_eq!(out, "", "{arguments:?}");
+        let problem = assert_problem(exit, &errors);
+        assert_eq!(problem["code"], code, "{arguments:?}: {errors}");
+        let title = problem["title"].as_str().expect("text");
+        assert!(title.contains(words), "{arguments:?}: {title}");
+    }
+    // Help stays help.
+    let (exit, out, _) = installation.run(&["feeds", "--help", "--json"]).await;
+    assert_eq!(exit, Some(0));
+    assert!(out.contains("Usage:"), "{out}");
     drop(server);
 }
 
