@@ -40,8 +40,7 @@ use crate::visible::visible;
 #[command(after_help = "\
 Each content is uploaded only once. `ivesk-webhook uploads list` shows the documents made from each file.
 In folders, hidden and unfinished files (.x, ~x, x.tmp, x.part, …) are skipped.
-A terminal shows a progress bar and a line for each file. Otherwise, and with --json, standard output has one \
-JSON object per line for each file.
+Each file has a line, with --json a JSON object; a terminal shows a progress bar too.
 
 Exit codes: 0 all files are uploaded, 1 a file was refused or failed, 2 a setting is missing or wrong, 3 Įvesk.lt \
 or its storage could not be reached")]
@@ -61,7 +60,7 @@ pub struct Args {
     /// Number of files to upload at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
     parallel: u8,
-    /// Print one JSON object per line, also on a terminal
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -282,7 +281,7 @@ fn exit(files: &[FileReport]) -> Exit {
     }
 }
 
-/// The output: progress bars and lines on a terminal, JSON elsewhere.
+/// The output: a line for each file, as text or JSON, and progress bars on a terminal.
 struct Screen {
     json: bool,
     bars: MultiProgress,
@@ -290,8 +289,7 @@ struct Screen {
 
 impl Screen {
     fn new(json: bool) -> Self {
-        let json = json || !std::io::stdout().is_terminal();
-        let target = if json {
+        let target = if json || !std::io::stdout().is_terminal() {
             ProgressDrawTarget::hidden()
         } else {
             ProgressDrawTarget::stderr()

@@ -1104,7 +1104,9 @@ async fn the_command_prints_a_line_for_each_file_and_its_document() {
         std::fs::write(installation.folder().join(name), name).expect("written");
     }
     let (code, lines, errors) = installation
-        .run(&["upload", "scans", "--tags", "x,y", "--data", "order=7"])
+        .run(&[
+            "upload", "scans", "--tags", "x,y", "--data", "order=7", "--json",
+        ])
         .await;
     assert_eq!(code, Some(0), "{errors}");
     let outcomes: Vec<serde_json::Value> = lines
@@ -1116,9 +1118,13 @@ async fn the_command_prints_a_line_for_each_file_and_its_document() {
     let sent = emulator.control().uploads();
     assert!(sent.iter().all(|file| file.parameters["tags"] == "x,y"));
 
+    // Without the option it is text, in a pipe too.
     let (code, lines, _) = installation.run(&["upload", "scans/a.pdf"]).await;
     assert_eq!(code, Some(0));
-    assert!(lines.contains("already_sent"), "{lines}");
+    assert!(
+        lines.contains("scans/a.pdf: sent before as upload"),
+        "{lines}"
+    );
 
     let (code, _, errors) = installation.run(&["pull", "--queue", "digitized"]).await;
     assert_eq!(code, Some(0), "{errors}");
@@ -1189,7 +1195,7 @@ async fn a_running_server_keeps_the_rows_and_empties_its_folder() {
     })
     .await;
     std::fs::write(&twin, "%PDF").expect("written");
-    let (code, lines, errors) = installation.run(&["upload", "twin.pdf"]).await;
+    let (code, lines, errors) = installation.run(&["upload", "twin.pdf", "--json"]).await;
     let line: serde_json::Value = serde_json::from_str(&lines).expect("a line");
     let is_known = line["outcome"] == "already_sent" || line["outcome"] == "busy";
     assert!(is_known, "{code:?} {lines} {errors}");
