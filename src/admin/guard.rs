@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS,
-};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -19,7 +17,6 @@ use axum::response::{IntoResponse, Response};
 use super::audit::{self, Action};
 use super::identity::{Identity, identify};
 use super::listener::AdminPeer;
-use super::pages;
 use super::problem::{AdminError, read_body};
 use super::rules::{Needs, rule};
 use super::state::Admin;
@@ -50,9 +47,6 @@ pub(super) async fn bound(request: Request, next: Next) -> Response {
 
 /// Passes a permitted request on, and answers all others.
 pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    if is_unknown_page(&request) {
-        return pages::unknown(admin, request).await;
-    }
     let (identity, action, request) = match admit(&admin, request).await {
         Ok(admitted) => admitted,
         Err(error) => return error.into_response(),
@@ -64,18 +58,6 @@ pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Ne
         audit::record(&admin.app, &identity, action).await;
     }
     response
-}
-
-/// Returns true if a browser opens a path that nothing has.
-fn is_unknown_page(request: &Request) -> bool {
-    let accepts = request
-        .headers()
-        .get(ACCEPT)
-        .and_then(|value| value.to_str().ok());
-    request.extensions().get::<MatchedPath>().is_none()
-        && !request.uri().path().starts_with("/v1/")
-        && request.method() == Method::GET
-        && accepts.is_some_and(|kinds| kinds.contains("text/html"))
 }
 
 /// Returns the sender of a permitted request, what is to be recorded about it, and the request

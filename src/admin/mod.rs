@@ -61,7 +61,8 @@ pub fn router(app: Arc<App>) -> Router {
     let guarded = guarded
         .method_not_allowed_fallback(|| async { AdminError::UnknownMethod })
         .fallback(|| async { AdminError::UnknownPath })
-        .layer(from_fn_with_state(admin.clone(), guard::guard));
+        .layer(from_fn_with_state(admin.clone(), guard::guard))
+        .layer(from_fn_with_state(admin.clone(), pages::answer_unknown));
     open.merge(guarded)
         .merge(pages::router(&admin))
         .layer(from_fn(guard::bound))

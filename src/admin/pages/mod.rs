@@ -9,9 +9,10 @@
 use std::convert::Infallible;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::middleware::from_fn_with_state;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
@@ -102,8 +103,15 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .merge(pages)
 }
 
-/// Returns the page that says that there is none, to those who have logged in.
-pub(super) async fn unknown(admin: Admin, request: Request) -> Response {
+/// Answers a browser that opens an address at which nothing is with a page, once it has logged in.
+pub(super) async fn answer_unknown(
+    State(admin): State<Admin>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if !is_unknown_page(&request) {
+        return next.run(request).await;
+    }
     let page = |context: PageContext| async move { context.error_page(&AdminError::UnknownPath) };
     let page = get(page)
         .layer(from_fn_with_state(admin.clone(), access::check_access))
@@ -111,6 +119,15 @@ pub(super) async fn unknown(admin: Admin, request: Request) -> Response {
     page.oneshot(request)
         .await
         .unwrap_or_else(|never: Infallible| match never {})
+}
+
+fn is_unknown_page(request: &Request) -> bool {
+    let accepted = request.headers().get(ACCEPT);
+    let accepted = accepted.and_then(|value| value.to_str().ok());
+    request.extensions().get::<MatchedPath>().is_none()
+        && !request.uri().path().starts_with("/v1/")
+        && request.method() == Method::GET
+        && accepted.is_some_and(|kinds| kinds.contains("text/html"))
 }
 
 fn asset(kind: &'static str, text: &'static str) -> Response {
