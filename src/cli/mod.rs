@@ -10,8 +10,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::globals::{Globals, SYSTEM_FILE, environment, found_config};
 use self::outcome::{Exit, Failure};
-use self::style::{BAD, OutputOptions, styled_error};
-use crate::visible::visible_lines;
+use self::style::OutputOptions;
 
 #[macro_use]
 mod printing;
@@ -232,22 +231,8 @@ pub fn run(cli: Cli) -> ExitCode {
 
 /// Prints why the subcommand ended, and returns the exit code.
 fn end(failure: &Failure, as_json: bool) -> ExitCode {
-    print_error(failure, as_json);
+    failure.print(as_json);
     failure.exit().into()
-}
-
-/// Prints an error after which the subcommand goes on.
-fn print_failure(failure: &Failure) {
-    print_error(failure, style::is_json());
-}
-
-fn print_error(failure: &Failure, as_json: bool) {
-    if as_json {
-        eprintln!("{}", failure.to_json());
-    } else {
-        let label = styled_error(BAD, "error:");
-        eprintln!("{label} {}", visible_lines(&failure.message()));
-    }
 }
 
 /// Prints what is wrong with the arguments, or the help or version that they ask for, and returns the

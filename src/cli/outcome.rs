@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use serde_json::{Value, json};
 
+use super::style::{BAD, styled_error};
 use crate::api::ProblemBody;
+use crate::visible::visible_lines;
 
 /// The exit codes of a command that names no others.
 pub(super) const EXIT_CODES: &str = "0 done, 1 refused, not found, or a check failed, 2 wrong use or configuration, 3 a service could \
@@ -78,6 +80,16 @@ impl Failure {
         format!("{:#}", self.error)
     }
 
+    /// Prints it on standard error, as JSON or in words.
+    pub(super) fn print(&self, as_json: bool) {
+        if as_json {
+            eprintln!("{}", self.to_json());
+        } else {
+            let label = styled_error(BAD, "error:");
+            eprintln!("{label} {}", visible_lines(&self.message()));
+        }
+    }
+
     /// Returns the code for programs: that of the server's problem, or else one of this program's end.
     fn code(&self) -> &str {
         match (&self.code, self.exit) {
@@ -89,7 +101,7 @@ impl Failure {
     }
 
     /// Returns the failure as a problem in JSON, in the shape of the API's problems.
-    pub(super) fn to_json(&self) -> Value {
+    fn to_json(&self) -> Value {
         let code = self.code();
         json!({
             "type": format!("urn:ivesk-webhook:error:{code}"),

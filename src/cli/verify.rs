@@ -77,7 +77,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
                 verdicts.push(verdict);
             }
             Err(error) => {
-                super::print_failure(&Failure::usage(error));
+                Failure::usage(error).print(args.json);
                 all_read = false;
             }
         }
