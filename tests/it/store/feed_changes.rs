@@ -19,6 +19,37 @@ on_both_stores! {
     an_earlier_cursor_leaves_no_gap,
     feeds_that_do_not_fit_are_removed_and_come_back,
     what_lies_before_the_start_is_history_when_it_is_found,
+    the_newest_pull_is_known_also_of_a_paused_feed,
+}
+
+async fn the_newest_pull_is_known_also_of_a_paused_feed(database: Database) {
+    let test = TestStore::new(database).await;
+    let last = async || test.store.last_pull().await.expect("readable");
+    assert_eq!(last().await, None);
+    let (feed, other) = (company("999999999"), company("302320404"));
+    test.pull(&feed, last_page(&[("d-1", "1")], Some("c-1")))
+        .await;
+    let first = test.feed(&feed).await.pulled_at;
+    assert!(first.is_some());
+    assert_eq!(last().await, first);
+    test.clock.advance(HOUR);
+    // Known, and not pulled yet.
+    let known = vec![company("110053842")];
+    let added = test.store.register_feeds(known, test.clock.now());
+    added.await.expect("stored");
+    assert_eq!(last().await, first);
+    test.pull(&other, last_page(&[("d-2", "1")], Some("c-1")))
+        .await;
+    let newest = test.feed(&other).await.pulled_at;
+    assert!(newest > first);
+    assert_eq!(last().await, newest);
+    let paused = test
+        .store
+        .set_paused(account(), Some(other), PauseChange::Pause);
+    assert_eq!(paused.await.expect("stored"), 1);
+    assert_eq!(last().await, newest);
+    assert!(remove(&test, "302320404").await);
+    assert_eq!(last().await, first);
 }
 
 async fn remove(test: &TestStore, code: &str) -> bool {
