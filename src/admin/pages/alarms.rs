@@ -7,7 +7,9 @@ use super::context::{PageContext, PageResult, ROWS};
 use super::labels;
 use super::language::Language;
 use super::layout::{PageBody, folded, table, with_code};
+use super::names::Names;
 use crate::admin::alarms::active_alarms;
+use crate::domain::{Company, Queue};
 use crate::store::AlarmRow;
 
 pub(super) async fn page(context: PageContext) -> Response {
@@ -18,7 +20,13 @@ pub(super) async fn page(context: PageContext) -> Response {
 async fn list(context: &PageContext) -> PageResult {
     let (app, language) = (&context.admin.app, context.viewer.language);
     let now = context.now();
-    let alarms = active_alarms(app, ROWS).await?;
+    let mut alarms = active_alarms(app, ROWS).await?;
+    alarms.sort_by_key(|row| std::cmp::Reverse(row.raised_at));
+    let companies: Vec<Company> = alarms
+        .iter()
+        .filter_map(|row| company(&row.subject))
+        .collect();
+    let names = Names::read(app, companies.iter()).await?;
     let columns = [
         language.pick("Alarm", "Įspėjimas"),
         language.pick("Subject", "Objektas"),
@@ -27,8 +35,13 @@ async fn list(context: &PageContext) -> PageResult {
     ];
     let rows = alarms.iter().map(|row| {
         vec![
-            html! { strong { (labels::alarm(language, row.kind)) } },
-            html! { (row.subject) },
+            html! { strong { (labels::alarm(language, row.kind, &row.subject)) } },
+            html! {
+                @match company(&row.subject) {
+                    Some(company) => { (names.company(&company)) }
+                    None => { (labels::alarm_subject(&row.subject)) }
+                }
+            },
             language.moment(row.raised_at, now),
             fix(language, row),
         ]
@@ -47,9 +60,17 @@ async fn list(context: &PageContext) -> PageResult {
     })
 }
 
+/// Returns the company whose feed an alarm is about.
+fn company(subject: &str) -> Option<Company> {
+    let mut parts = subject.splitn(3, '/').skip(1);
+    let queue = parts.next().and_then(Queue::parse);
+    let code = parts.next().filter(|_| queue == Some(Queue::Exported));
+    Company::parse(code?).ok()
+}
+
 /// Renders what to do about an alarm, with the page of its subject.
 fn fix(language: Language, row: &AlarmRow) -> Markup {
-    let (fix, path) = labels::alarm_fix(language, row.kind);
+    let (fix, path) = labels::alarm_fix(language, row.kind, &row.subject);
     let details = html! {
         p lang="en" { (with_code(&row.text)) }
         @if let Some(error) = &row.last_error { p.error lang="en" { (error) } }

@@ -143,20 +143,13 @@ struct Item<'a> {
 impl Item<'_> {
     fn render(&self, context: &PageContext, names: &Names, now: Now<'_>) -> Markup {
         let (viewer, language) = (&context.viewer, context.viewer.language);
-        let (fix, path) = labels::alarm_fix(language, self.kind);
-        let path = match self.kind {
-            AlarmKind::Destination => match self.one.subject.strip_suffix("/deferred") {
-                Some(name) => format!("/deliveries?destination={name}&state=deferred"),
-                None => format!("/destinations#{}", self.one.subject),
-            },
-            _ => path.to_owned(),
-        };
+        let (fix, path) = labels::alarm_fix(language, self.kind, &self.one.subject);
         html! {
             p {
                 strong { (self.subject(language, names)) } ": "
                 @match self.reason(context) {
                     Some(reason) => { (with_code(reason)) }
-                    None => { (labels::alarm(language, self.kind)) }
+                    None => { (labels::alarm(language, self.kind, &self.one.subject)) }
                 }
                 @if let Some(since) = self.since { " " span.ago { (language.age(since, now)) } }
             }
@@ -180,7 +173,7 @@ impl Item<'_> {
             @match self.feed {
                 Some(row) if row.feed.company != Company::mixed() => { (names.company(&row.feed.company)) }
                 Some(row) => { (labels::queue(language, row.feed.queue)) }
-                None => { (self.one.subject) }
+                None => { (labels::alarm_subject(&self.one.subject)) }
             }
         }
     }
@@ -206,11 +199,11 @@ impl Item<'_> {
 
 /// Renders how many more there are of a kind.
 fn more_of(language: Language, kind: AlarmKind, more: usize) -> Markup {
-    let (_, path) = labels::alarm_fix(language, kind);
+    let (_, path) = labels::alarm_fix(language, kind, "");
     html! {
         p {
             (language.count(more as u64, ["more:", "more:"], ["kitas:", "kiti:", "kitų:"])) " "
-            (labels::alarm(language, kind)) " "
+            (labels::alarm(language, kind, "")) " "
             a href=(path) { (language.pick("Show all", "Rodyti visus")) }
         }
     }

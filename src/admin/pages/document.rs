@@ -492,8 +492,8 @@ fn versions_section(
                             } @else {
                                 a href={ "/documents/" (row.sequence) } { (language.pick("Record No. ", "Įrašo Nr. ")) (row.sequence) }
                             }
-                            " " (labels::queue(language, row.feed.queue))
-                            @if row.feed.company != Company::mixed() { " " (names.company(&row.feed.company)) }
+                            ", " (labels::queue_of_version(language, row.feed.queue))
+                            @if row.feed.company != Company::mixed() { ", " (names.company(&row.feed.company)) }
                             " " (version_state(language, row))
                         }
                         p.ago { (language.pick("Version ", "Versija ")) span.code { (row.version) }

@@ -275,6 +275,14 @@ pub(super) fn queue(language: Language, queue: Queue) -> &'static str {
     }
 }
 
+/// Returns the label of the queue of one version.
+pub(super) fn queue_of_version(language: Language, queue: Queue) -> &'static str {
+    match queue {
+        Queue::Exported => language.pick("exported", "eksportuota"),
+        Queue::Digitized => language.pick("digitized", "suskaitmeninta"),
+    }
+}
+
 /// Returns the label of an event.
 pub(super) fn event(language: Language, event: Event) -> &'static str {
     match event {
@@ -737,7 +745,11 @@ pub(super) fn destination_pause_reason(
 }
 
 /// Returns what to do about an alarm, and the page that shows its subject.
-pub(super) fn alarm_fix(language: Language, kind: AlarmKind) -> (&'static str, &'static str) {
+pub(super) fn alarm_fix(
+    language: Language,
+    kind: AlarmKind,
+    subject: &str,
+) -> (&'static str, String) {
     let (english, lithuanian, path) = match kind {
         AlarmKind::Silence => (
             "Documents come only every hour. Look at the subscriptions; `ivesk-webhook doctor` finds the cause.",
@@ -809,6 +821,11 @@ pub(super) fn alarm_fix(language: Language, kind: AlarmKind) -> (&'static str, &
             "Ieškokite failų Įvesk.lt. Jei dokumento iš failo nebus, pažymėkite.",
             "/uploads",
         ),
+        AlarmKind::Destination if is_deferred(subject) => (
+            "See the reasons. Each document is tried again every day, and at once by a button.",
+            "Žiūrėkite priežastis. Kiekvienas dokumentas bandomas kasdien, o mygtuku – iškart.",
+            "/destinations",
+        ),
         AlarmKind::Destination => (
             "See its error, correct the cause, then resume it.",
             "Žiūrėkite klaidą, pašalinkite priežastį ir tęskite.",
@@ -820,11 +837,31 @@ pub(super) fn alarm_fix(language: Language, kind: AlarmKind) -> (&'static str, &
             "/import-errors",
         ),
     };
+    let path = match kind {
+        AlarmKind::Destination if subject.is_empty() => path.to_owned(),
+        AlarmKind::Destination => match subject.strip_suffix(DEFERRED) {
+            Some(name) => format!("/deliveries?destination={name}&state=deferred"),
+            None => format!("/destinations#{subject}"),
+        },
+        _ => path.to_owned(),
+    };
     (language.pick(english, lithuanian), path)
 }
 
-/// Returns the label of a kind of alarm.
-pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
+/// Ending of the subject of an alarm that is about a destination's deferred documents.
+const DEFERRED: &str = "/deferred";
+
+fn is_deferred(subject: &str) -> bool {
+    subject.ends_with(DEFERRED)
+}
+
+/// Returns the subject of an alarm as it is shown.
+pub(super) fn alarm_subject(subject: &str) -> &str {
+    subject.strip_suffix(DEFERRED).unwrap_or(subject)
+}
+
+/// Returns the label of an alarm of this kind about this subject.
+pub(super) fn alarm(language: Language, kind: AlarmKind, subject: &str) -> &'static str {
     match kind {
         AlarmKind::Silence => language.pick(
             "documents arrive without notifications",
@@ -859,6 +896,9 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
         AlarmKind::Disk => language.pick("the disk is nearly full", "baigiasi vieta diske"),
         AlarmKind::Backup => language.pick("no new backup", "nėra naujos atsarginės kopijos"),
         AlarmKind::UploadsLate => language.pick("uploads are late", "vėluoja įkelti failai"),
+        AlarmKind::Destination if is_deferred(subject) => {
+            language.pick("documents are deferred", "yra atidėtų dokumentų")
+        }
         AlarmKind::Destination => {
             language.pick("a destination accepts nothing", "gavėjas nieko nepriima")
         }

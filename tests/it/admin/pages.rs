@@ -275,6 +275,45 @@ async fn each_page_shows_and_escapes_rows_in_both_languages() {
 }
 
 #[tokio::test]
+async fn alarms_name_companies_and_say_what_is_deferred() {
+    let app = filled(|_| {}).await;
+    let finding = |kind, subject: &str| Finding {
+        kind,
+        subject: subject.to_owned(),
+        text: "in English".to_owned(),
+    };
+    let updated = app.store.update_alarms(AlarmObservation {
+        now: app.clock.now(),
+        found: vec![
+            finding(AlarmKind::Destination, "ledger/deferred"),
+            finding(AlarmKind::Destination, "ledger"),
+            finding(AlarmKind::Behind, "default/exported/302320404"),
+        ],
+        notify: false,
+    });
+    updated.await.expect("stored");
+    for (language, deferred, refuses) in [
+        (
+            "en",
+            "documents are deferred",
+            "a destination accepts nothing",
+        ),
+        ("lt", "yra atidėtų dokumentų", "gavėjas nieko nepriima"),
+    ] {
+        let page = get(&app, &format!("/alarms?lang={language}")).await;
+        for shown in [
+            deferred,
+            refuses,
+            "href=\"/deliveries?destination=ledger&amp;state=deferred\"",
+            "<span class=\"code\">302320404</span>",
+        ] {
+            assert!(page.contains(shown), "no {shown} in {page}");
+        }
+        assert!(!page.contains("ledger/deferred"), "{page}");
+    }
+}
+
+#[tokio::test]
 async fn a_browser_gets_a_page_about_an_unknown_address() {
     let app = TestApp::spawn().await;
     let open = async |request: RequestBuilder, accept: &str| {
