@@ -215,7 +215,7 @@ fn destination(
     html! {
         section.destination id=(row.name) aria-label=(row.name) {
             h2 { (row.name) " " (state(context, row, now)) }
-            p.ago { (kind(context, config)) ", " (labels::queue(language, config.queue)) }
+            p.ago { (kind(context, config)) ", " (labels::queue(language, config.queue)) " " (language.pick("documents", "dokumentai")) }
             @if let Some(error) = &row.last_error { p.error lang="" { (error) } }
             dl.numbers {
                 (number(context, match taking {

@@ -552,6 +552,10 @@ async fn page(context: &PageContext, query: DocumentQuery) -> PageResult {
             .collect();
     }
     let columns = columns(language, &query);
+    let caption = match sort {
+        Some(_) => language.pick("Documents, sorted", "Dokumentai, surikiuoti"),
+        None => language.pick("Documents, newest first", "Dokumentai, naujausi viršuje"),
+    };
     let rows = listing
         .rows
         .iter()
@@ -588,7 +592,7 @@ async fn page(context: &PageContext, query: DocumentQuery) -> PageResult {
                         "Per daug žodžių prasideda tuo, ką parašėte: parašykite daugiau raidžių, kad rastumėte likusius.",
                     )) }
                 }
-                div.documents { (table(language.pick("Documents, newest first", "Dokumentai, naujausi viršuje"), &columns, rows)) }
+                div.documents { (table(caption, &columns, rows)) }
             }
             p.below {
                 @if let Some(next) = next.as_ref().or(behind.as_ref()) {
@@ -722,8 +726,8 @@ fn row(
                 " " (badge(Severity::Neutral, language.pick("erased", "ištrinta")))
             } @else if let Some(kind) = kind {
                 @match labels::document_type(language, kind) {
-                    Some(label) => { " " span.code { (label) } }
-                    None => { " " span.code lang="" { (kind) } }
+                    Some(label) => { " " span.kind { (label) } }
+                    None => { " " span.kind lang="" { (kind) } }
                 }
             }
         },

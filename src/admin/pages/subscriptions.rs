@@ -78,7 +78,7 @@ fn subscription(
         language.optional_moment(row.last_heard_at, now),
         html! {
             @match (&row.subscription_arn, &row.topic_arn) {
-                (Some(arn), _) | (None, Some(arn)) => { code { (arn) } }
+                (Some(arn), _) | (None, Some(arn)) => { (breakable(arn)) }
                 (None, None) => { "–" }
             }
             @if !owner.is_empty() {
@@ -104,6 +104,11 @@ fn subscription(
             }
         },
     ]
+}
+
+/// Renders an ARN that breaks behind its colons only.
+fn breakable(arn: &str) -> Markup {
+    html! { code.arn { @for part in arn.split_inclusive(':') { (part) wbr; } } }
 }
 
 /// Returns true if SNS sent a token that could restore or confirm the subscription.

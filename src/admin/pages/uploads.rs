@@ -8,7 +8,7 @@ use super::context::{PageContext, PageResult};
 use super::feeds::ListQuery;
 use super::labels;
 use super::language::Now;
-use super::layout::{PageBody, badge, form_token_input, next_page, table};
+use super::layout::{PageBody, badge, folded, form_token_input, next_page, table};
 use crate::admin::paging::{List, Page};
 use crate::store::UploadRow;
 
@@ -73,7 +73,9 @@ fn upload(context: &PageContext, row: &UploadRow, status: &str, now: Now<'_>) ->
             }
         },
         html! {
-            @if context.viewer.may_operate() && row.may_be_settled() { (settle_form(context, row)) }
+            @if context.viewer.may_operate() && row.may_be_settled() {
+                (folded("ask", language.pick("Settle…", "Nebelaukti…"), &settle_form(context, row)))
+            }
         },
     ]
 }

@@ -73,7 +73,7 @@ fn texts(page: &str) -> Vec<Text> {
             .chars()
             .take_while(|c| c.is_ascii_alphanumeric())
             .collect();
-        let void = ["input", "meta", "link", "br", "img", "rect", "line"];
+        let void = ["input", "meta", "link", "br", "img", "rect", "line", "wbr"];
         let is_foreign = !is_ours || is_data(&name, tag);
         for attribute in ["aria-label=\"", "placeholder=\"", "data-label=\""] {
             if let Some((_, value)) = tag.split_once(attribute)
