@@ -530,6 +530,11 @@ async fn what_is_invisible_in_a_document_is_shown_as_an_escape() {
     }
 }
 
+/// Returns true if a page shows the topic, which may be broken into lines behind its colons.
+fn has_topic(page: &str) -> bool {
+    page.replace("<wbr>", "").contains(FOREIGN_TOPIC)
+}
+
 #[tokio::test]
 async fn an_unknown_topic_comes_first_and_a_button_allows_it() {
     let app = filled(|_| {}).await;
@@ -552,11 +557,11 @@ async fn an_unknown_topic_comes_first_and_a_button_allows_it() {
         let list = between(&overview, "<ul class=\"attention\">", "</ul>");
         let first = between(list, "<li>", "</li>");
         assert!(first.contains(owner), "{list}");
-        assert!(first.contains(FOREIGN_TOPIC), "{list}");
+        assert!(has_topic(first), "{list}");
     }
     let (page, cookie) = page_and_cookie(&app, "/subscriptions").await;
     let first = between(&page, "<tbody role=\"rowgroup\">", "</tr>");
-    assert!(first.contains(FOREIGN_TOPIC), "{first}");
+    assert!(has_topic(first), "{first}");
     assert!(
         first.contains("says that AWS account 123456789012 is theirs"),
         "{first}"
