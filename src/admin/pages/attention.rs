@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use super::context::PageContext;
 use super::labels;
 use super::language::{Language, Now};
-use super::layout::{button, folded, with_code};
+use super::layout::{arn, button, folded, with_code};
 use super::names::Names;
 use crate::admin::alarms::active_alarms;
 use crate::admin::problem::AdminError;
@@ -231,7 +231,7 @@ fn problem_text(language: Language, problem: &Problem<'_>, now: Now<'_>) -> Mark
             html! {
                 (account) "/" (event) ": "
                 (labels::unknown_topic(language, aws_account(topic_arn).unwrap_or_default()))
-                " " code { (topic_arn) } "."
+                " " (arn(topic_arn)) "."
             }
         }
         Problem::AwaitsApproval(row) | Problem::Failed(row) | Problem::Ended(row) => {
@@ -243,7 +243,7 @@ fn problem_text(language: Language, problem: &Problem<'_>, now: Now<'_>) -> Mark
                 "subscribed to the other event's topic, so the targets are swapped:",
                 "užsakyta kito įvykio tema, taigi gavimo adresai sukeisti:",
             ))
-            " " code { (row.topic_arn.as_deref().unwrap_or_default()) } "."
+            " " (arn(row.topic_arn.as_deref().unwrap_or_default())) "."
         },
         Problem::Missing {
             waiting: Some(row), ..

@@ -273,6 +273,11 @@ pub(super) fn folded(class: &str, summary: &str, content: &Markup) -> Markup {
     }
 }
 
+/// Renders an ARN that breaks behind its colons only.
+pub(super) fn arn(name: &str) -> Markup {
+    html! { code.arn { @for part in name.split_inclusive(':') { (part) wbr; } } }
+}
+
 /// Renders the link to the next page of a list; `path` holds its other parameters.
 pub(super) fn next_page(language: Language, path: &str, next: Option<&str>) -> Markup {
     html! {

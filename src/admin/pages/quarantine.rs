@@ -11,7 +11,7 @@ use super::context::{PageContext, PageError, PageResult};
 use super::feeds::ListQuery;
 use super::labels;
 use super::language::Now;
-use super::layout::{Column, PageBody, button, next_page, table};
+use super::layout::{Column, PageBody, arn, button, next_page, table};
 use crate::admin::paging::{List, Page};
 use crate::admin::problem::AdminError;
 use crate::store::QuarantineRow;
@@ -103,7 +103,7 @@ fn reason(context: &PageContext, row: &QuarantineRow) -> Markup {
     html! {
         strong { (title) } " " code { (row.reason) }
         p { (fix) }
-        @if let Some(topic_arn) = &row.topic_arn { p { code { (foreign(topic_arn)) } } }
+        @if let Some(topic_arn) = &row.topic_arn { p { (arn(&foreign(topic_arn))) } }
     }
 }
 

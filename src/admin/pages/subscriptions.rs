@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::context::{PageContext, PageResult};
 use super::labels;
 use super::language::{Language, Now};
-use super::layout::{PageBody, badge, button, table, with_code};
+use super::layout::{PageBody, arn, badge, button, table, with_code};
 use crate::admin::subscriptions::all_subscriptions;
 use crate::api::subscriptions::SubscriptionNotes;
 use crate::store::{SubscriptionRow, SubscriptionState};
@@ -78,7 +78,7 @@ fn subscription(
         language.optional_moment(row.last_heard_at, now),
         html! {
             @match (&row.subscription_arn, &row.topic_arn) {
-                (Some(arn), _) | (None, Some(arn)) => { (breakable(arn)) }
+                (Some(name), _) | (None, Some(name)) => { (arn(name)) }
                 (None, None) => { "–" }
             }
             @if !owner.is_empty() {
@@ -104,11 +104,6 @@ fn subscription(
             }
         },
     ]
-}
-
-/// Renders an ARN that breaks behind its colons only.
-fn breakable(arn: &str) -> Markup {
-    html! { code.arn { @for part in arn.split_inclusive(':') { (part) wbr; } } }
 }
 
 /// Returns true if SNS sent a token that could restore or confirm the subscription.
