@@ -254,7 +254,7 @@ impl Bench {
         Ok(own.as_secs_f64() * 1e3 + server)
     }
 
-    /// Runs statements, as another program would.
+    /// Runs statements, as another program would, each by itself: the service locks the same rows.
     async fn run(&self, statements: &str) -> anyhow::Result<()> {
         match &self.url {
             StoreUrl::Sqlite(path) => {
@@ -266,7 +266,10 @@ impl Bench {
                 let settings = address.settings();
                 let (client, connection) = settings.connect(tokio_postgres::NoTls).await?;
                 tokio::spawn(connection);
-                Ok(client.batch_execute(statements).await?)
+                for statement in statements.split(';') {
+                    client.batch_execute(statement).await?;
+                }
+                Ok(())
             }
         }
     }

@@ -58,6 +58,11 @@ const EXCEPTIONS: &[Exception] = &[
     ),
     ("f.id FROM account a", "feed", "all feeds of an erasure"),
     (
+        "FROM erased_file e WHERE e.destination_id = s.id",
+        "erased_file",
+        "it has those only that are still to be removed",
+    ),
+    (
         "l.removed_at IS NULL AND EXISTS (",
         "lane",
         "all lanes whose history a person starts or stops",
