@@ -1,6 +1,6 @@
 //! Opening the file: pragmas, migrations, and the check that it is a database of this program.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,9 +29,8 @@ const CACHED_STATEMENTS: usize = 128;
 ///
 /// A file with an older schema is copied beside itself first.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
-    if !path.exists() {
-        // If this fails, so does opening, with an error that explains it.
-        let _ = create(path);
+    if path.symlink_metadata().is_err() {
+        create(path)?;
     }
     let mut connection = Connection::open(path).map_err(|error| explain(path, error))?;
     prepare_for_writing(&connection).map_err(|error| explain(path, error))?;
@@ -61,9 +60,15 @@ fn create(path: &Path) -> Result<()> {
     };
     // It is left where a start was killed.
     let _ = std::fs::remove_file(&unfinished);
-    create_new(&unfinished)
-        .and_then(|_| give_to_owner_of_folder(&unfinished))
-        .map_err(failed)?;
+    match create_new(&unfinished) {
+        // Who may not give it away keeps it.
+        Ok(_) => {
+            let _ = give_to_owner_of_folder(&unfinished);
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(failed(error)),
+        // SQLite can create no file there either, and opening it explains why.
+        Err(_) => return Ok(()),
+    }
     let connection = Connection::open(&unfinished).map_err(|error| explain(path, error))?;
     connection
         .pragma_update(None, "application_id", APPLICATION_ID)
