@@ -76,7 +76,7 @@ pub struct DestinationConfig {
     pub document_types: Vec<String>,
     /// `history`: how the documents of a feed's first pull are treated.
     pub history: HistoryMode,
-    /// `max_concurrency`, at most [`MAX_CONCURRENCY`]: deliveries at once. With 1, the default
+    /// `max_concurrency`, at most 16: deliveries at once. With 1, the default
     /// but for a folder without files, they are made in order.
     pub max_concurrency: usize,
     /// `timeout`, default 30 s: how long the destination may take for one document.
