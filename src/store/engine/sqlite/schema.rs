@@ -127,7 +127,7 @@ fn prepare_for_writing(connection: &Connection) -> rusqlite::Result<()> {
 fn prepare_statements(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_secs(5))?;
     // A plan follows from the statement alone. Otherwise a statement whose plan could depend on a
-    // value is prepared anew each time that the value changes.
+    // value is prepared again each time that the value changes.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     Ok(())
