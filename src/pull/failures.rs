@@ -98,7 +98,7 @@ mod tests {
             position: Position::default(),
             first_pull: false,
             first_read: false,
-            largest_page: 0,
+            largest_page: None,
             feed_failures,
             account_failures,
             key_at_fault: true,

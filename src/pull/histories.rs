@@ -474,7 +474,7 @@ impl Feed {
             position,
             first_pull: false,
             first_read,
-            largest_page: self.largest_page,
+            largest_page: Some(self.largest_page),
             feed_failures: 0,
             account_failures: 0,
             key_at_fault: false,
@@ -497,7 +497,7 @@ impl Feed {
         let next = next.map(Cursor::new);
         let step = next_step(
             &lease.position,
-            lease.largest_page,
+            self.largest_page,
             entries,
             &documents,
             next,

@@ -580,7 +580,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
     }
     companies.sort();
     companies.dedup();
-    let largest = lease.largest_page;
+    let largest = lease.largest_page.unwrap_or(0);
     let step = paging::next_step(&lease.position, largest, entries, &documents, page.next);
     PageToCommit {
         documents,

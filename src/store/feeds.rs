@@ -66,8 +66,9 @@ pub struct PageLease {
     pub first_pull: bool,
     /// True if no pull of this feed has ended yet: there is nothing to overlap with.
     pub first_read: bool,
-    /// Entries of the largest page that the account's queue has ever shown.
-    pub largest_page: usize,
+    /// Entries of the largest page that the account's queue has ever shown; `None` before its
+    /// first page.
+    pub largest_page: Option<usize>,
     /// Failures of this feed since its last success.
     pub feed_failures: u32,
     /// Failures of its account since its last success.

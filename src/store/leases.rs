@@ -199,12 +199,10 @@ async fn try_lease<T: Tx>(
     static FEED: Sql = Sql::with(
         "SELECT a.name, f.queue, f.company, f.cursor, f.first_complete_at IS NULL, f.pulled_at IS NULL,
                 f.failures, a.failures,
-                (f.last_page_at IS NOT NULL OR NOT EXISTS
-                     (SELECT 1 FROM feed w WHERE w.account_id = a.id AND w.last_page_at IS NOT NULL)),
+                f.last_page_at IS NOT NULL OR NOT EXISTS (SELECT 1 FROM account_queue q WHERE q.account_id = a.id),
                 f.removed_at IS NOT NULL OR coalesce(f.paused, '') IN ('by_hand', 'company_filter_ignored'),
                 f.waits_since, f.waits_until,
-                coalesce((SELECT q.largest_page FROM account_queue q
-                          WHERE q.account_id = a.id AND q.queue = f.queue), 0)
+                (SELECT q.largest_page FROM account_queue q WHERE q.account_id = a.id AND q.queue = f.queue)
          FROM feed f JOIN account a ON a.id = f.account_id WHERE f.id = $3 AND NOT {leased}",
         &[("leased", LEASED)],
     );
@@ -265,7 +263,7 @@ async fn try_lease<T: Tx>(
         in_progress: trigger.in_progress,
         cursor: feed.cursor,
         first_read: feed.first_read,
-        largest_page: feed.largest_page,
+        largest_page: feed.largest_page.unwrap_or(0),
     };
     if triggers
         .iter()
@@ -384,7 +382,7 @@ struct LeasableFeed {
     needs_person: bool,
     waits_since: Option<Timestamp>,
     waits_until: Option<Timestamp>,
-    largest_page: usize,
+    largest_page: Option<usize>,
 }
 
 /// A trigger of a feed, and its pull.

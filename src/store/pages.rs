@@ -250,7 +250,8 @@ async fn record_clock<T: Tx>(tx: &mut T, account: i64, offset: Option<i64>) -> R
     }
 }
 
-/// Raises the size of the largest page of the account's queue. The account's feeds are pulled at the same time, so the larger one stays.
+/// Raises the size of the largest page of the account's queue, which has none before its first page.
+/// The account's feeds are pulled at the same time, so the larger one stays.
 async fn record_page_size<T: Tx>(
     tx: &mut T,
     lease: &PageLease,
@@ -262,7 +263,7 @@ async fn record_page_size<T: Tx>(
          ON CONFLICT (account_id, queue) DO UPDATE
              SET largest_page = {greatest}(q.largest_page, excluded.largest_page)",
     );
-    if entries <= lease.largest_page {
+    if Some(entries) <= lease.largest_page {
         return Ok(());
     }
     tx.run(&SQL, &[&account, &lease.feed.queue, &entries]).await

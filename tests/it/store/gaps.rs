@@ -138,7 +138,7 @@ async fn a_dismissed_gap_vouches_for_the_page_size(database: Database) {
     assert!(dismiss(open[0].id).await.expect("dismissed"));
     // It is due for a pull, and a page of 30 is known not to be full.
     let lease = test.lease().await.expect("due at once");
-    assert_eq!(lease.largest_page, 31);
+    assert_eq!(lease.largest_page, Some(31));
     let outcome = test.commit(lease, found).await.expect("stored");
     assert_eq!(committed(outcome).ended, Some(PullEnd::Complete));
     assert!(test.feed(&feed).await.up_to_date_at.is_some());
@@ -206,7 +206,7 @@ async fn what_a_pull_has_seen_survives_a_restart(database: Database) {
     let began = seen.began.as_ref().expect("it began");
     assert_eq!((began.from.as_ref(), began.fence), (None, lease.fence - 1));
     assert_eq!(progress.began, None, "the store sets it");
-    assert_eq!(lease.largest_page, 2);
+    assert_eq!(lease.largest_page, Some(2));
 }
 
 async fn closed_gaps_are_bounded(database: Database) {
