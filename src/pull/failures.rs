@@ -52,13 +52,16 @@ pub fn classify(error: &ApiError, lease: &PageLease, now: Timestamp, jitter: f64
         },
         // The same request is refused for as long as the cursor stays.
         ApiError::Status { status: 400, .. }
-            if lease.position.from.is_some()
-                && lease.kind != TriggerKind::Backfill
-                && lease.feed_failures >= CURSOR_FAILURES =>
+            if lease.position.from.is_some() && lease.feed_failures >= CURSOR_FAILURES =>
         {
-            PageFailure::FeedPaused {
-                reason: FeedPauseReason::CursorRefused,
-                retry_at,
+            match lease.kind {
+                // The stretch of a person has a cursor of its own, which says nothing of other
+                // feeds.
+                TriggerKind::Backfill => feed_waits(),
+                _ => PageFailure::FeedPaused {
+                    reason: FeedPauseReason::CursorRefused,
+                    retry_at,
+                },
             }
         }
         // A retry would transfer as much again; the vendor or the setting must change first.
@@ -169,13 +172,13 @@ mod tests {
             classified(2, Some("bogus"), TriggerKind::Notification),
             PageFailure::FeedPaused { reason, retry_at }
         );
-        for (failures, from, kind) in [
-            (1, Some("bogus"), TriggerKind::Notification),
-            (2, None, TriggerKind::Notification),
-            // The stretch of a person has a cursor of its own.
-            (2, Some("bogus"), TriggerKind::Backfill),
-        ] {
-            let failure = classified(failures, from, kind);
+        let of_a_stretch = classified(2, Some("bogus"), TriggerKind::Backfill);
+        assert!(
+            matches!(of_a_stretch, PageFailure::FeedWaits(_)),
+            "{of_a_stretch:?}"
+        );
+        for (failures, from) in [(1, Some("bogus")), (2, None)] {
+            let failure = classified(failures, from, TriggerKind::Notification);
             assert!(
                 matches!(failure, PageFailure::AccountWaits(_)),
                 "{failure:?}"
