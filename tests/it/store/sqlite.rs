@@ -273,6 +273,21 @@ async fn an_emptied_database_is_never_taken_for_a_new_one() {
 }
 
 #[tokio::test]
+async fn a_database_that_cannot_be_made_leaves_no_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("new.db");
+    let in_the_way = folder.path().join("new.db.unfinished");
+    std::fs::create_dir(&in_the_way).expect("created");
+    let refused = open(&path).await.map(drop);
+    let error = refused.expect_err("it can't be written").to_string();
+    assert!(error.contains("new.db"), "{error}");
+    assert!(!path.exists(), "the next start would find it empty");
+    std::fs::remove_dir(&in_the_way).expect("removed");
+    let store = open(&path).await.expect("a new one");
+    store.close().await.expect("it closes");
+}
+
+#[tokio::test]
 async fn files_that_are_not_ours_are_refused_with_a_fix() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
