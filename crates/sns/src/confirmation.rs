@@ -124,9 +124,9 @@ impl Confirmer {
         subscription_arn: &str,
     ) -> Result<(), ConfirmError> {
         let topic = TopicArn::parse(topic_arn).ok_or(ConfirmError::Untrusted)?;
-        let origin = match self.policy.local_origins() {
-            [] => region::endpoint(topic.region).ok_or(ConfirmError::Untrusted)?,
-            [local, ..] => local.clone(),
+        let origin = match self.policy.local_origins().next() {
+            Some(local) => local.to_owned(),
+            None => region::endpoint(topic.region).ok_or(ConfirmError::Untrusted)?,
         };
         let mut url = Url::parse(&origin).map_err(|_| ConfirmError::Untrusted)?;
         url.query_pairs_mut()

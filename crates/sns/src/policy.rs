@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use url::{Url, form_urlencoded};
+use url::{Origin, Url, form_urlencoded};
 
 use crate::error::VerifyError;
 use crate::known_arns::KnownArns;
@@ -122,7 +122,23 @@ pub struct Policy {
     known: KnownArns,
     any_topic: bool,
     certificate_names: BTreeMap<String, String>,
-    local_origins: Vec<String>,
+    local_origins: Vec<LocalOrigin>,
+}
+
+/// An origin of the settings, as written and as the HTTP client parses it.
+#[derive(Clone, Debug)]
+struct LocalOrigin {
+    text: String,
+    /// `None` if it is no URL; then nothing is under it.
+    parsed: Option<Origin>,
+}
+
+impl LocalOrigin {
+    fn new(text: &str) -> Self {
+        let text = text.trim_end_matches('/').to_owned();
+        let parsed = Url::parse(&text).ok().map(|url| url.origin());
+        Self { text, parsed }
+    }
 }
 
 impl Policy {
@@ -136,7 +152,7 @@ impl Policy {
             local_origins: settings
                 .local_origins
                 .iter()
-                .map(|origin| origin.trim_end_matches('/').to_owned())
+                .map(|origin| LocalOrigin::new(origin))
                 .collect(),
         }
     }
@@ -151,8 +167,8 @@ impl Policy {
     }
 
     /// Returns the origins for which the rules on URLs are lifted.
-    pub fn local_origins(&self) -> &[String] {
-        &self.local_origins
+    pub fn local_origins(&self) -> impl Iterator<Item = &str> {
+        self.local_origins.iter().map(|origin| origin.text.as_str())
     }
 
     /// Returns true if messages of this topic are accepted: a rule of the settings matches
@@ -243,13 +259,9 @@ impl Policy {
         }
         self.local_origins.iter().any(|origin| {
             let under = url
-                .strip_prefix(origin.as_str())
+                .strip_prefix(origin.text.as_str())
                 .is_some_and(|rest| rest.starts_with('/'));
-            under
-                && match (Url::parse(url), Url::parse(origin)) {
-                    (Ok(url), Ok(origin)) => url.origin() == origin.origin(),
-                    _ => false,
-                }
+            under && Url::parse(url).is_ok_and(|url| Some(url.origin()) == origin.parsed)
         })
     }
 }
