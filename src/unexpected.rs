@@ -96,7 +96,7 @@ explanations! {
          `reverse_proxy`, no `proto h2` in HAProxy's `server` line, protocol version HTTP1 in an AWS \
          target group";
     HeadTooLarge => "head_too_large",
-        "a request's head had more than 128 KiB or 200 headers",
+        "a request's head had more than 128 KiB or 100 headers",
         "let the proxy remove the cookies and headers that SNS does not send";
     FoldedHeader => "folded_header",
         "a request had a header that continues on the next line, which HTTP/1.1 forbids",

@@ -28,9 +28,6 @@ use crate::unexpected::UnexpectedRequest;
 /// Longest request head, in bytes. SNS's are under 2 KiB, but a proxy may add cookies and headers.
 const MAX_HEAD_BYTES: usize = 128 * 1024;
 
-/// Most headers of a request.
-const MAX_HEADERS: usize = 200;
-
 /// Longest time for the request that follows the PROXY protocol, and most bytes of it.
 const PROXIED_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_PROXIED_BYTES: usize = 16 * 1024;
@@ -231,7 +228,6 @@ where
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(MAX_HEAD_BYTES)
         .max_header_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
         // A client that has sent its request may end its side of the connection.
         .half_close(true)
         .serve_connection(io, service);
