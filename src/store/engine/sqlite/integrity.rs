@@ -29,7 +29,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(200);
     reason = "it has a thread of its own, which nothing else uses"
 )]
 pub(super) fn check(
-    connection: &Connection,
+    connection: &mut Connection,
     path: &Path,
     waiting: Weak<()>,
 ) -> Result<(), StoreError> {

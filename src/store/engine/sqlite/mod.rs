@@ -247,7 +247,7 @@ impl SqliteEngine {
         let awaited = Arc::downgrade(&waiting);
         let thread = spawn("store-check", &self.database.path, move || {
             let checked = schema::open_for_reading(&path)
-                .and_then(|connection| integrity::check(&connection, &path, awaited));
+                .and_then(|mut connection| integrity::check(&mut connection, &path, awaited));
             let _ = answer.send(checked);
         })?;
         drop(thread);
