@@ -8,11 +8,11 @@ use tokio::sync::oneshot;
 
 use super::allowed_topics::check_approvals;
 use super::columns::{event_code, message_key};
-use super::engine::{Fragment, NewNotification, Sql, Tx};
+use super::engine::{Fragment, NewNotification, Param, Sql, Statement, Tx};
 use super::error::Result;
 use super::row_ids::{NewFeed, account_id, feed_ids};
 use super::subscription_messages::{HeardTopics, record_confirmation};
-use super::tallies::{Tally, count_by_hour};
+use super::tallies::{RAISE, Tally, by_hour};
 use super::trigger_kind::TriggerKind;
 use super::{AcceptedMessage, Insertion, StoreError, Triggers, UNCLEAR_INTERVAL};
 use crate::domain::{Account, Feed, Queue, Timestamp};
@@ -180,14 +180,15 @@ pub(super) async fn store_group<T: Tx>(
         }
     }
     heard.record(tx).await?;
+    let triggers = triggers(tx, &new, known, &mut row_ids).await?;
+    let hours = by_hour(new.iter().map(|incoming| incoming.received_at));
+    let hours: Vec<(i64, usize)> = hours.into_iter().collect();
     // Last, since replicas whose messages are of the same feeds wait for each other from here on.
-    let raised = raise_triggers(tx, &new, known, &mut row_ids).await?;
-    let received = new.iter().map(|incoming| incoming.received_at);
-    count_by_hour(tx, Tally::Accepted, received).await?;
+    raise(tx, triggers.as_ref(), &hours).await?;
     Ok(StoredGroup {
         outcomes,
         row_ids,
-        raised,
+        raised: triggers.is_some(),
     })
 }
 
@@ -225,34 +226,28 @@ async fn insert<T: Tx>(
     Ok(outcomes)
 }
 
-/// Raises each feed's trigger once for the whole group; returns true if there was any.
-async fn raise_triggers<T: Tx>(
+/// The triggers of a group.
+struct GroupTriggers {
+    /// Their feeds, ascending.
+    feeds: Vec<i64>,
+    /// How often each is raised.
+    counts: Vec<i64>,
+    due_at: Timestamp,
+}
+
+/// Returns the triggers of new messages; adds feeds that are new. `None` if there are none.
+async fn triggers<T: Tx>(
     tx: &mut T,
     new: &[&AcceptedMessage],
     known: &RowIds,
     row_ids: &mut RowIds,
-) -> Result<bool> {
-    static SQL: Sql = Sql::with(
-        "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at, account_id, queue, next_at)
-         SELECT v.feed_id, $3, v.triggers, $4, f.account_id, f.queue, $4
-         FROM {raised} {then_join} feed f ON f.id = v.feed_id WHERE true ORDER BY v.feed_id
-         ON CONFLICT (feed_id, kind) DO UPDATE
-         SET raised = d.raised + excluded.raised, due_at = excluded.due_at,
-             next_at = coalesce(d.next_at, excluded.next_at)",
-        &[(
-            "raised",
-            Fragment::Differs(
-                "(SELECT value AS feed_id, $2 ->> key AS triggers FROM json_each($1)) AS v",
-                "unnest($1, $2) AS v (feed_id, triggers)",
-            ),
-        )],
-    );
+) -> Result<Option<GroupTriggers>> {
     let triggering = || {
         let triggering = |incoming: &&&AcceptedMessage| incoming.triggers != Triggers::Nothing;
         new.iter().filter(triggering)
     };
     let Some(received_at) = triggering().map(|incoming| incoming.received_at).max() else {
-        return Ok(false);
+        return Ok(None);
     };
     // A replica whose clock is ahead can't delay it.
     let due_at = tx.now_or(received_at);
@@ -276,13 +271,50 @@ async fn raise_triggers<T: Tx>(
     for id in triggered_by_unclear(tx, new, &row_ids.accounts, due_at).await? {
         *triggers.entry(id).or_default() += 1;
     }
-    let (ids, counts): (Vec<i64>, Vec<i64>) = triggers.into_iter().unzip();
-    let kind = TriggerKind::Notification;
-    if ids.is_empty() {
-        return Ok(false);
+    let (feeds, counts): (Vec<i64>, Vec<i64>) = triggers.into_iter().unzip();
+    Ok((!feeds.is_empty()).then_some(GroupTriggers {
+        feeds,
+        counts,
+        due_at,
+    }))
+}
+
+/// Raises each trigger once for the whole group, and the counts of accepted messages by hour.
+async fn raise<T: Tx>(
+    tx: &mut T,
+    triggers: Option<&GroupTriggers>,
+    hours: &[(i64, usize)],
+) -> Result<()> {
+    static TRIGGERS: Sql = Sql::with(
+        "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at, account_id, queue, next_at)
+         SELECT v.feed_id, $3, v.triggers, $4, f.account_id, f.queue, $4
+         FROM {raised} {then_join} feed f ON f.id = v.feed_id WHERE true ORDER BY v.feed_id
+         ON CONFLICT (feed_id, kind) DO UPDATE
+         SET raised = d.raised + excluded.raised, due_at = excluded.due_at,
+             next_at = coalesce(d.next_at, excluded.next_at)",
+        &[(
+            "raised",
+            Fragment::Differs(
+                "(SELECT value AS feed_id, $2 ->> key AS triggers FROM json_each($1)) AS v",
+                "unnest($1, $2) AS v (feed_id, triggers)",
+            ),
+        )],
+    );
+    let raised = triggers.map(|triggers| -> [&dyn Param; 4] {
+        let kind = &TriggerKind::Notification;
+        [&triggers.feeds, &triggers.counts, kind, &triggers.due_at]
+    });
+    let counted: Vec<[&dyn Param; 3]> = hours
+        .iter()
+        .map(|(hour, count)| -> [&dyn Param; 3] { [&Tally::Accepted, hour, count] })
+        .collect();
+    let raised = raised.iter().map(|values| (&TRIGGERS, values.as_slice()));
+    let counted = counted.iter().map(|values| (&RAISE, values.as_slice()));
+    let last: Vec<Statement<'_>> = raised.chain(counted).collect();
+    match last.is_empty() {
+        true => Ok(()),
+        false => tx.execute_last(&last).await,
     }
-    tx.run(&SQL, &[&ids, &counts, &kind, &due_at]).await?;
-    Ok(true)
 }
 
 /// Counts notifications whose shape is not understood, and returns the feeds that they trigger.

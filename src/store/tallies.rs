@@ -38,15 +38,17 @@ scalars! { Tally: Text, what => what.as_str(); }
 /// The `hour` of a count in all.
 const IN_ALL: i64 = 0;
 
+/// Raises a count: what $1, hour $2, by $3.
+pub(super) static RAISE: Sql = Sql::with(
+    "INSERT INTO tally AS t (what, hour, part, count) VALUES ($1, $2, {part}, $3)
+     ON CONFLICT (what, hour, part) DO UPDATE SET count = t.count + excluded.count",
+    &[("part", Fragment::Differs("0", "pg_backend_pid() % 16"))],
+);
+
 async fn raise<T: Tx>(tx: &mut T, what: Tally, hour: i64, count: usize) -> Result<()> {
-    static SQL: Sql = Sql::with(
-        "INSERT INTO tally AS t (what, hour, part, count) VALUES ($1, $2, {part}, $3)
-         ON CONFLICT (what, hour, part) DO UPDATE SET count = t.count + excluded.count",
-        &[("part", Fragment::Differs("0", "pg_backend_pid() % 16"))],
-    );
     match count {
         0 => Ok(()),
-        _ => tx.run(&SQL, params! { what, hour, count }).await,
+        _ => tx.run(&RAISE, params! { what, hour, count }).await,
     }
 }
 
@@ -62,15 +64,20 @@ pub(super) async fn count_by_hour<T: Tx>(
     what: Tally,
     moments: impl IntoIterator<Item = Timestamp> + Send,
 ) -> Result<()> {
-    let mut hours: BTreeMap<i64, usize> = BTreeMap::new();
-    for moment in moments {
-        *hours.entry(moment.hour().as_millis()).or_default() += 1;
-    }
     // In their order, which prevents deadlocks.
-    for (hour, count) in hours {
+    for (hour, count) in by_hour(moments) {
         raise(tx, what, hour, count).await?;
     }
     Ok(())
+}
+
+/// Returns how many of these moments are in each hour.
+pub(super) fn by_hour(moments: impl IntoIterator<Item = Timestamp>) -> BTreeMap<i64, usize> {
+    let mut hours = BTreeMap::new();
+    for moment in moments {
+        *hours.entry(moment.hour().as_millis()).or_default() += 1;
+    }
+    hours
 }
 
 /// Returns a count in all.

@@ -85,6 +85,15 @@ pub(super) trait Tx: Send {
         terms: TermsOf<'_>,
     ) -> impl Future<Output = Result<()>> + Send;
 
+    /// Executes the last statements of a transaction, in this order.
+    ///
+    /// It may commit: on PostgreSQL they are sent with COMMIT, all at once, so that their locks are
+    /// held for as short as possible.
+    fn execute_last(
+        &mut self,
+        statements: &[Statement<'_>],
+    ) -> impl Future<Output = Result<()>> + Send;
+
     /// Runs a statement and returns all its rows.
     fn all<C: Column + Send>(
         &mut self,
@@ -141,6 +150,9 @@ pub(super) trait Tx: Send {
         async move { self.execute(sql, params).await.map(drop) }
     }
 }
+
+/// A statement with its values.
+pub(super) type Statement<'a> = (&'static Sql, &'a [&'a dyn Param]);
 
 /// Work on the database that is done in one transaction, whole or not at all.
 pub(super) trait Operation: Send + 'static {

@@ -1,7 +1,7 @@
 //! Connections, and transactions that keep no state in their session.
 //!
-//! Everything runs in explicit transactions, with unnamed statements and `SET LOCAL` only,
-//! so that PgBouncer in transaction mode can be used.
+//! Everything runs in explicit transactions, with unnamed statements and local settings only,
+//! so that PgBouncer in transaction mode can be used. The settings of a transaction are one statement.
 
 use std::ops::ControlFlow;
 use std::pin::pin;
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{join, join_all};
 use futures_util::{TryFutureExt as _, TryStreamExt as _};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -23,7 +24,7 @@ use super::error::cannot_connect;
 use super::types::type_of;
 use crate::config::{Encryption, PostgresAddress};
 use crate::domain::{Clock, Correction, Timestamp};
-use crate::store::engine::{Param, Value};
+use crate::store::engine::{Param, Statement, Value};
 use crate::store::error::Result;
 use crate::store::{Hooks, StoreError};
 
@@ -44,12 +45,15 @@ impl Use {
     /// Returns the maximum number of its connections in one process; 12 together.
     const fn connections(self) -> usize {
         match self {
-            Self::Ingest => 1,
-            Self::Work => 7,
+            Self::Ingest => INGEST_TASKS,
+            Self::Work => 6,
             Self::People => 4,
         }
     }
 }
+
+/// The number of tasks that store messages: while the server syncs one group, it works on another.
+pub(super) const INGEST_TASKS: usize = 2;
 
 /// Time that a caller waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,18 +70,17 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 /// `synchronous_commit` is raised, never lowered: `remote_apply` is kept. The idle timeout
 /// ends the transaction of a process that stopped, so that its locks block others no longer.
 const BEGIN_WRITING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
-    SET LOCAL lock_timeout = '10s';
-    SET LOCAL statement_timeout = '30s';
-    SET LOCAL idle_in_transaction_session_timeout = '10s';
-    SELECT set_config('synchronous_commit', 'on', true)
-        WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write');
-    SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_time";
+    SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_time,
+        set_config('lock_timeout', '10s', true), set_config('statement_timeout', '30s', true),
+        set_config('idle_in_transaction_session_timeout', '10s', true),
+        CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
+            THEN set_config('synchronous_commit', 'on', true) END";
 
 /// The first statements of a transaction that reads one snapshot.
 const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-    SET LOCAL statement_timeout = '30s';
-    SET LOCAL idle_in_transaction_session_timeout = '10s';
-    SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_time";
+    SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_time,
+        set_config('statement_timeout', '30s', true),
+        set_config('idle_in_transaction_session_timeout', '10s', true)";
 
 /// Fails if the answer takes longer than [`RESPONSE_TIMEOUT`].
 async fn with_timeout<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T>
@@ -489,28 +492,30 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Runs a last statement and commits, both sent at once: the statement's locks are held
-    /// only for the server's own time, even if this process is suspended in between.
-    pub(super) async fn execute_and_commit(
-        &mut self,
-        sql: &str,
-        params: &[&dyn Param],
-    ) -> Result<u64> {
-        let values = self.typed(sql, params);
-        let values = borrowed(&values);
+    /// Runs the last statements and commits, all sent at once: their locks are held only for the
+    /// server's own time, even if this process is suspended in between.
+    pub(super) async fn execute_and_commit(&mut self, statements: &[Statement<'_>]) -> Result<()> {
         let client = self.client()?;
-        let statement = client.execute_typed(sql, &values);
+        let typed: Vec<_> = statements
+            .iter()
+            .map(|(sql, params)| (sql.postgres(), self.typed(sql.postgres(), params)))
+            .collect();
+        let executed = join_all(typed.iter().map(|(sql, values)| async move {
+            client.execute_typed(sql, &borrowed(values)).await
+        }));
         let commit = client.batch_execute("COMMIT");
-        // Each is sent when first polled, in this order. After a failed statement the server
-        // answers COMMIT by rolling back, so the statement's answer decides.
-        let both = futures_util::future::join(statement, commit);
-        let (changed, committed) = self
-            .answer(async { Ok::<_, StoreError>(both.await) })
+        // Each is sent when first polled, in this order. After a failed statement the server fails
+        // those after it and answers COMMIT by rolling back, so the first error decides.
+        let all = join(executed, commit);
+        let (executed, committed) = self
+            .answer(async { Ok::<_, StoreError>(all.await) })
             .await?;
-        let changed = changed?;
+        for changed in executed {
+            changed?;
+        }
         committed?;
         self.is_committed = true;
-        Ok(changed)
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use self::connection::{Pool, Use};
+use self::connection::{INGEST_TASKS, Pool, Use};
 use self::tasks::{Ingest, QuarantineCommand, run_quarantine};
 use super::Operation;
 use crate::config::PostgresAddress;
@@ -71,16 +71,16 @@ impl PostgresEngine {
         transaction.commit().await?;
         let (messages, arriving) = mpsc::channel(options.queue.max(1));
         let (quarantine, refused) = mpsc::channel(QUARANTINE_QUEUE);
-        let ingest = Ingest {
+        let inbox = Arc::new(tokio::sync::Mutex::new(arriving));
+        let ingest = (0..INGEST_TASKS).map(|_| Ingest {
+            inbox: Arc::clone(&inbox),
             pool: Arc::clone(&pool),
-            triggers,
+            triggers: Arc::clone(&triggers),
             ask: options.ask,
-        };
+        });
+        let mut tasks: Vec<_> = ingest.map(|one| tokio::spawn(one.run())).collect();
         let quarantining = run_quarantine(Arc::clone(&pool), options.quarantine_bytes, refused);
-        let tasks = vec![
-            tokio::spawn(ingest.run(arriving)),
-            tokio::spawn(quarantining),
-        ];
+        tasks.push(tokio::spawn(quarantining));
         Ok(Self {
             pool,
             read_only: false,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 use super::connection::Pool;
 use crate::store::error::Result;
@@ -14,8 +14,10 @@ use crate::store::{AcceptedMessage, Insertion, Quarantined};
 /// group.
 const MAX_GROUP_BYTES: usize = 16 << 20;
 
-/// The task that stores messages; one per process.
+/// A task that stores messages, beside others as on other replicas.
 pub(super) struct Ingest {
+    /// The messages, which the tasks share.
+    pub(super) inbox: Arc<Mutex<mpsc::Receiver<PendingMessage>>>,
     pub(super) pool: Arc<Pool>,
     /// Notified when a trigger may have been raised.
     pub(super) triggers: Arc<Notify>,
@@ -24,10 +26,17 @@ pub(super) struct Ingest {
 
 impl Ingest {
     /// Stores messages until all senders are gone.
-    pub(super) async fn run(self, mut inbox: mpsc::Receiver<PendingMessage>) {
+    pub(super) async fn run(self) {
         let mut row_ids = RowIds::default();
         let mut arrived = Vec::with_capacity(MAX_GROUP);
-        while inbox.recv_many(&mut arrived, MAX_GROUP).await > 0 {
+        while self
+            .inbox
+            .lock()
+            .await
+            .recv_many(&mut arrived, MAX_GROUP)
+            .await
+            > 0
+        {
             while !arrived.is_empty() {
                 let mut groups = vec![Group::new(take_group(&mut arrived))];
                 while let Some(group) = groups.pop() {

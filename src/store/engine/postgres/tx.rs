@@ -8,7 +8,9 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use super::connection::Transaction;
 use crate::domain::Timestamp;
-use crate::store::engine::{NewNotification, Param, ReadRow, Row, Sql, TermsOf, Tx, Value, params};
+use crate::store::engine::{
+    NewNotification, Param, ReadRow, Row, Sql, Statement, TermsOf, Tx, Value, params,
+};
 use crate::store::error::Result;
 
 type BoxedError = Box<dyn std::error::Error + Sync + Send>;
@@ -62,6 +64,10 @@ impl Tx for Transaction<'_> {
         Ok(list(new, |one| inserted.remove(&one.identity())))
     }
 
+    async fn execute_last(&mut self, statements: &[Statement<'_>]) -> Result<()> {
+        self.execute_and_commit(statements).await
+    }
+
     async fn insert_numbered(
         &mut self,
         sql: &'static Sql,
@@ -87,9 +93,9 @@ impl Tx for Transaction<'_> {
             params.extend(columns.iter().map(|column| column as &dyn Param));
             params.extend([&places as &dyn Param, &terms]);
             if later.is_empty() {
-                // Sent with COMMIT, so that nobody waits for the counter until then; a visible
-                // number is committed, as are all before it.
-                self.execute_and_commit(sql.postgres(), &params).await?;
+                // Nobody waits for the counter until then; a visible number is committed, as are all
+                // before it.
+                self.execute_last(&[(sql, &params)]).await?;
             } else {
                 self.execute(sql, &params).await?;
             }

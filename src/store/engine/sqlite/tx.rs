@@ -12,7 +12,9 @@ use rusqlite::{CachedStatement, Connection};
 
 use super::error::explain;
 use crate::domain::Timestamp;
-use crate::store::engine::{NewNotification, Param, ReadRow, Row, Sql, TermsOf, Tx, Value, params};
+use crate::store::engine::{
+    NewNotification, Param, ReadRow, Row, Sql, Statement, TermsOf, Tx, Value, params,
+};
 use crate::store::error::Result;
 use crate::store::{Hooks, StoreError};
 
@@ -101,19 +103,69 @@ pub(super) fn immediate<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 impl SqliteTx<'_> {
-    /// Returns the prepared statement with its values.
-    fn bind(&self, sql: &Sql, params: &[&dyn Param]) -> Result<CachedStatement<'_>> {
+    /// Returns the prepared statement, without values.
+    fn prepare(&self, sql: &Sql) -> Result<CachedStatement<'_>> {
         if let Some(hooks) = &self.database.hooks {
             hooks.statement(sql.sqlite(), &[]);
         }
-        let bind = || -> rusqlite::Result<_> {
-            let mut statement = self.connection.prepare_cached(sql.sqlite())?;
-            for (number, param) in (1..).zip(params) {
-                statement.raw_bind_parameter(number, bound(param.value()))?;
-            }
-            Ok(statement)
+        let prepared = self.connection.prepare_cached(sql.sqlite());
+        prepared.map_err(|error| explain(&self.database.path, error))
+    }
+
+    /// Returns the prepared statement with its values.
+    fn bind(&self, sql: &Sql, params: &[&dyn Param]) -> Result<CachedStatement<'_>> {
+        let mut statement = self.prepare(sql)?;
+        bind_all(&mut statement, params).map_err(|error| explain(&self.database.path, error))?;
+        Ok(statement)
+    }
+
+    /// Executes a prepared statement with these values; returns the number of rows that it
+    /// changed.
+    fn execute_prepared(
+        &self,
+        statement: &mut CachedStatement<'_>,
+        params: &[&dyn Param],
+    ) -> Result<usize> {
+        bind_all(statement, params)
+            .and_then(|()| statement.raw_execute())
+            .map_err(|error| explain(&self.database.path, error))
+    }
+
+    fn insert_each(&self, notifications: &[NewNotification<'_>]) -> Result<Vec<bool>> {
+        static SQL: Sql = Sql::new(
+            "INSERT INTO notification (account_id, event, message_id, kind, received_at, body)
+             VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (message_id, account_id, event) DO NOTHING",
+        );
+        let mut statement = self.prepare(&SQL)?;
+        let mut insert = |new: &NewNotification<'_>| {
+            let values = params! {
+                new.account, new.event, new.message_id, new.kind, new.received_at, new.body,
+            };
+            Ok(self.execute_prepared(&mut statement, values)? > 0)
         };
-        bind().map_err(|error| explain(&self.database.path, error))
+        notifications.iter().map(&mut insert).collect()
+    }
+
+    /// Inserts rows with the sequence numbers after `last`, and their terms; returns the last number.
+    fn insert_after(
+        &self,
+        mut last: i64,
+        sql: &Sql,
+        rows: &[Vec<&dyn Param>],
+        terms: TermsOf<'_>,
+    ) -> Result<i64> {
+        static TERM: Sql = Sql::new("INSERT INTO search_term (term, sequence) VALUES ($1, $2)");
+        let (mut row_statement, mut term_statement) = (self.prepare(sql)?, self.prepare(&TERM)?);
+        for (index, row) in rows.iter().enumerate() {
+            last += 1;
+            let values = [&[&last as &dyn Param], row.as_slice()].concat();
+            self.execute_prepared(&mut row_statement, &values)?;
+            for term in terms(index) {
+                self.execute_prepared(&mut term_statement, &[&term, &last])?;
+            }
+        }
+        Ok(last)
     }
 
     fn read_each(&self, sql: &Sql, params: &[&dyn Param], row: ReadRow<'_>) -> Result<()> {
@@ -162,23 +214,18 @@ impl Tx for SqliteTx<'_> {
         }))
     }
 
-    async fn insert_notifications(
+    fn insert_notifications(
         &mut self,
         notifications: &[NewNotification<'_>],
-    ) -> Result<Vec<bool>> {
-        static SQL: Sql = Sql::new(
-            "INSERT INTO notification (account_id, event, message_id, kind, received_at, body)
-             VALUES ($1, $2, $3, $4, $5, $6)
-             ON CONFLICT (message_id, account_id, event) DO NOTHING",
-        );
-        let mut is_new = Vec::with_capacity(notifications.len());
-        for new in notifications {
-            let values = params! {
-                new.account, new.event, new.message_id, new.kind, new.received_at, new.body,
-            };
-            is_new.push(self.execute(&SQL, values).await? > 0);
+    ) -> impl Future<Output = Result<Vec<bool>>> + Send {
+        ready(self.insert_each(notifications))
+    }
+
+    async fn execute_last(&mut self, statements: &[Statement<'_>]) -> Result<()> {
+        for (sql, params) in statements {
+            self.run(sql, params).await?;
         }
-        Ok(is_new)
+        Ok(())
     }
 
     async fn insert_numbered(
@@ -189,18 +236,18 @@ impl Tx for SqliteTx<'_> {
     ) -> Result<()> {
         static LAST: Sql = Sql::new("SELECT last FROM sequence");
         static SET_LAST: Sql = Sql::new("UPDATE sequence SET last = $1");
-        static TERM: Sql = Sql::new("INSERT INTO search_term (term, sequence) VALUES ($1, $2)");
-        let mut last: i64 = self.one(&LAST, &[]).await?;
-        for (index, row) in rows.iter().enumerate() {
-            last += 1;
-            self.run(sql, &[&[&last as &dyn Param], row.as_slice()].concat())
-                .await?;
-            for term in terms(index) {
-                self.run(&TERM, &[&term, &last]).await?;
-            }
-        }
+        let last: i64 = self.one(&LAST, &[]).await?;
+        let last = self.insert_after(last, sql, rows, terms)?;
         self.run(&SET_LAST, &[&last]).await
     }
+}
+
+/// Gives a statement its values.
+fn bind_all(statement: &mut CachedStatement<'_>, params: &[&dyn Param]) -> rusqlite::Result<()> {
+    for (number, param) in (1..).zip(params) {
+        statement.raw_bind_parameter(number, bound(param.value()))?;
+    }
+    Ok(())
 }
 
 fn bound(value: Value<'_>) -> ToSqlOutput<'_> {
