@@ -16,7 +16,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -28,7 +28,10 @@ use clap::Parser;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use support::{Process, TIMEOUT, Vendor, mebibytes, per_second, request, stored, write_settings};
+use support::{
+    Process, TIMEOUT, Vendor, database_of, mebibytes, per_second, request, sql, stored, write_json,
+    write_settings,
+};
 
 mod support;
 
@@ -47,6 +50,9 @@ struct Arguments {
     /// URL of a PostgreSQL server whose user may create databases; without it, SQLite
     #[arg(long)]
     postgres: Option<String>,
+    /// Write the results to this file as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
     /// Ignored; passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -64,13 +70,14 @@ async fn main() -> anyhow::Result<()> {
     let receiver = Receiver::open().await?;
     // The measurements block; the receiver runs on other threads.
     tokio::task::spawn_blocking(move || {
+        let mut rows = Vec::new();
         if arguments.documents > 0 {
-            kinds(&arguments, &receiver)?;
+            kinds(&arguments, &receiver, &mut rows)?;
         }
-        match arguments.backlog {
-            0 => Ok(()),
-            _ => backlog(&arguments, &receiver),
+        if arguments.backlog > 0 {
+            backlog(&arguments, &receiver, &mut rows)?;
         }
+        write_json(arguments.json.as_deref(), &json!({ "rows": rows }))
     })
     .await?
 }
@@ -173,20 +180,8 @@ impl Database {
         Ok(database)
     }
 
-    fn url(&self) -> anyhow::Result<url::Url> {
-        let mut url = url::Url::parse(&self.server)?;
-        url.set_path(&self.name);
-        Ok(url)
-    }
-
-    fn run(&self, sql: &str) -> anyhow::Result<()> {
-        tokio::runtime::Handle::current().block_on(async {
-            let (client, connection) =
-                tokio_postgres::connect(&self.server, tokio_postgres::NoTls).await?;
-            tokio::spawn(connection);
-            client.batch_execute(sql).await?;
-            anyhow::Ok(())
-        })
+    fn run(&self, statements: &str) -> anyhow::Result<()> {
+        tokio::runtime::Handle::current().block_on(sql(&self.server, statements))
     }
 }
 
@@ -216,7 +211,10 @@ impl Scene {
         let database = arguments.postgres.as_deref().map(Database::create);
         let database = database.transpose()?;
         let store = match &database {
-            Some(database) => format!("[store]\nurl = \"{}\"\n", database.url()?),
+            Some(database) => format!(
+                "[store]\nurl = \"{}\"\n",
+                database_of(&database.server, &database.name)?
+            ),
             None => String::new(),
         };
         let sections = format!(
@@ -247,19 +245,6 @@ impl Scene {
             );
             std::thread::sleep(SAMPLE_EVERY);
         }
-    }
-
-    /// Returns the processor time of `serve` since its start.
-    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-    fn processor_seconds(&self) -> anyhow::Result<f64> {
-        let stat = format!("/proc/{}/stat", self.server.status("Pid")?);
-        let stat = std::fs::read_to_string(stat)?;
-        // After the name in parentheses, as the 14th and 15th of all fields, come user and system
-        // time in ticks of 10 ms (proc_pid_stat(5)).
-        let (_, fields) = stat.rsplit_once(')').context("a name")?;
-        let ticks = fields.split_ascii_whitespace().skip(11).take(2);
-        let ticks: u64 = ticks.map(|field| field.parse().unwrap_or(0)).sum();
-        Ok(ticks as f64 / 100.0)
     }
 
     /// Waits until `count` documents are stored; returns the duration.
@@ -294,65 +279,67 @@ impl Scene {
 }
 
 /// Measures the delivery of pulled documents to each kind of destination.
-fn kinds(arguments: &Arguments, receiver: &Receiver) -> anyhow::Result<()> {
+fn kinds(arguments: &Arguments, receiver: &Receiver, rows: &mut Vec<Value>) -> anyhow::Result<()> {
     println!(
         "destination              documents   seconds  per second  CPU seconds   resident MiB"
     );
     let http = |max_concurrency| move |folder: &Path| receiver.section(folder, max_concurrency);
     let all = arguments.documents;
     receiver.reset(true);
-    kind(arguments, "http, max_concurrency 1", all, http(1))?;
-    kind(arguments, "http, max_concurrency 16", all, http(16))?;
-    kind(arguments, "command, /bin/true", all / 10, |_| {
+    kind(arguments, "http, max_concurrency 1", all, rows, http(1))?;
+    kind(arguments, "http, max_concurrency 16", all, rows, http(16))?;
+    kind(arguments, "command, /bin/true", all / 10, rows, |_| {
         Ok("kind = \"command\"\nprogram = \"/bin/true\"\n".to_owned())
     })?;
-    kind(arguments, "folder, no files", all, |folder| {
+    kind(arguments, "folder, no files", all, rows, |folder| {
         let path = folder.join("archive");
         Ok(format!(
             "kind = \"folder\"\nfiles = false\npath = {path:?}\n"
         ))
     })?;
-    let list = kind(arguments, "list, appended", all, |_| {
+    let list = kind(arguments, "list, appended", all, rows, |_| {
         Ok("kind = \"list\"\n".to_owned())
     })?;
     let started = Instant::now();
-    let before = list.processor_seconds()?;
+    let before = list.server.processor_time()?.as_secs_f64();
     let read = read_list(list.admin)?;
     ensure!(read == all, "the list has {read}");
-    line("list, read", all, (started.elapsed(), before), &list)
+    rows.push(line("list, read", all, (started.elapsed(), before), &list)?);
+    Ok(())
 }
 
 fn kind(
     arguments: &Arguments,
     name: &str,
     count: usize,
+    rows: &mut Vec<Value>,
     destination: impl FnOnce(&Path) -> anyhow::Result<String>,
 ) -> anyhow::Result<Scene> {
     let scene = Scene::start(arguments, count, destination)?;
     scene.pulled(count)?;
-    let before = scene.processor_seconds()?;
+    let before = scene.server.processor_time()?.as_secs_f64();
     // The documents of a first pull are held until the destination is started.
     scene.post("/v1/destinations/one/start", &json!({ "from": "all" }))?;
     let elapsed = scene.delivered()?;
-    line(name, count, (elapsed, before), &scene)?;
+    rows.push(line(name, count, (elapsed, before), &scene)?);
     Ok(scene)
 }
 
-/// Prints the duration, and the processor time of `serve` beyond what it was before.
+/// Prints the duration, and the processor time of `serve` beyond what it was before; returns them.
 fn line(
     name: &str,
     count: usize,
     (elapsed, before): (Duration, f64),
     scene: &Scene,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Value> {
     let seconds = elapsed.as_secs_f64();
+    let rate = per_second(count as u64, seconds);
+    let processor = scene.server.processor_time()?.as_secs_f64() - before;
     println!(
-        "{name:<24} {count:>9} {seconds:>9.1} {:>11.0} {:>12.1} {:>14.1}",
-        per_second(count as u64, seconds),
-        scene.processor_seconds()? - before,
+        "{name:<24} {count:>9} {seconds:>9.1} {rate:>11.0} {processor:>12.1} {:>14.1}",
         mebibytes(scene.server.status("VmRSS")?)
     );
-    Ok(())
+    Ok(json!({ "what": name, "per_second": rate, "cpu_seconds": processor }))
 }
 
 /// Reads the list to its end, as a program does; returns the number of documents.
@@ -372,7 +359,11 @@ fn read_list(admin: SocketAddr) -> anyhow::Result<usize> {
 
 /// Pulls a backlog without a destination, with a held one, and with an unavailable one, which then
 /// resumes.
-fn backlog(arguments: &Arguments, receiver: &Receiver) -> anyhow::Result<()> {
+fn backlog(
+    arguments: &Arguments,
+    receiver: &Receiver,
+    rows: &mut Vec<Value>,
+) -> anyhow::Result<()> {
     let count = arguments.backlog;
     println!(
         "\n{count:>7} documents pulled        seconds  per second  CPU seconds   resident MiB   peak MiB"
@@ -389,7 +380,7 @@ fn backlog(arguments: &Arguments, receiver: &Receiver) -> anyhow::Result<()> {
         Ok((scene, elapsed))
     };
     let (alone, without) = pull("")?;
-    stage("without a destination", count, without, &alone)?;
+    rows.push(stage("without a destination", count, without, &alone)?);
     drop(alone);
 
     let (scene, with) = pull("hold")?;
@@ -397,15 +388,15 @@ fn backlog(arguments: &Arguments, receiver: &Receiver) -> anyhow::Result<()> {
         let destination = scene.destination().ok()?;
         (destination["held"] == count).then_some(())
     })?;
-    stage("with a held one", count, with, &scene)?;
+    rows.push(stage("with a held one", count, with, &scene)?);
     ensure!(scene.destination()?["delivered"] == 0, "it was delivered");
-    cost("held", without, with);
+    rows.push(cost("held", without, with));
     drop(scene);
 
     receiver.reset(false);
     let (scene, with) = pull("deliver")?;
-    stage("with an unavailable one", count, with, &scene)?;
-    cost("unavailable", without, with);
+    rows.push(stage("with an unavailable one", count, with, &scene)?);
+    rows.push(cost("unavailable", without, with));
     ensure!(scene.destination()?["delivered"] == 0, "it was delivered");
 
     receiver.reset(true);
@@ -425,24 +416,25 @@ fn backlog(arguments: &Arguments, receiver: &Receiver) -> anyhow::Result<()> {
         "{} were delivered",
         receiver.accepted()
     );
-    stage("delivered", count, drained, &scene)
+    rows.push(stage("delivered", count, drained, &scene)?);
+    Ok(())
 }
 
-fn cost(which: &str, without: Duration, with: Duration) {
-    println!(
-        "the {which} destination costs {:.1} % of the pull rate",
-        (1.0 - without.as_secs_f64() / with.as_secs_f64()) * 100.0
-    );
+/// Prints by how much a destination slows the pull; returns it.
+fn cost(which: &str, without: Duration, with: Duration) -> Value {
+    let percent = (1.0 - without.as_secs_f64() / with.as_secs_f64()) * 100.0;
+    println!("the {which} destination costs {percent:.1} % of the pull rate");
+    json!({ "what": which, "percent_of_pull_rate": percent })
 }
 
-fn stage(name: &str, count: usize, elapsed: Duration, scene: &Scene) -> anyhow::Result<()> {
+fn stage(name: &str, count: usize, elapsed: Duration, scene: &Scene) -> anyhow::Result<Value> {
     let seconds = elapsed.as_secs_f64();
+    let rate = per_second(count as u64, seconds);
+    let processor = scene.server.processor_time()?.as_secs_f64();
     println!(
-        "{name:<24} {seconds:>14.1} {:>11.0} {:>12.1} {:>14.1} {:>10.1}",
-        per_second(count as u64, seconds),
-        scene.processor_seconds()?,
+        "{name:<24} {seconds:>14.1} {rate:>11.0} {processor:>12.1} {:>14.1} {:>10.1}",
         mebibytes(scene.server.status("VmRSS")?),
         mebibytes(scene.server.status("VmHWM")?)
     );
-    Ok(())
+    Ok(json!({ "what": name, "per_second": rate, "cpu_seconds": processor }))
 }

@@ -1,10 +1,12 @@
-//! Footprint on a small machine: time to start, memory when idle, and memory and speed
-//! while a backlog is pulled.
+//! Footprint on a small machine: time to start, the first message, memory and processor time when
+//! idle, and memory and speed while a backlog is pulled.
 //!
 //! Runs the program's `emulator` and `serve` as processes and reads `/proc`, so it needs
-//! Linux. The emulator shares the machine with the service.
+//! Linux. The emulator shares the machine with the service. The starts are measured on a new store
+//! and on a filled one.
 //!
-//! `cargo bench --bench footprint -- --documents 200000`
+//! `cargo bench --bench footprint -- --documents 200000`, and with
+//! `--postgres postgres://USER@HOST/postgres` on a server whose user may create databases.
 
 #![expect(
     clippy::disallowed_methods,
@@ -13,27 +15,49 @@
 )]
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::Parser;
+use ivesk_webhook::config::{PostgresAddress, StoreUrl};
+use ivesk_webhook::domain::Clock;
+use serde_json::{Value, json};
 
-use support::{Process, TIMEOUT, Vendor, mebibytes, per_second, request, stored, write_settings};
+use support::fill::{Scale, fill};
+use support::load::{Mix, Sns, median, requests, send};
+use support::{
+    Process, TIMEOUT, Vendor, database_of, mebibytes, per_second, request, sql, stored, write_json,
+    write_settings,
+};
 
 mod support;
 
 /// The measurements.
 #[derive(Clone, Debug, Parser)]
 struct Arguments {
-    /// Documents in the backlog
+    /// Documents in the backlog; 0 skips it
     #[arg(long, default_value_t = 200_000)]
     documents: usize,
     /// Number of starts
     #[arg(long, default_value_t = 10)]
     starts: usize,
+    /// Divide the million documents of the filled store by this
+    #[arg(long, default_value_t = 1)]
+    divide: i64,
+    /// Seconds for which a server is idle
+    #[arg(long, default_value_t = 30)]
+    idle_seconds: u64,
     /// Milliseconds between samples of the backlog
     #[arg(long, default_value_t = 20)]
     sample_every_ms: u64,
+    /// URL of a PostgreSQL server whose user may create databases; without it, SQLite
+    #[arg(long)]
+    postgres: Option<String>,
+    /// Write the results to this file as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
     /// Ignored; passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -41,56 +65,112 @@ struct Arguments {
 
 const COMPANIES: [&str; 2] = ["302320404", "304567894"];
 
-/// Duration for which a server is idle before its memory is read.
-const SETTLE: Duration = Duration::from_secs(2);
+/// Time after a start in which a server comes to rest.
+const SETTLE: Duration = Duration::from_secs(5);
 
-fn main() -> anyhow::Result<()> {
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    start_up(&arguments)?;
-    pull_backlog(&arguments)
+    let sns = Sns::start().await?;
+    println!(
+        "store         ready ms   first message ms   idle: resident MiB   anonymous MiB   CPU ms a second"
+    );
+    let mut rows = vec![
+        start_up(&arguments, &sns, None).await?,
+        start_up(&arguments, &sns, Some(Scale::divided(arguments.divide))).await?,
+    ];
+    if arguments.documents > 0 {
+        let backlog = arguments.clone();
+        rows.extend(tokio::task::spawn_blocking(move || pull_backlog(&backlog)).await??);
+    }
+    write_json(arguments.json.as_deref(), &json!({ "rows": rows }))
 }
 
-/// Measures the time until `/readyz` answers 200, and memory when idle.
-fn start_up(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut fresh = Vec::new();
-    let mut again = Vec::new();
-    let mut idle = 0;
-    for _ in 0..arguments.starts {
-        let folder = tempfile::tempdir()?;
-        let (public, _) = write_settings(folder.path(), "")?;
-        for times in [&mut fresh, &mut again] {
-            let started = Instant::now();
-            let server = Process::start(folder.path(), &["serve"])?;
-            while request(public, "GET", "/readyz", "").is_err() {
-                ensure!(
-                    started.elapsed() < TIMEOUT,
-                    "the server did not become ready"
-                );
+/// Measures the time until `/readyz` answers 200 and the first message after that, on a new store or
+/// on one that is filled first, and what an idle server needs.
+async fn start_up(
+    arguments: &Arguments,
+    sns: &Sns,
+    filled: Option<Scale>,
+) -> anyhow::Result<Value> {
+    let folder = tempfile::tempdir()?;
+    let database = format!("ivesk_bench_footprint_{}", std::process::id());
+    let file = folder.path().join("bench.db");
+    let url = match &arguments.postgres {
+        Some(server) => {
+            sql(server, &format!("CREATE DATABASE {database}")).await?;
+            database_of(server, &database)?
+        }
+        None => format!("sqlite://{}", file.display()),
+    };
+    if let Some(scale) = filled {
+        let store = match &arguments.postgres {
+            Some(_) => {
+                StoreUrl::Postgres(PostgresAddress::parse(&url).map_err(anyhow::Error::msg)?)
             }
-            times.push(started.elapsed());
-            if times.len() == arguments.starts {
-                std::thread::sleep(SETTLE);
-                idle = server.status("VmRSS")?;
-            }
+            None => StoreUrl::Sqlite(file),
+        };
+        fill(&store, scale, Clock::system().now()).await?;
+    }
+    let sections = format!(
+        "[store]\nurl = \"{url}\"\n[sns]\nlocal_origins = [\"{}\"]\n[accounts.default]\n",
+        sns.origin
+    );
+    let (public, _) = write_settings(folder.path(), &sections)?;
+    let mix = Mix::genuine_only(arguments.starts);
+    let bodies = sns.sign(&mix, 1)?;
+    let (mut ready, mut first) = (Vec::new(), Vec::new());
+    let mut idle = json!({});
+    for message in requests(&mix, &bodies, "/webhooks/default/on_exported") {
+        let started = Instant::now();
+        // Without a key nothing is pulled.
+        let server = Process::start_without_key(folder.path(), &["serve"])?;
+        while request(public, "GET", "/readyz", "").is_err() {
+            ensure!(
+                started.elapsed() < TIMEOUT,
+                "the server did not become ready"
+            );
+        }
+        ready.push(started.elapsed().as_secs_f64() * 1e3);
+        let answers = send(&[public], 1, Arc::new(vec![message])).await?;
+        ensure!(answers.accepted == 1, "the first message was refused");
+        first.push(answers.at(1.0));
+        if ready.len() == arguments.starts {
+            idle = rest(arguments, &server).await?;
         }
     }
+    if let Some(server) = &arguments.postgres {
+        sql(server, &format!("DROP DATABASE {database} WITH (FORCE)")).await?;
+    }
+    let name = if filled.is_some() { "filled" } else { "new" };
+    let (ready, first) = (median(ready), median(first));
+    let figure = |name: &str| idle[name].as_f64().unwrap_or_default();
     println!(
-        "start until /readyz answers, median of {}: {:.0?} with a new store, {:.0?} with an existing one",
-        arguments.starts,
-        median(&mut fresh),
-        median(&mut again)
+        "{name:<12} {ready:>9.1} {first:>18.1} {:>20.1} {:>15.1} {:>17.2}",
+        figure("resident_mib"),
+        figure("anonymous_mib"),
+        figure("cpu_ms_a_second")
     );
-    println!("memory when idle: {:.1} MiB", mebibytes(idle));
-    Ok(())
+    Ok(json!({ "store": name, "ready_ms": ready, "first_message_ms": first, "idle": idle }))
 }
 
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort();
-    times.get(times.len() / 2).copied().unwrap_or_default()
+/// Returns what an idle server needs.
+async fn rest(arguments: &Arguments, server: &Process) -> anyhow::Result<Value> {
+    tokio::time::sleep(SETTLE).await;
+    let before = server.processor_time()?;
+    let seconds = arguments.idle_seconds.max(1);
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let used = server.processor_time()?.saturating_sub(before);
+    let seconds = Duration::from_secs(seconds).as_secs_f64();
+    Ok(json!({
+        "resident_mib": mebibytes(server.status("VmRSS")?),
+        "anonymous_mib": mebibytes(server.status("RssAnon")?),
+        "cpu_ms_a_second": used.as_secs_f64() * 1e3 / seconds,
+    }))
 }
 
 /// Pulls a backlog of exported documents into a new store.
-fn pull_backlog(arguments: &Arguments) -> anyhow::Result<()> {
+fn pull_backlog(arguments: &Arguments) -> anyhow::Result<Vec<Value>> {
     let folder = tempfile::tempdir()?;
     let emulator = Vendor::start(folder.path(), &COMPANIES)?;
     let (first, second) = (
@@ -109,12 +189,13 @@ fn pull_backlog(arguments: &Arguments) -> anyhow::Result<()> {
     watch(arguments, &server, admin)
 }
 
-/// Prints a line at 10, 50 and 100 % of the backlog.
-fn watch(arguments: &Arguments, server: &Process, admin: SocketAddr) -> anyhow::Result<()> {
+/// Prints a line at 10, 50 and 100 % of the backlog; returns them.
+fn watch(arguments: &Arguments, server: &Process, admin: SocketAddr) -> anyhow::Result<Vec<Value>> {
     let total = arguments.documents as u64;
     let mut marks = [total / 10, total / 2, total].into_iter().peekable();
+    let mut rows = Vec::new();
     let started = Instant::now();
-    println!("documents   seconds  per second   resident MiB   peak MiB");
+    println!("\ndocuments   seconds  per second   resident MiB   peak MiB");
     while let Some(mark) = marks.peek().copied() {
         ensure!(started.elapsed() < TIMEOUT, "the backlog was not pulled");
         std::thread::sleep(Duration::from_millis(arguments.sample_every_ms));
@@ -125,12 +206,15 @@ fn watch(arguments: &Arguments, server: &Process, admin: SocketAddr) -> anyhow::
         }
         marks.next();
         let elapsed = started.elapsed().as_secs_f64();
+        let rate = per_second(count, elapsed);
+        let memory = [server.status("VmRSS")?, server.status("VmHWM")?].map(mebibytes);
         println!(
-            "{count:>9} {elapsed:>9.1} {:>11.0} {:>14.1} {:>10.1}",
-            per_second(count, elapsed),
-            mebibytes(server.status("VmRSS")?),
-            mebibytes(server.status("VmHWM")?),
+            "{count:>9} {elapsed:>9.1} {rate:>11.0} {:>14.1} {:>10.1}",
+            memory[0], memory[1]
         );
+        rows.push(json!({
+            "documents": count, "per_second": rate, "resident_mib": memory[0], "peak_mib": memory[1],
+        }));
     }
-    Ok(())
+    Ok(rows)
 }

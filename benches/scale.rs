@@ -30,10 +30,10 @@ use ivesk_webhook::service::{Service, housekeeping, open_store};
 use ivesk_webhook::store::{LeaseRequest, SharedStore};
 use serde_json::json;
 
-use fill::{DESTINATIONS, Scale, fill};
+use support::fill::{DESTINATIONS, Scale, fill};
+use support::{sql, write_json};
 
-#[path = "support/fill.rs"]
-mod fill;
+mod support;
 
 /// The measurements.
 #[derive(Clone, Debug, Parser)]
@@ -98,25 +98,16 @@ async fn main() -> anyhow::Result<()> {
         sql(server, &drop).await?;
         results.push(("PostgreSQL", measured?));
     }
-    if let Some(path) = &arguments.json {
-        let rows = |rows: &[Row]| -> Vec<_> {
-            let row = |row: &Row| json!({"step": row.step, "cpu_ms": row.cost.cpu_ms, "elapsed_ms": row.cost.elapsed_ms, "aim_ms": row.aim_ms});
-            rows.iter().map(row).collect()
-        };
-        let engines: serde_json::Map<_, _> = results
-            .iter()
-            .map(|(name, steps)| ((*name).to_owned(), json!(rows(steps))))
-            .collect();
-        let report = json!({"divide": arguments.divide, "engines": engines});
-        std::fs::write(path, format!("{report:#}\n"))?;
-    }
-    Ok(())
-}
-
-async fn sql(url: &str, statement: &str) -> anyhow::Result<()> {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
-    tokio::spawn(connection);
-    Ok(client.batch_execute(statement).await?)
+    let rows = |rows: &[Row]| -> Vec<_> {
+        let row = |row: &Row| json!({"step": row.step, "cpu_ms": row.cost.cpu_ms, "elapsed_ms": row.cost.elapsed_ms, "aim_ms": row.aim_ms});
+        rows.iter().map(row).collect()
+    };
+    let engines: serde_json::Map<_, _> = results
+        .iter()
+        .map(|(name, steps)| ((*name).to_owned(), json!(rows(steps))))
+        .collect();
+    let report = json!({"divide": arguments.divide, "engines": engines});
+    write_json(arguments.json.as_deref(), &report)
 }
 
 /// Fills the store at `url`, and measures every step.
@@ -291,11 +282,14 @@ impl Bench {
         self.run("UPDATE account SET failures = 0, waits_since = NULL, waits_until = NULL")
             .await?;
         let mut last = self.cpu_ms()?;
+        let mut calm = 0;
         for _ in 0..300 {
             tokio::time::sleep(Duration::from_secs(2)).await;
             let now = self.cpu_ms()?;
-            // The lanes are looked at once more after a start.
-            if now - last < 200.0 {
+            // The lanes are looked at once more after a start. One calm moment proves nothing on a
+            // busy machine.
+            calm = if now - last < 60.0 { calm + 1 } else { 0 };
+            if calm == 3 {
                 return Ok(());
             }
             last = now;

@@ -78,6 +78,10 @@ pub(crate) async fn fill(url: &StoreUrl, scale: Scale, now: Timestamp) -> anyhow
     }
 }
 
+#[expect(
+    clippy::disallowed_types,
+    reason = "it fills the file as no operation of the store does"
+)]
 fn fill_file(path: &Path, statements: &[String]) -> anyhow::Result<()> {
     let connection = rusqlite::Connection::open(path)?;
     // The file is thrown away if this fails.

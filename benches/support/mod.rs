@@ -1,4 +1,6 @@
-//! Processes and settings for the benchmarks that run the program.
+//! Processes, settings and results of the benchmarks.
+
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,7 +9,11 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
+use ivesk_webhook::store::Store;
 use serde_json::{Value, json};
+
+pub(crate) mod fill;
+pub(crate) mod load;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ivesk-webhook");
 const KEY: &str = "bench-key";
@@ -23,12 +29,35 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(folder: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
-        let mut child = Command::new(PROGRAM)
-            .env_clear()
-            .env("IVESK_WEBHOOK_API_KEY", KEY)
-            .current_dir(folder)
-            .args(arguments)
-            .env("IVESK_WEBHOOK_ADMIN_TOKEN", ADMIN_TOKEN)
+        Self::start_with_key(folder, arguments, KEY)
+    }
+
+    pub(crate) fn start_with_key(
+        folder: &Path,
+        arguments: &[&str],
+        key: &str,
+    ) -> anyhow::Result<Self> {
+        let mut command = program(folder, arguments);
+        Self::spawn(command.env("IVESK_WEBHOOK_API_KEY", key))
+    }
+
+    /// Starts one that can't pull.
+    pub(crate) fn start_without_key(folder: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::spawn(&mut program(folder, arguments))
+    }
+
+    /// Starts another program, with settings in its environment.
+    pub(crate) fn start_program(
+        program: &Path,
+        folder: &Path,
+        settings: &[(&str, String)],
+    ) -> anyhow::Result<Self> {
+        let settings = settings.iter().map(|(name, value)| (name, value));
+        Self::spawn(Command::new(program).current_dir(folder).envs(settings))
+    }
+
+    fn spawn(command: &mut Command) -> anyhow::Result<Self> {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -36,6 +65,19 @@ impl Process {
         let stdout = child.stdout.take().context("it is piped")?;
         let stdout = BufReader::new(stdout).lines();
         Ok(Self { child, stdout })
+    }
+
+    /// Returns the processor time that the process has used.
+    pub(crate) fn processor_time(&self) -> anyhow::Result<Duration> {
+        /// Ticks of a second in `/proc`, the same on all of Linux's common machines.
+        const TICKS: u64 = 100;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name, which may have spaces, is in parentheses; user and system time follow as the
+        // 12th and 13th.
+        let (_, fields) = stat.rsplit_once(')').context("/proc has a name")?;
+        let times = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = times.map(|time| time.parse().unwrap_or(0)).sum();
+        Ok(Duration::from_millis(ticks * 1_000 / TICKS))
     }
 
     /// Returns the rest of the first printed line that contains `mark`.
@@ -67,6 +109,17 @@ impl Drop for Process {
     }
 }
 
+/// Returns the program with these arguments, and no environment but the token of its admin listener.
+fn program(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command
+        .env_clear()
+        .current_dir(folder)
+        .args(arguments)
+        .env("IVESK_WEBHOOK_ADMIN_TOKEN", ADMIN_TOKEN);
+    command
+}
+
 /// The configured token of the measured servers.
 const ADMIN_TOKEN: &str = "private-token-of-the-benches-0123456789";
 
@@ -96,6 +149,28 @@ pub(crate) fn request(
         .split_once("\r\n\r\n")
         .map(|(_, body)| body.to_owned())
         .unwrap_or_default())
+}
+
+/// Runs statements on PostgreSQL.
+pub(crate) async fn sql(url: &str, statements: &str) -> anyhow::Result<()> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client.batch_execute(statements).await?)
+}
+
+/// Returns the URL of a database of a PostgreSQL server.
+pub(crate) fn database_of(server: &str, name: &str) -> anyhow::Result<String> {
+    let mut url = url::Url::parse(server)?;
+    url.set_path(name);
+    Ok(url.into())
+}
+
+/// Writes the results to a file, if there is to be one.
+pub(crate) fn write_json(path: Option<&Path>, results: &Value) -> anyhow::Result<()> {
+    match path {
+        Some(path) => Ok(std::fs::write(path, serde_json::to_vec_pretty(results)?)?),
+        None => Ok(()),
+    }
 }
 
 pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
@@ -144,6 +219,20 @@ impl Vendor {
     pub(crate) fn load(&self, company: &str, count: usize) -> anyhow::Result<()> {
         let body = json!({ "key": KEY, "company": company, "count": count }).to_string();
         request(self.control, "POST", "/control/load", &body).map(drop)
+    }
+}
+
+/// Returns the number of stored messages.
+pub(crate) async fn stored_messages(store: &Store) -> anyhow::Result<usize> {
+    let mut count = 0;
+    let mut after = 0;
+    loop {
+        let page = store.notifications(after, 10_000).await?;
+        let Some(last) = page.last() else {
+            return Ok(count);
+        };
+        after = last.id;
+        count += page.len();
     }
 }
 

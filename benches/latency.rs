@@ -1,0 +1,279 @@
+//! Time from a notification to the stored document, and to an HTTP destination that answers at once.
+//!
+//! A vendor with 200 companies exports 200 documents a second, one in a notification. The clock of
+//! each begins with the export; it is stored when another process can read it. The emulator, the
+//! receiver and this measurement share the machine with the service.
+//!
+//! `cargo bench --bench latency`, and with `--postgres postgres://USER@HOST/postgres` on a server
+//! whose user may create databases.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a benchmark plays the neighbors of the service, and prints its results"
+)]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::post;
+use clap::Parser;
+use ivesk_webhook::config::{PostgresAddress, StoreUrl};
+use ivesk_webhook::domain::Event;
+use ivesk_webhook::emulator::{
+    AccountSettings, DEFAULT_KEY, Emulator, EmulatorSettings, Selection, Switches,
+};
+use ivesk_webhook::store::{DocumentFilter, Store};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use support::load::{count, percentile};
+use support::{Process, TIMEOUT, database_of, request, sql, write_json, write_settings};
+
+mod support;
+
+/// The measurements.
+#[derive(Clone, Debug, Parser)]
+struct Arguments {
+    /// Notifications in a second
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+    /// Companies that they are spread over
+    #[arg(long, default_value_t = 200)]
+    companies: usize,
+    /// Notifications in all
+    #[arg(long, default_value_t = 4_000)]
+    messages: usize,
+    /// URL of a PostgreSQL server whose user may create databases; without it, SQLite
+    #[arg(long)]
+    postgres: Option<String>,
+    /// Write the results to this file as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Ignored; passed by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Moments by document.
+type Moments = Arc<Mutex<BTreeMap<String, Instant>>>;
+
+/// Notifications before the measured ones, which warm everything up.
+const WARM_UP: usize = 400;
+
+/// Requests that tell how long the vendor takes to answer.
+const ANSWERS: usize = 200;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let companies: Vec<String> = (0..arguments.companies)
+        .map(|n| (300_000_000 + n).to_string())
+        .collect();
+    let settings = EmulatorSettings {
+        switches: Switches::parse("signature_version=2,page_size=100")?,
+        accounts: vec![AccountSettings {
+            key: DEFAULT_KEY.to_owned(),
+            companies: companies.clone(),
+        }],
+        ..EmulatorSettings::default()
+    };
+    let emulator = Emulator::start(settings, ([127, 0, 0, 1], 0).into()).await?;
+    let received = Moments::default();
+    let receiver = receive(Arc::clone(&received)).await?;
+
+    let folder = tempfile::tempdir()?;
+    let database = format!("ivesk_bench_latency_{}", std::process::id());
+    let file = folder.path().join("bench.db");
+    let url = match &arguments.postgres {
+        Some(server) => {
+            sql(server, &format!("CREATE DATABASE {database}")).await?;
+            database_of(server, &database)?
+        }
+        None => format!("sqlite://{}", file.display()),
+    };
+    let store = match &arguments.postgres {
+        Some(_) => StoreUrl::Postgres(PostgresAddress::parse(&url).map_err(anyhow::Error::msg)?),
+        None => StoreUrl::Sqlite(file),
+    };
+    let secret = folder.path().join("secret");
+    std::fs::write(
+        &secret,
+        "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+    )?;
+    let sections = format!(
+        "[store]\nurl = \"{url}\"\n[sns]\nlocal_origins = [\"{}\"]\n\
+         [api]\nurl = \"{}\"\nexported_path = \"path\"\n\
+         [accounts.default]\ndigitized = false\ncompanies = {companies:?}\n\
+         [destinations.books]\nkind = \"http\"\nmax_concurrency = 16\nurl = \"http://{receiver}/\"\nsecret_file = {secret:?}\n",
+        emulator.origin(),
+        emulator.api_url(),
+    );
+    let (public, admin) = write_settings(folder.path(), &sections)?;
+    let server = Process::start_with_key(folder.path(), &["serve"], DEFAULT_KEY)?;
+    wait_for_pulls(admin, companies.len()).await?;
+    let control = emulator.control();
+    let target = format!("http://{public}/webhooks/default/{}", Event::OnExported);
+    control.subscribe(Event::OnExported, &target)?;
+    control.idle().await;
+    let answer = vendor_answers(&emulator, &companies).await?;
+
+    let stop = CancellationToken::new();
+    let watching = tokio::spawn(watch(store, stop.clone()));
+    let mut exported = BTreeMap::new();
+    let mut turns = tokio::time::interval(Duration::from_secs(1) / arguments.rate);
+    let mut used = Duration::ZERO;
+    for n in 0..WARM_UP + arguments.messages {
+        turns.tick().await;
+        if n == WARM_UP {
+            used = server.processor_time()?;
+        }
+        let began = Instant::now();
+        let documents = control.export(&companies[n % companies.len()], Selection::Next(1))?;
+        if n >= WARM_UP {
+            exported.extend(documents.into_iter().map(|(id, _)| (id, began)));
+        }
+    }
+    let used = server.processor_time()?.saturating_sub(used);
+    let started = Instant::now();
+    while !lock(&received)
+        .keys()
+        .filter(|id| exported.contains_key(*id))
+        .count()
+        .eq(&exported.len())
+    {
+        ensure!(started.elapsed() < TIMEOUT, "documents are missing");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    stop.cancel();
+    let stored = watching.await??;
+    drop(server);
+    if let Some(server) = &arguments.postgres {
+        sql(server, &format!("DROP DATABASE {database} WITH (FORCE)")).await?;
+    }
+
+    let received = lock(&received).clone();
+    let since = |moments: &BTreeMap<String, Instant>| -> anyhow::Result<Vec<f64>> {
+        let mut times = Vec::new();
+        for (id, began) in &exported {
+            let at = moments.get(id).context("every document is there")?;
+            times.push(at.duration_since(*began).as_secs_f64() * 1e3);
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times)
+    };
+    let (stored, delivered) = (since(&stored)?, since(&received)?);
+    let cpu = used.as_secs_f64() * 1e6 / count(arguments.messages);
+    println!("milliseconds                          p50      p99");
+    for (what, times) in [
+        ("the vendor's answer", &answer),
+        ("export to stored document", &stored),
+        ("export to HTTP destination", &delivered),
+    ] {
+        let (half, most) = (percentile(times, 0.5), percentile(times, 0.99));
+        println!("{what:<32} {half:>8.2} {most:>8.2}");
+    }
+    println!("CPU time of the service: {cpu:.0} µs for each document");
+    let row = |times: &[f64]| json!({ "p50_ms": percentile(times, 0.5), "p99_ms": percentile(times, 0.99) });
+    let results = json!({
+        "vendor": row(&answer), "stored": row(&stored), "delivered": row(&delivered), "cpu_us": cpu,
+    });
+    write_json(arguments.json.as_deref(), &results)
+}
+
+fn lock(moments: &Moments) -> std::sync::MutexGuard<'_, BTreeMap<String, Instant>> {
+    moments.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a destination that remembers when each document came.
+async fn receive(received: Moments) -> anyhow::Result<SocketAddr> {
+    async fn accept(State(received): State<Moments>, body: Bytes) -> StatusCode {
+        let now = Instant::now();
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if let Some(id) = body["data"]["document"]["id"].as_str() {
+            lock(&received).entry(id.to_owned()).or_insert(now);
+        }
+        StatusCode::NO_CONTENT
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let routes = axum::Router::new()
+        .route("/", post(accept))
+        .with_state(received);
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    Ok(address)
+}
+
+/// Waits until every company was pulled once.
+async fn wait_for_pulls(admin: SocketAddr, companies: usize) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        // The server may not listen yet.
+        let feeds = request(admin, "GET", "/v1/feeds?limit=500", "").unwrap_or_default();
+        let feeds: Value = serde_json::from_str(&feeds).unwrap_or_default();
+        let rows = feeds["rows"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let pulled = rows.iter().filter(|feed| feed["pulled_at"].is_string());
+        if pulled.count() >= companies {
+            return Ok(());
+        }
+        ensure!(started.elapsed() < TIMEOUT, "the companies were not pulled");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Returns how long the vendor takes to answer with a page, in milliseconds, ascending.
+async fn vendor_answers(emulator: &Emulator, companies: &[String]) -> anyhow::Result<Vec<f64>> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let mut times = Vec::new();
+    for company in companies.iter().cycle().take(ANSWERS) {
+        let url = format!("{}exported/{company}", emulator.api_url());
+        let began = Instant::now();
+        let answer = client
+            .get(url)
+            .header("x-api-key", DEFAULT_KEY)
+            .send()
+            .await?;
+        answer.error_for_status()?.bytes().await?;
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times)
+}
+
+/// Looks every millisecond which documents are stored, until it is stopped; returns when each was
+/// first seen.
+async fn watch(
+    store: StoreUrl,
+    stop: CancellationToken,
+) -> anyhow::Result<BTreeMap<String, Instant>> {
+    let store = Store::open_for_reading(&store).await?;
+    let mut seen = BTreeMap::new();
+    let mut after = 0;
+    while !stop.is_cancelled() {
+        let filter = DocumentFilter {
+            after: Some(after),
+            limit: 500,
+            ..DocumentFilter::default()
+        };
+        let rows = store.documents(filter).await?;
+        let now = Instant::now();
+        for row in rows {
+            after = after.max(row.sequence);
+            seen.entry(row.document_id).or_insert(now);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    store.close().await?;
+    Ok(seen)
+}
