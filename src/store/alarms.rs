@@ -394,10 +394,11 @@ pub(super) async fn remove_old_alarms<T: Tx>(
     tx.execute(&SQL, &[&before, &limit]).await
 }
 
-/// The newest documents `d` that a pull without a notification found, with their feeds and accounts.
+/// The documents `d` after number $2 that a pull without a notification found, with their feeds and
+/// accounts. The number is a value, so that PostgreSQL knows how few there are.
 const UNANNOUNCED: Fragment = Fragment::Same(
     "FROM document d {then_join} feed f ON f.id = d.feed_id {then_join} account a ON a.id = f.account_id
-     WHERE d.sequence > (SELECT last FROM sequence) - $2 AND d.found_by IN (1, 2, 3) AND NOT d.first_pull
+     WHERE d.sequence > $2 AND d.found_by IN (1, 2, 3) AND NOT d.first_pull
          AND d.stored_at <= $1",
 );
 
@@ -417,8 +418,10 @@ async fn unannounced_documents<T: Tx>(
         "SELECT count(*) {unannounced} AND a.id = $3 AND f.queue = $4 AND d.version_ms > $5",
         &[("unannounced", UNANNOUNCED)],
     );
-    let mut queues: Vec<(i64, Account, Queue)> =
-        tx.all(&QUEUES, &[&stored_by, &RECENT_DOCUMENTS]).await?;
+    static LAST: Sql = Sql::new("SELECT last FROM sequence");
+    let last: i64 = tx.one(&LAST, &[]).await?;
+    let after = last - RECENT_DOCUMENTS;
+    let mut queues: Vec<(i64, Account, Queue)> = tx.all(&QUEUES, &[&stored_by, &after]).await?;
     queues.sort_by(|(_, one, queue), (_, other, later)| (one, queue).cmp(&(other, later)));
     let mut found = Vec::new();
     for (id, account, queue) in queues {
@@ -431,7 +434,7 @@ async fn unannounced_documents<T: Tx>(
             notified_at = notified_at.max(newest);
         }
         let since = notified_at.unwrap_or(Timestamp::from_millis(0));
-        let params = params! { stored_by, RECENT_DOCUMENTS, id, queue, since };
+        let params = params! { stored_by, after, id, queue, since };
         let documents = tx.one(&COUNT, params).await?;
         if documents > 0 {
             found.push(UnannouncedDocuments {

@@ -68,13 +68,14 @@ async fn destinations<T: Tx>(tx: &mut T) -> Result<Vec<DestinationRow>> {
             ("by_start", Fragment::Differs(" INDEXED BY lane_started", "")),
         ],
     );
-    // Those that a lane is to deliver are the next after its position, for the most part.
+    // Those that a lane is to deliver are the next after its position, for the most part. The order is
+    // the index's, without which PostgreSQL may read all lanes to find the first.
     static WAITING: Sql = Sql::new(
         "SELECT count(*), min(w.stored_at) FROM (
              SELECT d.sequence, d.stored_at, d.superseded, d.version, d.version_ms, d.first_pull, d.body IS NULL AS bare,
                     l.begins_at, l.history_from
              FROM lane l{by_due} {then_join} document d ON d.feed_id = l.feed_id AND d.sequence > l.position
-             WHERE l.destination_id = $1 AND l.due_at IS NOT NULL LIMIT $2) AS w
+             WHERE l.destination_id = $1 AND l.due_at IS NOT NULL ORDER BY l.due_at LIMIT $2) AS w
          LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = w.sequence
          WHERE NOT w.superseded AND NOT w.bare AND CASE
              WHEN h.sequence IS NOT NULL AND h.state <> 'held' THEN h.state = 'pending' AND h.number IS NULL AND h.next_try_at IS NULL

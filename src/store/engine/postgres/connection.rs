@@ -69,10 +69,11 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// `synchronous_commit` is raised, never lowered: `remote_apply` is kept. The idle timeout
 /// ends the transaction of a process that stopped, so that its locks block others no longer.
+/// Compiling a statement would take longer than any of them does.
 const BEGIN_WRITING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
     SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_time,
         set_config('lock_timeout', '10s', true), set_config('statement_timeout', '30s', true),
-        set_config('idle_in_transaction_session_timeout', '10s', true),
+        set_config('idle_in_transaction_session_timeout', '10s', true), set_config('jit', 'off', true),
         CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
             THEN set_config('synchronous_commit', 'on', true) END";
 
@@ -80,7 +81,7 @@ const BEGIN_WRITING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_time,
         set_config('statement_timeout', '30s', true),
-        set_config('idle_in_transaction_session_timeout', '10s', true)";
+        set_config('idle_in_transaction_session_timeout', '10s', true), set_config('jit', 'off', true)";
 
 /// Fails if the answer takes longer than [`RESPONSE_TIMEOUT`].
 async fn with_timeout<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T>
