@@ -237,7 +237,7 @@ async fn vendor_answers(emulator: &Emulator, companies: &[String]) -> anyhow::Re
     let client = reqwest::Client::builder().no_proxy().build()?;
     let mut times = Vec::new();
     for company in companies.iter().cycle().take(ANSWERS) {
-        let url = format!("{}exported/{company}", emulator.api_url());
+        let url = format!("{}/exported/{company}", emulator.api_url());
         let began = Instant::now();
         let answer = client
             .get(url)
