@@ -225,6 +225,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_text_of_a_message_is_allocated_once() {
+        let value = "v".repeat(200);
+        let fields = SignedFields {
+            message_type: MessageType::UnsubscribeConfirmation,
+            message: &value,
+            message_id: &value,
+            subject: None,
+            subscribe_url: Some(&value),
+            timestamp: &value,
+            token: Some(&value),
+            topic_arn: &value,
+        };
+        let capacity = Writer::for_fields(&fields).text.capacity();
+        let needed = CanonicalText::new(&fields).as_bytes().len();
+        assert!((needed..needed + Writer::NAMES_BYTES).contains(&capacity));
+        // A subject takes the place of token and URL.
+        let fields = SignedFields {
+            message_type: MessageType::Notification,
+            subject: Some(&value),
+            subscribe_url: None,
+            token: None,
+            ..fields
+        };
+        let capacity = Writer::for_fields(&fields).text.capacity();
+        let needed = CanonicalText::new(&fields).as_bytes().len();
+        assert!((needed..needed + Writer::NAMES_BYTES).contains(&capacity));
+    }
+
     /// Parses a notification's text from its end, the only way that works.
     fn read_back(text: &str) -> (String, String, Option<String>, String, String) {
         let lines: Vec<&str> = text.strip_suffix('\n').unwrap().split('\n').collect();
