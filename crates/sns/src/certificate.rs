@@ -101,8 +101,7 @@ impl Certificate {
     ///
     /// [`VerifyError::CertificateDates`]
     pub fn check_dates(&self, at: Timestamp) -> Result<(), VerifyError> {
-        let past_the_last = self.summary.not_after.after(Duration::from_secs(1));
-        if self.summary.not_before <= at && at < past_the_last {
+        if self.summary.not_before <= at && !self.has_expired(at) {
             return Ok(());
         }
         Err(VerifyError::CertificateDates {
@@ -113,7 +112,7 @@ impl Certificate {
 
     /// Returns true if it is no longer valid at `at`.
     pub(super) fn has_expired(&self, at: Timestamp) -> bool {
-        self.summary.not_after < at && self.check_dates(at).is_err()
+        at >= self.summary.not_after.after(Duration::from_secs(1))
     }
 
     /// Returns the PEM text as it was fetched.
@@ -169,14 +168,19 @@ fn is_for(certificate: &X509Certificate<'_>, name: &str) -> bool {
     common || alternative
 }
 
-/// Returns the bits of the RSA modulus without leading zeros; 0 for other keys.
+/// Returns the bits of the RSA modulus; 0 for other keys.
 fn rsa_bits(certificate: &X509Certificate<'_>) -> usize {
-    let Ok(PublicKey::RSA(key)) = certificate.public_key().parsed() else {
-        return 0;
-    };
-    let zeros = key.modulus.iter().take_while(|byte| **byte == 0).count();
-    match key.modulus[zeros..].first() {
-        Some(first) => (key.modulus.len() - zeros) * 8 - first.leading_zeros() as usize,
+    match certificate.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) => bits(key.modulus),
+        _ => 0,
+    }
+}
+
+/// Returns the bits of a number, most significant byte first, without leading zeros.
+fn bits(number: &[u8]) -> usize {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    match number[zeros..].first() {
+        Some(first) => (number.len() - zeros) * 8 - first.leading_zeros() as usize,
         None => 0,
     }
 }
@@ -203,6 +207,39 @@ mod tests {
             Some(VerifyError::CertificateKey)
         );
         assert_eq!(parse(SHORT_KEY, None), Some(VerifyError::CertificateKey));
+    }
+
+    #[test]
+    fn the_length_of_a_key_counts_no_leading_zeros() {
+        for (number, expected) in [
+            (&[][..], 0),
+            (&[0, 0], 0),
+            (&[1], 1),
+            (&[0x80, 0], 16),
+            (&[0, 0x80, 0], 16),
+            (&[0, 0, 0x7F, 0, 0], 23),
+        ] {
+            assert_eq!(bits(number), expected, "{number:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_has_expired_after_its_last_second() {
+        let certificate = Certificate::parse(SNS.as_bytes(), None).unwrap();
+        let last = certificate.summary().not_after;
+        let end = last.after(Duration::from_secs(1));
+
+        let almost = end.before(Duration::from_millis(1));
+        for (at, has_expired) in [(last, false), (almost, false), (end, true)] {
+            assert_eq!(certificate.has_expired(at), has_expired, "{at}");
+            assert_eq!(certificate.check_dates(at).is_err(), has_expired, "{at}");
+        }
+        // One whose time has not come is refused, and has not expired.
+        let first = certificate.summary().not_before;
+        let before = first.before(Duration::from_millis(1));
+        assert_eq!(certificate.check_dates(first), Ok(()));
+        assert!(certificate.check_dates(before).is_err());
+        assert!(!certificate.has_expired(before));
     }
 
     #[test]
