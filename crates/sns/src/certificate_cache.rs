@@ -559,6 +559,57 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_store_of_nothing_has_nothing() {
+        NoCertificateStore.save("url", b"pem").await;
+        assert_eq!(NoCertificateStore.load().await, []);
+    }
+
+    #[tokio::test]
+    async fn a_folder_gives_files_by_name_up_to_a_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let largest = vec![b'-'; MAX_CERTIFICATE_BYTES];
+        for name in ["largest.pem", ".hidden", "a:b", "a\\b"] {
+            std::fs::write(folder.path().join(name), &largest).unwrap();
+        }
+        let larger = [&largest[..], b"-"].concat();
+        std::fs::write(folder.path().join("larger.pem"), larger).unwrap();
+        let read = async |url: &str| read_pem(folder.path(), url).await;
+
+        for url in ["https://host/largest.pem", "largest.pem?query/b#c/d"] {
+            assert_eq!(read(url).await.as_ref(), Ok(&largest), "{url}");
+        }
+        for name in [
+            "larger.pem",
+            "missing.pem",
+            "",
+            ".",
+            "..",
+            ".hidden",
+            "a:b",
+            "a\\b",
+        ] {
+            let url = format!("https://host/{name}");
+            assert!(read(&url).await.is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_of_the_unproven_certificates_is_evicted() {
+        let mut entries = Entries::default();
+        for number in 0..=MAX_GOOD {
+            entries.add_good(&number.to_string(), &certificate());
+        }
+        // Added again, it is the newest.
+        entries.add_good("1", &certificate());
+        entries.add_good("another", &certificate());
+
+        for evicted in ["0", "2"] {
+            assert!(!entries.good.contains_key(evicted), "{evicted}");
+        }
+        assert_eq!(entries.good.len(), MAX_GOOD);
+    }
+
     #[test]
     fn a_flood_of_certificates_does_not_evict_a_proven_one() {
         let mut entries = Entries::default();
