@@ -247,7 +247,7 @@ impl Policy {
     pub fn certificate_name(&self, region: &str) -> Option<Cow<'_, str>> {
         match self.certificate_names.get(region) {
             Some(name) => Some(Cow::Borrowed(name)),
-            None => region::certificate_name(region),
+            None => region::certificate_name(region).map(Cow::Owned),
         }
     }
 

@@ -4,8 +4,6 @@
 //! From AWS's public tables: `partitions.json` of its SDKs, and the certificate names of
 //! `SnsHostProvider` in aws-sdk-java-v2.
 
-use std::borrow::Cow;
-
 /// One of AWS's partitions, which share nothing with each other.
 struct Partition {
     /// As in ARNs.
@@ -161,7 +159,7 @@ pub fn endpoint(region: &str) -> Option<String> {
 /// Returns the name of SNS's signing certificate in `region`; `None` if it is no region of
 /// AWS. In a region that is newer than the table it is `sns.<suffix>`, as AWS's own code
 /// assumes.
-pub fn certificate_name(region: &str) -> Option<Cow<'static, str>> {
+pub fn certificate_name(region: &str) -> Option<String> {
     let partition = Partition::of(region)?;
     let suffix = partition.suffix;
     let known = partition
@@ -170,10 +168,9 @@ pub fn certificate_name(region: &str) -> Option<Cow<'static, str>> {
         .find(|(name, _)| *name == region);
     Some(
         match known.map_or(Shared, |(_, certificate)| *certificate) {
-            Shared if suffix == "amazonaws.com" => Cow::Borrowed("sns.amazonaws.com"),
-            Shared => Cow::Owned(format!("sns.{suffix}")),
-            Signing => Cow::Owned(format!("sns-signing.{region}.{suffix}")),
-            Named(name) => Cow::Owned(format!("sns-{name}.{suffix}")),
+            Shared => format!("sns.{suffix}"),
+            Signing => format!("sns-signing.{region}.{suffix}"),
+            Named(name) => format!("sns-{name}.{suffix}"),
         },
     )
 }
