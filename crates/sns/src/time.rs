@@ -190,4 +190,41 @@ mod tests {
         assert_eq!(moment.to_string(), "2019-11-26T12:30:47.373Z");
         assert_eq!(Timestamp::parse(&moment.to_string()), Some(moment));
     }
+
+    #[test]
+    fn an_hour_begins_at_or_before_each_of_its_moments() {
+        for (text, hour) in [
+            ("2026-11-23T08:00:00.000Z", "2026-11-23T08:00:00.000Z"),
+            ("2026-11-23T08:59:59.999Z", "2026-11-23T08:00:00.000Z"),
+            ("2026-11-23T09:00:00.001Z", "2026-11-23T09:00:00.000Z"),
+            ("1969-12-31T23:30:00.000Z", "1969-12-31T23:00:00.000Z"),
+        ] {
+            let moment = Timestamp::parse(text).unwrap();
+            assert_eq!(moment.hour().to_string(), hour);
+        }
+    }
+
+    #[test]
+    fn a_corrected_clock_follows_the_other_by_its_correction() {
+        let second = Duration::from_secs(1);
+        let start = Timestamp::from_millis(1_000_000);
+        let clock = Clock::manual(start);
+        let (corrected, correction) = clock.corrected();
+        assert_eq!(corrected.now(), start);
+
+        correction.set(-250);
+        clock.advance(second);
+        assert_eq!(corrected.now(), Timestamp::from_millis(1_000_750));
+        corrected.advance(second);
+        assert_eq!(clock.now(), start.after(2 * second));
+    }
+
+    #[test]
+    fn only_a_manual_clock_moves_by_being_set() {
+        let manual = Clock::manual(Timestamp::from_millis(0));
+        for (clock, is_manual) in [(Clock::system(), false), (manual, true)] {
+            assert_eq!(clock.is_manual(), is_manual);
+            assert_eq!(clock.corrected().0.is_manual(), is_manual);
+        }
+    }
 }
