@@ -202,3 +202,80 @@ pub fn describe(error: reqwest::Error) -> String {
         .collect();
     causes.join(": ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_client_that_cant_be_set_up_says_why_and_what_to_do() {
+        let error = SetupError {
+            reason: "no certificates".to_owned(),
+        };
+        let text = error.to_string();
+        assert!(text.starts_with("HTTPS can't be set up: no certificates; install "));
+        assert!(text.ends_with("SSL_CERT_FILE"), "{text}");
+    }
+
+    #[test]
+    fn a_proxy_is_for_all_hosts_but_this_machine_and_direct_ones() {
+        let proxy = Proxy::new(
+            url("http://proxy.example:3128"),
+            vec!["direct.example".to_owned(), "10.0.0.1".to_owned()],
+        );
+        for proxied in [
+            "https://sns.eu-west-1.amazonaws.com/",
+            "http://128.0.0.1/",
+            "http://[::2]/",
+            "http://localhost.example/",
+            "http://indirect.example/",
+            "http://direct.example.org/",
+            "http://110.0.0.1/",
+        ] {
+            assert_eq!(
+                proxy.of(&url(proxied)),
+                Some(proxy.url.clone()),
+                "{proxied}"
+            );
+        }
+        for direct in [
+            "http://localhost:80/",
+            "http://127.0.0.1/",
+            "http://127.200.0.9/",
+            "http://[::1]/",
+            "http://direct.example/",
+            "https://a.b.direct.example/",
+            "http://10.0.0.1:8080/",
+        ] {
+            assert_eq!(proxy.of(&url(direct)), None, "{direct}");
+        }
+        // No host at all.
+        assert!(!is_loopback(&url("data:,")));
+        assert!(!is_named(&url("data:,"), &[String::new()]));
+        // An address has no subdomains.
+        assert!(!is_named(&url("http://1.10.0.0/"), &["10.0.0".to_owned()]));
+    }
+
+    #[test]
+    fn debug_prints_a_proxy_without_user_and_password() {
+        let proxy = Proxy::new(url("http://user:secret@proxy.example"), Vec::new());
+        let printed = format!("{proxy:?}");
+        assert!(printed.contains("proxy.example"), "{printed}");
+        assert!(!printed.contains("user") && !printed.contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_described_by_its_cause() {
+        // Bound, but nobody listens.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let client = client("test", None, Duration::from_secs(10)).unwrap();
+        let failed = client.get(format!("http://{address}/secret")).send().await;
+        assert_eq!(describe(failed.unwrap_err()), "Connection refused");
+    }
+}
