@@ -565,6 +565,44 @@ mod tests {
         assert_eq!(NoCertificateStore.load().await, []);
     }
 
+    /// Remembers what is saved.
+    #[derive(Default)]
+    struct RecordingStore(std::sync::Mutex<Vec<(String, Vec<u8>)>>);
+
+    #[async_trait]
+    impl CertificateStore for RecordingStore {
+        async fn load(&self) -> Vec<(String, Vec<u8>)> {
+            Vec::new()
+        }
+        async fn save(&self, url: &str, pem: &[u8]) {
+            let saved = (url.to_owned(), pem.to_vec());
+            self.0.lock().unwrap().push(saved);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_sns_is_stored_when_it_first_verifies() {
+        let store = Arc::new(RecordingStore::default());
+        let cache = CertificateCache::new(
+            Source::Folder(PathBuf::new()),
+            Arc::new(Policy::new(&Settings::default())),
+            Clock::manual(now()),
+            Arc::clone(&store) as _,
+        );
+        let sns = CertificateOrigin::Sns {
+            region: "eu-west-1".into(),
+        };
+        let (of_sns, local) = (certificate(), certificate());
+        for _ in 0..2 {
+            cache.mark_proven("sns", &sns, &of_sns).await;
+            let origin = CertificateOrigin::Local;
+            cache.mark_proven("local", &origin, &local).await;
+        }
+        let expected = ("sns".to_owned(), samples::SNS.as_bytes().to_vec());
+        assert_eq!(*store.0.lock().unwrap(), [expected]);
+        assert!(of_sns.is_proven() && local.is_proven());
+    }
+
     #[tokio::test]
     async fn a_folder_gives_files_by_name_up_to_a_size() {
         let folder = tempfile::tempdir().unwrap();
