@@ -604,6 +604,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "files of a test")]
     async fn a_folder_gives_files_by_name_up_to_a_size() {
         let folder = tempfile::tempdir().unwrap();
         let largest = vec![b'-'; MAX_CERTIFICATE_BYTES];
