@@ -320,9 +320,15 @@ impl Bench {
             reconcile_every: Duration::from_secs(3600),
             queues: vec![(default_account(), Queue::Exported)],
         };
-        // What was due meanwhile has let the account wait.
-        self.run("UPDATE account SET failures = 0, waits_since = NULL, waits_until = NULL")
-            .await?;
+        // What was due meanwhile has failed, and let the account wait.
+        let later = Clock::system().now().after(Duration::from_secs(3600));
+        self.run(&format!(
+            "UPDATE feed_trigger SET due_at = {later}, next_at = {later} WHERE next_at IS NOT NULL;
+             UPDATE feed SET leased_until = NULL, failures = 0, waits_until = NULL WHERE leased_until IS NOT NULL OR waits_until IS NOT NULL;
+             UPDATE account SET failures = 0, waits_since = NULL, waits_until = NULL",
+            later = later.as_millis()
+        ))
+        .await?;
         self.step("lease, nothing due", 1.0, async || {
             ensure!(
                 store.lease_page(request()).await?.is_none(),
