@@ -192,8 +192,8 @@ impl PostgresEngine {
     /// Checks that a message could be stored, on the primary.
     pub(in crate::store) async fn probe(&self) -> Result<()> {
         self.may_write()?;
-        // The task that stores messages must be running.
-        if self.senders(|senders| senders.messages.is_closed()) != Some(false) {
+        // Until `close` a task ends only by a panic, and all must be running.
+        if self.has_ended() || self.senders(|senders| senders.messages.is_closed()) != Some(false) {
             return Err(StoreError::Closed);
         }
         // A server in recovery refuses a transaction that may write; if a pooler routes it
@@ -228,6 +228,12 @@ impl PostgresEngine {
         transaction.roll_back().await?;
         self.no_room.store(false, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Returns true if one of the tasks that write has ended.
+    fn has_ended(&self) -> bool {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.iter().any(JoinHandle::is_finished)
     }
 
     /// Queues a refused message for the quarantine; returns false if it was dropped.
