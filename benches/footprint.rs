@@ -3,7 +3,7 @@
 //!
 //! Runs the program's `emulator` and `serve` as processes and reads `/proc`, so it needs
 //! Linux. The emulator shares the machine with the service. The starts are measured on a new store
-//! and on a filled one.
+//! and on a filled one; the backlog is always pulled into SQLite.
 //!
 //! `cargo bench --bench footprint -- --documents 200000`, and with
 //! `--postgres postgres://USER@HOST/postgres` on a server whose user may create databases.
@@ -52,7 +52,7 @@ struct Arguments {
     /// Milliseconds between samples of the backlog
     #[arg(long, default_value_t = 20)]
     sample_every_ms: u64,
-    /// URL of a PostgreSQL server whose user may create databases; without it, SQLite
+    /// URL of a PostgreSQL server whose user may create databases, for the starts; without it, SQLite
     #[arg(long)]
     postgres: Option<String>,
     /// Write the results to this file as JSON

@@ -46,7 +46,7 @@ struct Arguments {
     /// Notifications in a second
     #[arg(long, default_value_t = 200)]
     rate: u32,
-    /// Companies that they are spread over
+    /// Companies that they are spread over; at most 500
     #[arg(long, default_value_t = 200)]
     companies: usize,
     /// Notifications in all
@@ -260,7 +260,9 @@ async fn watch(
     let store = Store::open_for_reading(&store).await?;
     let mut seen = BTreeMap::new();
     let mut after = 0;
-    while !stop.is_cancelled() {
+    loop {
+        // What was delivered before the stop is stored, and seen by one look more.
+        let is_last = stop.is_cancelled();
         let filter = DocumentFilter {
             after: Some(after),
             limit: 500,
@@ -271,6 +273,9 @@ async fn watch(
         for row in rows {
             after = after.max(row.sequence);
             seen.entry(row.document_id).or_insert(now);
+        }
+        if is_last {
+            break;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -31,7 +31,7 @@ use ivesk_webhook::service::{Service, open_store_for_reading};
 use ivesk_webhook::store::{DocumentFilter, SharedStore};
 use serde_json::json;
 
-use support::load::{Answers, Mix, Sns, percentile, requests, send};
+use support::load::{Answers, Mix, Sns, count, percentile, requests, send};
 use support::{sql, stored_messages, write_json};
 
 mod support;
@@ -96,7 +96,7 @@ async fn main() -> anyhow::Result<()> {
             .await?;
         }
         let (accepting, storing) = outcome?;
-        let rate = accepting.rate();
+        let rate = count(accepting.accepted) / accepting.elapsed.as_secs_f64();
         let accepted = [0.5, 0.99].map(|share| accepting.at(share));
         let stored = [0.5, 0.99].map(|share| percentile(&storing, share));
         println!(

@@ -320,7 +320,7 @@ impl Bench {
             reconcile_every: Duration::from_secs(3600),
             queues: vec![(default_account(), Queue::Exported)],
         };
-        // What was due meanwhile has failed, and let the account wait.
+        // What was due meanwhile has failed, which made the account wait.
         let later = Clock::system().now().after(Duration::from_secs(3600));
         self.run(&format!(
             "UPDATE feed_trigger SET due_at = {later}, next_at = {later} WHERE next_at IS NOT NULL;

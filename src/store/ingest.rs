@@ -134,7 +134,7 @@ impl RowIds {
     }
 }
 
-/// A group that was stored, and is to be committed.
+/// A group that was stored; the engine commits it unless its last statements did.
 pub(super) struct StoredGroup {
     /// The outcome for each message.
     pub(super) outcomes: Vec<Insertion>,
@@ -183,7 +183,8 @@ pub(super) async fn store_group<T: Tx>(
     let triggers = triggers(tx, &new, known, &mut row_ids).await?;
     let hours = by_hour(new.iter().map(|incoming| incoming.received_at));
     let hours: Vec<(i64, usize)> = hours.into_iter().collect();
-    // Last, since replicas whose messages are of the same feeds wait for each other from here on.
+    // Last, since tasks whose messages are of the same feeds wait for each other from here on, on this
+    // replica and on others.
     raise(tx, triggers.as_ref(), &hours).await?;
     Ok(StoredGroup {
         outcomes,

@@ -85,9 +85,10 @@ pub(super) trait Tx: Send {
         terms: TermsOf<'_>,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Executes the last statements of a transaction, in this order.
+    /// Executes the last statements of a transaction, in this order; nothing may be executed after
+    /// them.
     ///
-    /// It may commit: on PostgreSQL they are sent with COMMIT, all at once, so that their locks are
+    /// This may commit: on PostgreSQL they are sent together with COMMIT, so that their locks are
     /// held for as short as possible.
     fn execute_last(
         &mut self,

@@ -493,8 +493,8 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Runs the last statements and commits, all sent at once: their locks are held only for the
-    /// server's own time, even if this process is suspended in between.
+    /// Runs the last statements and commits, all sent at once, so that no lock is held while the
+    /// server waits for this process, even if it is suspended in between.
     pub(super) async fn execute_and_commit(&mut self, statements: &[Statement<'_>]) -> Result<()> {
         let client = self.client()?;
         let typed: Vec<_> = statements

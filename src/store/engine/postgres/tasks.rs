@@ -14,7 +14,7 @@ use crate::store::{AcceptedMessage, Insertion, Quarantined};
 /// group.
 const MAX_GROUP_BYTES: usize = 16 << 20;
 
-/// A task that stores messages, beside others as on other replicas.
+/// One of the tasks that store messages. They run side by side, as those of several replicas do.
 pub(super) struct Ingest {
     /// The messages, which the tasks share.
     pub(super) inbox: Arc<Mutex<mpsc::Receiver<PendingMessage>>>,
