@@ -182,18 +182,23 @@ pub fn describe(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "timed out".to_owned();
     }
-    /// What is true of every request that was not answered, in the words of libraries.
-    const SAYS_NOTHING: [&str; 3] = [
-        "error sending request",
-        "client error (Connect)",
-        "tcp connect error",
-    ];
     let mut causes = vec![error.to_string()];
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
         causes.push(cause.to_string());
         source = cause.source();
     }
+    join_causes(&causes)
+}
+
+/// Joins an error and its causes, without those that say nothing beside the last one.
+fn join_causes(causes: &[String]) -> String {
+    /// What is true of every request that was not answered, in the words of libraries.
+    const SAYS_NOTHING: [&str; 3] = [
+        "error sending request",
+        "client error (Connect)",
+        "tcp connect error",
+    ];
     let last = causes.len() - 1;
     let causes = causes.iter().enumerate();
     let causes: Vec<&str> = causes
@@ -266,6 +271,24 @@ mod tests {
         let printed = format!("{proxy:?}");
         assert!(printed.contains("proxy.example"), "{printed}");
         assert!(!printed.contains("user") && !printed.contains("secret"));
+    }
+
+    #[test]
+    fn causes_that_say_nothing_are_left_out_before_the_last() {
+        for (causes, text) in [
+            (&["error sending request"][..], "error sending request"),
+            (
+                &["error sending request", "client error (Connect)"],
+                "client error (Connect)",
+            ),
+            (
+                &["builder error", "tcp connect error", "broken (os error 7)"],
+                "builder error: broken",
+            ),
+        ] {
+            let causes: Vec<String> = causes.iter().map(|cause| (*cause).to_owned()).collect();
+            assert_eq!(join_causes(&causes), text);
+        }
     }
 
     #[tokio::test]
