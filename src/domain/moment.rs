@@ -200,7 +200,7 @@ struct DateTime<'a> {
 impl<'a> DateTime<'a> {
     fn read(text: &'a str) -> Option<Self> {
         let text = text.trim();
-        if text.len() > MAX_BYTES || !text.is_ascii() {
+        if !text.is_ascii() {
             return None;
         }
         let (date, rest) = (text.get(..10)?, text.get(10..)?);
@@ -303,8 +303,8 @@ fn offset(zone: &str) -> Option<UtcOffset> {
             .filter(|(hours, minutes)| hours.len() == 2 && minutes.len() == 2)?,
     };
     let (hours, minutes) = (number::<i8>(hours)?, number::<i8>(minutes)?);
-    let within = hours <= 23 && minutes <= 59;
-    within.then(|| UtcOffset::from_hms(sign * hours, sign * minutes, 0).ok())?
+    // `UtcOffset` refuses more than 59 minutes itself, but takes up to 25 hours.
+    (hours <= 23).then(|| UtcOffset::from_hms(sign * hours, sign * minutes, 0).ok())?
 }
 
 #[cfg(test)]
@@ -360,6 +360,10 @@ mod tests {
             "2026-11-01T00:00:60Z",
             "2026-11-01T00:00:00.Z",
             "2026-11-01T00:00:00+2",
+            "2026-11-01T00:00:00+2:00",
+            "2026-11-01T00:00:00+02:0",
+            "2026-11-01T00:00:00+24:00",
+            "2026-11-01T00:00:00+02:60",
             "2026-11-01T00:00:00+99:00",
             "2026-11-01X00:00:00",
             "2026-11-01T00:00:00 UTC",
@@ -369,9 +373,47 @@ mod tests {
             "1793491201.5",
             "9999-12-31T23:59:59-23:00",
             "ąąąąą-ąą-ąą",
+            "2026-11-01Tąąąą",
         ] {
             assert_eq!(read(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_text_of_a_hundred_bytes_is_read_and_a_longer_one_is_not() {
+        let start = "2026-11-01T00:00:01.";
+        let longest = format!("{start}{:1>1$}", "", MAX_BYTES - start.len());
+        assert_eq!(read(&format!(" {longest} ")), Some(longest.clone()));
+        assert_eq!(read(&format!("{longest}1")), None);
+    }
+
+    #[test]
+    fn a_text_that_can_name_no_moment_has_no_form() {
+        for (text, expected) in [
+            ("2026-11-01T00:00:01Z", Some(MomentForm::DateTime)),
+            ("1793491201", Some(MomentForm::Seconds)),
+            ("99999999999", Some(MomentForm::Seconds)),
+            ("100000000000", Some(MomentForm::Millis)),
+            ("12345678", None),
+            ("b2s=", None),
+            (&"-".repeat(MAX_BYTES + 1), None),
+        ] {
+            assert_eq!(form(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_cut_off_after_its_seconds() {
+        let moment = Moment::read("2026-11-01T00:00:10.1203Z").unwrap();
+        for (digits, expected) in [
+            (0, "2026-11-01T00:00:10"),
+            (1, "2026-11-01T00:00:10.1"),
+            (3, "2026-11-01T00:00:10.12"),
+            (9, "2026-11-01T00:00:10.1203"),
+        ] {
+            assert_eq!(moment.cut(digits), expected);
+        }
+        assert_eq!(moment.to_string(), moment.as_str());
     }
 
     #[test]
@@ -417,6 +459,10 @@ mod tests {
             in_form_of("1793491201125", "2026-11-01T00:00:00.1Z").as_deref(),
             Some("2026-11-01T00:00:01.1Z")
         );
+        // One that is no finer stays as it is written.
+        let comma = "2026-11-01 00:00:01,125";
+        assert_eq!(in_form_of(comma, text).as_deref(), Some(comma));
+        assert_eq!(in_form_of(comma, comma).as_deref(), Some(comma));
         assert_eq!(in_form_of(text, "b2s="), None);
     }
 
