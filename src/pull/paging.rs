@@ -616,6 +616,24 @@ mod tests {
     }
 
     #[test]
+    fn a_group_is_as_large_as_the_newest_page_of_it() {
+        let mut pull = Pull::from(None);
+        let page = [&[T1][..], &[T2; 99]].concat();
+        assert_eq!(pull.page(&page, Some(T2)).as_deref(), Some(T1));
+        assert_eq!(pull.page(&[T2; 5], Some(T2)).as_deref(), Some(T2));
+        pull.page(&[], None);
+        pull.ended(Some(T2), &[]);
+    }
+
+    #[test]
+    fn a_last_page_that_goes_back_does_not_move_the_cursor() {
+        let mut pull = Pull::from(Some(T1));
+        assert_eq!(pull.page(&[T2, T3], Some(T3)).as_deref(), Some(T2));
+        assert_eq!(pull.page(&[T2], None), None);
+        pull.ended(Some(T3), &[]);
+    }
+
+    #[test]
     fn a_last_group_on_the_largest_page_is_a_notice() {
         let mut pull = Pull::from(None);
         pull.largest_page = 5;
@@ -696,6 +714,25 @@ mod tests {
     }
 
     #[test]
+    fn a_group_whose_next_is_written_anew_is_the_same_group() {
+        let local = "2026-01-01T02:00:02.000+02:00";
+        let mut pull = Pull::from(None);
+        assert_eq!(pull.page(&[T1, T2], Some(T2)).as_deref(), Some(T1));
+        assert_eq!(pull.page(&[T2], Some(local)).as_deref(), Some(local));
+        assert_eq!(pull.page(&[], None), None);
+        pull.ended(Some(local), &[]);
+    }
+
+    #[test]
+    fn a_next_after_the_last_document_ends_in_no_group() {
+        let mut pull = Pull::from(None);
+        assert_eq!(pull.page(&[T1, T2], Some(T3)).as_deref(), Some(T3));
+        assert_eq!(pull.page(&[T4], Some(T4)).as_deref(), Some(T4));
+        pull.page(&[], None);
+        pull.ended(Some(T4), &[]);
+    }
+
+    #[test]
     fn a_group_of_versions_coarser_than_next_may_be_cut() {
         // Of the second, nobody sees where in it the page ended.
         let second = "2026-01-01T00:00:02Z";
@@ -750,6 +787,13 @@ mod tests {
         let mut pull = Pull::from(None);
         pull.page(&[T1, T3], Some(T3));
         assert_eq!(pull.page(&[], None).as_deref(), Some(T3));
+        // The large page tells nothing about another group.
+        let mut pull = Pull::from(None);
+        let page = [&[T1][..], &[T3; 99]].concat();
+        assert_eq!(pull.page(&page, Some(T3)).as_deref(), Some(T1));
+        assert_eq!(pull.page(&[T2], Some(T2)).as_deref(), Some(T2));
+        assert_eq!(pull.page(&[T3, T4], Some(T4)).as_deref(), Some(T3));
+        assert!(pull.gaps.is_empty());
     }
 
     #[test]
@@ -783,6 +827,17 @@ mod tests {
         assert!(pages < 12, "{pages}");
         assert_eq!(pull.end, PageEnd::Stopped { failing: true });
         assert_eq!(pull.gaps[0].reason, CursorCycle);
+        // However long the way round is.
+        for length in [10, 100, 1000] {
+            let mut pull = Pull::from(None);
+            let mut pages = 0;
+            while pull.end == PageEnd::More {
+                pull.page(&[T1], Some(&format!("token-{}", pages % length)));
+                pages += 1;
+                assert!(pages <= 3 * length + 2, "{length}");
+            }
+            assert_eq!(pull.gaps[0].reason, CursorCycle);
+        }
     }
 
     #[test]
