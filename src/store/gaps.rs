@@ -527,14 +527,20 @@ mod tests {
     fn the_number_of_open_gaps_is_bounded() {
         let text = |n: usize| format!("2026-01-01T00:{:02}:00Z", n);
         let one = |n: usize| gap(&text(n), &text(n), IncompleteReason::GroupCut, 1);
-        let open: Vec<_> = (0..MAX_OPEN_GAPS)
+        let mut open: Vec<_> = (0..MAX_OPEN_GAPS)
             .map(|n| stored(i64::try_from(n).expect("few"), one(n)))
             .collect();
-        let RecordPlan::Extend { gap, .. } = plan_record(&open, &[], &one(58)) else {
-            panic!("it extends another");
+        let newest = &mut open[MAX_OPEN_GAPS - 1].gap;
+        newest.reason = IncompleteReason::StartAt;
+        let extended = |found: FoundGap| match plan_record(&open, &[], &found) {
+            RecordPlan::Extend { gap, .. } => (gap.from, gap.to),
+            _ => panic!("it extends another"),
         };
-        assert_eq!(gap.from, Some(Cursor::new(text(MAX_OPEN_GAPS - 1))));
-        assert_eq!(gap.to, Some(Cursor::new(text(58))));
+        let stretch = |from| (Some(Cursor::new(text(from))), Some(Cursor::new(text(58))));
+        assert_eq!(extended(one(58)), stretch(MAX_OPEN_GAPS - 2));
+        // There is none of its reason.
+        let other = gap(&text(58), &text(58), IncompleteReason::NextStuck, 0);
+        assert_eq!(extended(other), stretch(MAX_OPEN_GAPS - 1));
     }
 
     #[test]
@@ -549,6 +555,24 @@ mod tests {
         assert!(!again(gap(T2, T4, PageSizeUnknown, 30)));
         assert!(!again(gap("", T1, PageSizeUnknown, 30)));
         assert!(!again(gap(T1, T3, NextStuck, 0)));
+    }
+
+    #[test]
+    fn of_cursors_that_are_no_moments_none_is_earlier() {
+        let [opaque, another, early, late] = ["b2s=", "b2x=", T2, T3].map(Cursor::new);
+        assert_eq!(earlier(Some(&opaque), Some(&another)), None);
+        assert_eq!(earlier(Some(&opaque), Some(&opaque)), Some(&opaque));
+        assert_eq!(earlier(Some(&late), Some(&early)), Some(&early));
+        assert_eq!(earlier(Some(&early), Some(&late)), Some(&early));
+        assert_eq!(earlier(None, Some(&late)), None);
+        let to = |a: &str, b: &str| {
+            let [a, b] = [a, b].map(|to| gap("", to, IncompleteReason::StartAt, 0));
+            hull(&a, &b).to
+        };
+        assert_eq!(to("b2s=", "b2x="), None);
+        assert_eq!(to(T3, T2), Some(late.clone()));
+        assert_eq!(to(T2, T3), Some(late));
+        assert_eq!(to(T2, ""), None);
     }
 
     #[test]
