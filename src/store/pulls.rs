@@ -139,3 +139,88 @@ pub(crate) fn is_unannounced(
             (None, _) | (_, None) => lease.kind == TriggerKind::Reconciliation,
         }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_000_000_000_000;
+    const MINUTE: i64 = 60_000;
+
+    /// A cursor that was saved so long before now, and is no moment.
+    fn saved(millis_ago: i64) -> SavedCursor {
+        SavedCursor {
+            saved_at: Timestamp::from_millis(NOW - millis_ago),
+            cursor: Cursor::new(format!("opaque-{millis_ago}")),
+        }
+    }
+
+    /// Returns how long ago the cursors were saved that are unneeded once another is saved now.
+    fn unneeded(saved_ago: &[i64], old_enough_ago: i64) -> Vec<i64> {
+        let rows: Vec<_> = saved_ago.iter().copied().map(saved).collect();
+        let old_enough = Timestamp::from_millis(NOW - old_enough_ago);
+        let change = plan_cursor_save(&rows, old_enough, Timestamp::from_millis(NOW));
+        let unneeded = change.unneeded.iter();
+        unneeded.map(|at| NOW - at.as_millis()).collect()
+    }
+
+    #[test]
+    fn cursors_are_kept_for_each_five_minutes() {
+        let day = 24 * 60 * MINUTE;
+        assert!(unneeded(&[], day).is_empty());
+        assert!(unneeded(&[MINUTE], day).is_empty());
+        assert_eq!(unneeded(&[MINUTE, 5 * MINUTE - 1], day), [MINUTE]);
+        assert!(unneeded(&[MINUTE, 5 * MINUTE], day).is_empty());
+        assert!(unneeded(&[MINUTE, 2 * day], day).is_empty());
+    }
+
+    #[test]
+    fn the_newest_cursor_that_is_old_enough_is_kept() {
+        let saved = [MINUTE, 10 * MINUTE, 20 * MINUTE, 30 * MINUTE];
+        assert_eq!(unneeded(&saved, 10 * MINUTE), saved[2..]);
+        assert!(unneeded(&saved, 31 * MINUTE).is_empty());
+        // Also if it is close to the new one.
+        assert_eq!(unneeded(&[MINUTE, 2 * MINUTE], MINUTE), [2 * MINUTE]);
+    }
+
+    #[test]
+    fn cursors_of_one_millisecond_stay_in_order() {
+        let (now, before) = (Timestamp::from_millis(NOW), Timestamp::from_millis(0));
+        for (ago, expected) in [(0, NOW + 1), (1, NOW), (-7, NOW + 8)] {
+            let change = plan_cursor_save(&[saved(ago)], before, now);
+            assert_eq!(change.saved_at.as_millis(), expected);
+        }
+    }
+
+    #[test]
+    fn an_overlap_read_starts_at_the_newest_old_cursor() {
+        let start = |rows: Vec<SavedCursor>| {
+            let old_enough = Timestamp::from_millis(NOW - 10 * MINUTE);
+            overlap_start(rows, old_enough).map(|cursor| cursor.to_string())
+        };
+        assert_eq!(start(vec![saved(0), saved(MINUTE)]), None);
+        let rows = vec![saved(MINUTE), saved(10 * MINUTE), saved(20 * MINUTE)];
+        assert_eq!(start(rows).as_deref(), Some("opaque-600000"));
+        // One that was saved since, but names a moment from before.
+        let named = |millis: i64| SavedCursor {
+            cursor: Cursor::new((NOW - millis).to_string()),
+            ..saved(MINUTE)
+        };
+        let (late, old) = (named(10 * MINUTE - 1), named(10 * MINUTE));
+        let expected = old.cursor.to_string();
+        assert_eq!(start(vec![late, old, saved(20 * MINUTE)]), Some(expected));
+    }
+
+    #[test]
+    fn pulls_of_a_first_read_share_a_position() {
+        use TriggerKind::{Backfill, Notification, Reconciliation};
+        for (kind, first_read, expected) in [
+            (Reconciliation, true, Notification),
+            (Reconciliation, false, Reconciliation),
+            (Backfill, true, Backfill),
+            (Backfill, false, Backfill),
+        ] {
+            assert_eq!(position_kind(kind, first_read), expected);
+        }
+    }
+}
