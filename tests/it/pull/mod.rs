@@ -1,6 +1,7 @@
 //! From the trigger to the stored document: the vendor's API and the pulls.
 
 mod faults;
+mod logging;
 mod model;
 mod odd_answers;
 mod pace;
