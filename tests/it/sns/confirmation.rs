@@ -41,6 +41,26 @@ async fn confirming_returns_the_subscription_arn() {
     assert_eq!(server.requests(), 1);
 }
 
+#[tokio::test]
+async fn a_subscription_has_ended_only_if_sns_says_so() {
+    let server = Server::start().await;
+    let confirmer = Confirmer::new(&server.config().settings()).unwrap();
+    server.answer("/", Answer::Body("<UnsubscribeResponse/>".into()));
+    assert_eq!(confirmer.unsubscribe(TOPIC, ARN).await, Ok(()));
+    assert_eq!(server.requests(), 1);
+
+    let refusal = "<ErrorResponse><Error><Code>AuthorizationError</Code></Error></ErrorResponse>";
+    server.answer("/", Answer::Status(403, refusal));
+    let refused = ConfirmError::Rejected {
+        status: 403,
+        code: "AuthorizationError".to_owned(),
+    };
+    assert_eq!(confirmer.unsubscribe(TOPIC, ARN).await, Err(refused));
+    server.answer("/", Answer::Status(503, ""));
+    let error = confirmer.unsubscribe(TOPIC, ARN).await.unwrap_err();
+    assert!(matches!(error, ConfirmError::Unavailable(_)), "{error}");
+}
+
 /// Only URLs that the policy trusts are requested.
 #[tokio::test]
 async fn a_canary_at_subscribe_url_is_never_called() {

@@ -35,6 +35,18 @@ fn refusal_code(body: &str) -> &'static str {
 }
 
 #[test]
+fn an_envelope_tells_what_its_body_claims() {
+    for message_type in MessageType::ALL {
+        let body = body(message_type);
+        let envelope = parse(&body.to_string()).unwrap();
+        assert_eq!(envelope.message_type(), message_type);
+        assert_eq!(envelope.message_id(), body["MessageId"]);
+        assert_eq!(envelope.topic_arn(), body["TopicArn"]);
+        assert_eq!(envelope.certificate_url(), body["SigningCertURL"]);
+    }
+}
+
+#[test]
 fn a_body_that_is_not_one_json_object_is_refused() {
     let valid = body(MessageType::Notification).to_string();
     let cut = &valid[..valid.len() - 1];
