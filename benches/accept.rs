@@ -24,14 +24,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::Parser;
-use ivesk_webhook::config::{PostgresAddress, StoreUrl};
 use ivesk_webhook::store::Store;
 use serde_json::json;
 use tokio::net::TcpStream;
 
 use support::load::{Answers, Mix, Sns, count, median, requests, send};
 use support::{
-    Process, TIMEOUT, database_of, free_address, sql, stored_messages, write_json, write_settings,
+    Process, TIMEOUT, free_address, stored_messages, with_new_store, write_json, write_settings,
 };
 
 mod support;
@@ -148,44 +147,25 @@ async fn run_service(
     connections: usize,
 ) -> anyhow::Result<Run> {
     let folder = tempfile::tempdir()?;
-    let database = format!("ivesk_bench_accept_{}", std::process::id());
-    let file = folder.path().join("bench.db");
-    let url = match &arguments.postgres {
-        Some(server) => {
-            sql(server, &format!("CREATE DATABASE {database}")).await?;
-            database_of(server, &database)?
-        }
-        None => format!("sqlite://{}", file.display()),
-    };
-    let sections = format!(
-        "[store]\nurl = \"{url}\"\n[sns]\nlocal_origins = [\"{}\"]\n[accounts.default]\n",
-        sns.origin
-    );
-    let (public, _) = write_settings(folder.path(), &sections)?;
-    // Without a key nothing is pulled, so the accept path is measured alone.
-    let server = Process::start_without_key(folder.path(), &["serve"])?;
-    let run = load(
-        arguments,
-        &server,
-        public,
-        "/webhooks/default/on_exported",
-        bodies,
-        connections,
-    )
-    .await?;
-    drop(server);
-    let store = match &arguments.postgres {
-        Some(_) => StoreUrl::Postgres(PostgresAddress::parse(&url).map_err(anyhow::Error::msg)?),
-        None => StoreUrl::Sqlite(file),
-    };
-    let store = Store::open_for_reading(&store).await?;
-    let rows = stored_messages(&store).await?;
-    store.close().await?;
-    ensure!(rows == arguments.mix.genuine(), "{rows} rows are stored");
-    if let Some(server) = &arguments.postgres {
-        sql(server, &format!("DROP DATABASE {database} WITH (FORCE)")).await?;
-    }
-    Ok(run)
+    let server = arguments.postgres.as_deref();
+    with_new_store(server, folder.path(), async |store| {
+        let sections = format!(
+            "[store]\nurl = \"{}\"\n[sns]\nlocal_origins = [\"{}\"]\n[accounts.default]\n",
+            store.setting, sns.origin
+        );
+        let (public, _) = write_settings(folder.path(), &sections)?;
+        // Without a key nothing is pulled, so the accept path is measured alone.
+        let server = Process::start_without_key(folder.path(), &["serve"])?;
+        let path = "/webhooks/default/on_exported";
+        let run = load(arguments, &server, public, path, bodies, connections).await?;
+        drop(server);
+        let store = Store::open_for_reading(&store.url).await?;
+        let rows = stored_messages(&store).await?;
+        store.close().await?;
+        ensure!(rows == arguments.mix.genuine(), "{rows} rows are stored");
+        Ok(run)
+    })
+    .await
 }
 
 async fn run_ceiling(

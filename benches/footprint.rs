@@ -15,21 +15,20 @@
 )]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::Parser;
-use ivesk_webhook::config::{PostgresAddress, StoreUrl};
 use ivesk_webhook::domain::Clock;
 use serde_json::{Value, json};
 
 use support::fill::{Scale, fill};
 use support::load::{Mix, Sns, median, requests, send};
 use support::{
-    Process, TIMEOUT, Vendor, database_of, mebibytes, per_second, request, sql, stored, write_json,
-    write_settings,
+    NewStore, Process, TIMEOUT, Vendor, mebibytes, per_second, request, stored, with_new_store,
+    write_json, write_settings,
 };
 
 mod support;
@@ -94,29 +93,29 @@ async fn start_up(
     filled: Option<Scale>,
 ) -> anyhow::Result<Value> {
     let folder = tempfile::tempdir()?;
-    let database = format!("ivesk_bench_footprint_{}", std::process::id());
-    let file = folder.path().join("bench.db");
-    let url = match &arguments.postgres {
-        Some(server) => {
-            sql(server, &format!("CREATE DATABASE {database}")).await?;
-            database_of(server, &database)?
+    let server = arguments.postgres.as_deref();
+    with_new_store(server, folder.path(), async |store| {
+        if let Some(scale) = filled {
+            fill(&store.url, scale, Clock::system().now()).await?;
         }
-        None => format!("sqlite://{}", file.display()),
-    };
-    if let Some(scale) = filled {
-        let store = match &arguments.postgres {
-            Some(_) => {
-                StoreUrl::Postgres(PostgresAddress::parse(&url).map_err(anyhow::Error::msg)?)
-            }
-            None => StoreUrl::Sqlite(file),
-        };
-        fill(&store, scale, Clock::system().now()).await?;
-    }
+        starts(arguments, sns, folder.path(), store, filled.is_some()).await
+    })
+    .await
+}
+
+/// Starts the service on this store again and again.
+async fn starts(
+    arguments: &Arguments,
+    sns: &Sns,
+    folder: &Path,
+    store: &NewStore,
+    is_filled: bool,
+) -> anyhow::Result<Value> {
     let sections = format!(
-        "[store]\nurl = \"{url}\"\n[sns]\nlocal_origins = [\"{}\"]\n[accounts.default]\n",
-        sns.origin
+        "[store]\nurl = \"{}\"\n[sns]\nlocal_origins = [\"{}\"]\n[accounts.default]\n",
+        store.setting, sns.origin
     );
-    let (public, _) = write_settings(folder.path(), &sections)?;
+    let (public, _) = write_settings(folder, &sections)?;
     let mix = Mix::genuine_only(arguments.starts);
     let bodies = sns.sign(&mix, 1)?;
     let (mut ready, mut first) = (Vec::new(), Vec::new());
@@ -124,7 +123,7 @@ async fn start_up(
     for message in requests(&mix, &bodies, "/webhooks/default/on_exported") {
         let started = Instant::now();
         // Without a key nothing is pulled.
-        let server = Process::start_without_key(folder.path(), &["serve"])?;
+        let server = Process::start_without_key(folder, &["serve"])?;
         while request(public, "GET", "/readyz", "").is_err() {
             ensure!(
                 started.elapsed() < TIMEOUT,
@@ -139,10 +138,7 @@ async fn start_up(
             idle = rest(arguments, &server).await?;
         }
     }
-    if let Some(server) = &arguments.postgres {
-        sql(server, &format!("DROP DATABASE {database} WITH (FORCE)")).await?;
-    }
-    let name = if filled.is_some() { "filled" } else { "new" };
+    let name = if is_filled { "filled" } else { "new" };
     let (ready, first) = (median(ready), median(first));
     let figure = |name: &str| idle[name].as_f64().unwrap_or_default();
     println!(

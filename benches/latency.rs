@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use clap::Parser;
-use ivesk_webhook::config::{PostgresAddress, StoreUrl};
+use ivesk_webhook::config::StoreUrl;
 use ivesk_webhook::domain::Event;
 use ivesk_webhook::emulator::{
     AccountSettings, DEFAULT_KEY, Emulator, EmulatorSettings, Selection, Switches,
@@ -36,7 +36,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use support::load::{count, percentile};
-use support::{Process, TIMEOUT, database_of, request, sql, write_json, write_settings};
+use support::{NewStore, Process, TIMEOUT, request, with_new_store, write_json, write_settings};
 
 mod support;
 
@@ -87,47 +87,49 @@ async fn main() -> anyhow::Result<()> {
         ..EmulatorSettings::default()
     };
     let emulator = Emulator::start(settings, ([127, 0, 0, 1], 0).into()).await?;
+    let folder = tempfile::tempdir()?;
+    let server = arguments.postgres.as_deref();
+    let measured = with_new_store(server, folder.path(), async |store| {
+        measure(&arguments, &emulator, &companies, folder.path(), store).await
+    });
+    write_json(arguments.json.as_deref(), &measured.await?)
+}
+
+/// Exports documents, and prints and returns when they were stored and delivered.
+async fn measure(
+    arguments: &Arguments,
+    emulator: &Emulator,
+    companies: &[String],
+    folder: &Path,
+    store: &NewStore,
+) -> anyhow::Result<Value> {
     let received = Moments::default();
     let receiver = receive(Arc::clone(&received)).await?;
-
-    let folder = tempfile::tempdir()?;
-    let database = format!("ivesk_bench_latency_{}", std::process::id());
-    let file = folder.path().join("bench.db");
-    let url = match &arguments.postgres {
-        Some(server) => {
-            sql(server, &format!("CREATE DATABASE {database}")).await?;
-            database_of(server, &database)?
-        }
-        None => format!("sqlite://{}", file.display()),
-    };
-    let store = match &arguments.postgres {
-        Some(_) => StoreUrl::Postgres(PostgresAddress::parse(&url).map_err(anyhow::Error::msg)?),
-        None => StoreUrl::Sqlite(file),
-    };
-    let secret = folder.path().join("secret");
+    let secret = folder.join("secret");
     std::fs::write(
         &secret,
         "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
     )?;
     let sections = format!(
-        "[store]\nurl = \"{url}\"\n[sns]\nlocal_origins = [\"{}\"]\n\
+        "[store]\nurl = \"{}\"\n[sns]\nlocal_origins = [\"{}\"]\n\
          [api]\nurl = \"{}\"\nexported_path = \"path\"\n\
          [accounts.default]\ndigitized = false\ncompanies = {companies:?}\n\
          [destinations.books]\nkind = \"http\"\nmax_concurrency = 16\nurl = \"http://{receiver}/\"\nsecret_file = {secret:?}\n",
+        store.setting,
         emulator.origin(),
         emulator.api_url(),
     );
-    let (public, admin) = write_settings(folder.path(), &sections)?;
-    let server = Process::start_with_key(folder.path(), &["serve"], DEFAULT_KEY)?;
+    let (public, admin) = write_settings(folder, &sections)?;
+    let server = Process::start_with_key(folder, &["serve"], DEFAULT_KEY)?;
     wait_for_pulls(admin, companies.len()).await?;
     let control = emulator.control();
     let target = format!("http://{public}/webhooks/default/{}", Event::OnExported);
     control.subscribe(Event::OnExported, &target)?;
     control.idle().await;
-    let answer = vendor_answers(&emulator, &companies).await?;
+    let answer = vendor_answers(emulator, companies).await?;
 
     let stop = CancellationToken::new();
-    let watching = tokio::spawn(watch(store, stop.clone()));
+    let watching = tokio::spawn(watch(store.url.clone(), stop.clone()));
     let mut exported = BTreeMap::new();
     let mut turns = tokio::time::interval(Duration::from_secs(1) / arguments.rate);
     let mut used = Duration::ZERO;
@@ -156,9 +158,6 @@ async fn main() -> anyhow::Result<()> {
     stop.cancel();
     let stored = watching.await??;
     drop(server);
-    if let Some(server) = &arguments.postgres {
-        sql(server, &format!("DROP DATABASE {database} WITH (FORCE)")).await?;
-    }
 
     let received = lock(&received).clone();
     let since = |moments: &BTreeMap<String, Instant>| -> anyhow::Result<Vec<f64>> {
@@ -183,10 +182,9 @@ async fn main() -> anyhow::Result<()> {
     }
     println!("CPU time of the service: {cpu:.0} µs for each document");
     let row = |times: &[f64]| json!({ "p50_ms": percentile(times, 0.5), "p99_ms": percentile(times, 0.99) });
-    let results = json!({
+    Ok(json!({
         "vendor": row(&answer), "stored": row(&stored), "delivered": row(&delivered), "cpu_us": cpu,
-    });
-    write_json(arguments.json.as_deref(), &results)
+    }))
 }
 
 fn lock(moments: &Moments) -> std::sync::MutexGuard<'_, BTreeMap<String, Instant>> {

@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
-use ivesk_webhook::config::PostgresAddress;
 use ivesk_webhook::config::{Config, Loopback, StoreUrl};
 use ivesk_webhook::domain::{Clock, Company, Event, Timestamp};
 use ivesk_webhook::emulator::{
@@ -32,7 +31,7 @@ use ivesk_webhook::store::{DocumentFilter, SharedStore};
 use serde_json::json;
 
 use support::load::{Answers, Mix, Sns, count, percentile, requests, send};
-use support::{sql, stored_messages, write_json};
+use support::{stored_messages, with_new_store, write_json};
 
 mod support;
 
@@ -79,23 +78,11 @@ async fn main() -> anyhow::Result<()> {
         ("PostgreSQL", 4),
     ] {
         let folder = tempfile::tempdir()?;
-        let database = format!("ivesk_bench_{}_{replicas}", std::process::id());
-        let url = if name == "SQLite" {
-            StoreUrl::Sqlite(folder.path().join("bench.db"))
-        } else {
-            sql(&load.postgres, &format!("CREATE DATABASE {database}")).await?;
-            let server = PostgresAddress::parse(&load.postgres).map_err(anyhow::Error::msg)?;
-            StoreUrl::Postgres(server.with_database(&database))
-        };
-        let outcome = measure(&load, &sns, &bodies, &url, replicas).await;
-        if name != "SQLite" {
-            sql(
-                &load.postgres,
-                &format!("DROP DATABASE {database} WITH (FORCE)"),
-            )
-            .await?;
-        }
-        let (accepting, storing) = outcome?;
+        let server = (name == "PostgreSQL").then_some(load.postgres.as_str());
+        let measured = with_new_store(server, folder.path(), async |store| {
+            measure(&load, &sns, &bodies, &store.url, replicas).await
+        });
+        let (accepting, storing) = measured.await?;
         let rate = count(accepting.accepted) / accepting.elapsed.as_secs_f64();
         let accepted = [0.5, 0.99].map(|share| accepting.at(share));
         let stored = [0.5, 0.99].map(|share| percentile(&storing, share));

@@ -22,8 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use ivesk_webhook::config::{
-    Config, DestinationConfig, DestinationKind, Loopback, PostgresAddress, StoreUrl,
-    default_account,
+    Config, DestinationConfig, DestinationKind, Loopback, StoreUrl, default_account,
 };
 use ivesk_webhook::domain::{Clock, DestinationName, Queue, Timestamp};
 use ivesk_webhook::service::{Service, housekeeping, open_store};
@@ -31,7 +30,7 @@ use ivesk_webhook::store::{LeaseRequest, SharedStore};
 use serde_json::json;
 
 use support::fill::{DESTINATIONS, Scale, fill};
-use support::{sql, write_json};
+use support::{with_new_store, write_json};
 
 mod support;
 
@@ -83,20 +82,15 @@ struct Row {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let mut results = Vec::new();
-    if !arguments.without_sqlite {
-        let folder = tempfile::tempdir()?;
-        let url = StoreUrl::Sqlite(folder.path().join("bench.db"));
-        results.push(("SQLite", measure(&arguments, &url, None).await?));
-    }
-    if let Some(server) = &arguments.postgres {
-        let database = format!("ivesk_bench_scale_{}", std::process::id());
-        sql(server, &format!("CREATE DATABASE {database}")).await?;
-        let address = PostgresAddress::parse(server).map_err(anyhow::Error::msg)?;
-        let url = StoreUrl::Postgres(address.with_database(&database));
-        let measured = measure(&arguments, &url, Some(server)).await;
-        let drop = format!("DROP DATABASE {database} WITH (FORCE)");
-        sql(server, &drop).await?;
-        results.push(("PostgreSQL", measured?));
+    let folder = tempfile::tempdir()?;
+    let sqlite = (!arguments.without_sqlite).then_some(("SQLite", None));
+    let postgres = arguments.postgres.as_deref();
+    let postgres = postgres.map(|server| ("PostgreSQL", Some(server)));
+    for (name, server) in sqlite.into_iter().chain(postgres) {
+        let measured = with_new_store(server, folder.path(), async |store| {
+            measure(&arguments, &store.url, server).await
+        });
+        results.push((name, measured.await?));
     }
     let rows = |rows: &[Row]| -> Vec<_> {
         let row = |row: &Row| json!({"step": row.step, "cpu_ms": row.cost.cpu_ms, "elapsed_ms": row.cost.elapsed_ms, "aim_ms": row.aim_ms});

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
+use ivesk_webhook::config::{PostgresAddress, StoreUrl};
 use ivesk_webhook::store::Store;
 use serde_json::{Value, json};
 
@@ -163,6 +164,36 @@ pub(crate) fn database_of(server: &str, name: &str) -> anyhow::Result<String> {
     let mut url = url::Url::parse(server)?;
     url.set_path(name);
     Ok(url.into())
+}
+
+/// A new store, for one measurement.
+pub(crate) struct NewStore {
+    /// `store.url`
+    pub(crate) setting: String,
+    pub(crate) url: StoreUrl,
+}
+
+/// Runs `work` on a new store: a database of this PostgreSQL server, which is dropped at the end, or
+/// else a file in `folder`.
+pub(crate) async fn with_new_store<T>(
+    server: Option<&str>,
+    folder: &Path,
+    work: impl AsyncFnOnce(&NewStore) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let Some(server) = server else {
+        let file = folder.join("bench.db");
+        let setting = format!("sqlite://{}", file.display());
+        let url = StoreUrl::Sqlite(file);
+        return work(&NewStore { setting, url }).await;
+    };
+    let database = format!("ivesk_bench_{}", std::process::id());
+    let setting = database_of(server, &database)?;
+    let address = PostgresAddress::parse(&setting).map_err(anyhow::Error::msg)?;
+    sql(server, &format!("CREATE DATABASE {database}")).await?;
+    let url = StoreUrl::Postgres(address);
+    let measured = work(&NewStore { setting, url }).await;
+    sql(server, &format!("DROP DATABASE {database} WITH (FORCE)")).await?;
+    measured
 }
 
 /// Writes the results to a file, if there is to be one.
