@@ -1,16 +1,20 @@
 //! Notifications: accepted once, queued, counted, quarantined and removed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use futures_util::future::join_all;
 use ivesk_webhook::domain::{Account, Clock, Company, Event, Feed, Timestamp};
 use ivesk_webhook::sns::{MessageType, Verifier};
 use ivesk_webhook::store::{
-    AcceptedMessage, HourCount, Insertion, Quarantined, RefusedCount, Retention, StoreError,
-    TriggerKind, Triggers,
+    AcceptedMessage, Hooks, HourCount, Insertion, Quarantined, RefusedCount, Retention, Store,
+    StoreError, StoreOptions, TriggerKind, Triggers,
 };
 
 use super::test_store::{HOUR, START, TestStore, account, company, last_page, retention};
 use crate::support::databases::{Database, Options, on_both_stores};
+use crate::support::process::within;
 use crate::support::sns::{SIGNER, sns_url, unsigned, verifier_at, verify};
 
 on_both_stores! {
@@ -18,11 +22,50 @@ on_both_stores! {
     a_full_queue_answers_at_once_and_loses_nothing_queued,
     a_closed_store_says_so_and_has_stored_what_it_accepted,
     a_message_that_the_database_rejects_stops_only_itself,
+    a_panic_while_a_message_is_stored_fails_the_probe,
     activity_is_counted_by_the_hour,
     the_quarantine_is_bounded_with_a_share_for_allowed_topics,
     the_quarantine_is_bounded_in_number_too,
     retention_removes_bodies_and_never_identities,
     an_unclear_notification_triggers_all_feeds_once_in_a_while,
+}
+
+/// A panic while a message is stored, once it is planted.
+#[derive(Default)]
+struct PlantedPanic(AtomicBool);
+
+impl Hooks for PlantedPanic {
+    fn statement(&self, sql: &str, _types: &[&str]) {
+        if sql.starts_with("INSERT INTO notification ") && self.0.swap(false, Ordering::SeqCst) {
+            panic!("planted");
+        }
+    }
+}
+
+async fn a_panic_while_a_message_is_stored_fails_the_probe(database: Database) {
+    let hooks = Arc::new(PlantedPanic::default());
+    let store = Store::open(StoreOptions {
+        url: database.url(),
+        queue: 8,
+        quarantine_bytes: 1 << 20,
+        ask: false,
+        clock: Clock::manual(START),
+        hooks: Some(hooks.clone()),
+    });
+    let store = store.await.expect("it opens");
+    store.probe().await.expect("the store accepts messages");
+    hooks.0.store(true, Ordering::SeqCst);
+
+    let message = Messages::new().notification(1).await;
+    let lost = store.accept(message).await;
+
+    assert!(matches!(lost, Err(StoreError::Closed)), "{lost:?}");
+    // The answer is dropped a moment before its task has ended.
+    within("the probe to fail", async {
+        while store.probe().await.is_ok() {}
+    })
+    .await;
+    assert!(store.close().await.is_err(), "the panic is reported");
 }
 
 /// Verified messages of one topic.
