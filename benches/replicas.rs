@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use ivesk_webhook::config::{Config, Loopback, StoreUrl};
-use ivesk_webhook::domain::{Clock, Company, Event, Timestamp};
+use ivesk_webhook::domain::{Clock, Company, Event, Moment, Timestamp};
 use ivesk_webhook::emulator::{
     DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Selection, Switches,
 };
@@ -183,7 +183,8 @@ async fn store(
     let mut ms = stored[before..]
         .iter()
         .map(|(version, stored_at)| {
-            let exported = Timestamp::parse(version).context("exportedat is a moment")?;
+            let exported = Moment::read(version).and_then(|moment| moment.timestamp());
+            let exported = exported.context("a version is a moment")?;
             Ok((stored_at.as_millis() - exported.as_millis()).max(0) as f64)
         })
         .collect::<anyhow::Result<Vec<f64>>>()?;
