@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use url::{Origin, Url, form_urlencoded};
+use url::{Url, form_urlencoded};
 
 use crate::error::VerifyError;
 use crate::known_arns::KnownArns;
@@ -122,23 +122,8 @@ pub struct Policy {
     known: KnownArns,
     any_topic: bool,
     certificate_names: BTreeMap<String, String>,
-    local_origins: Vec<LocalOrigin>,
-}
-
-/// An origin of the settings, as written and as the HTTP client parses it.
-#[derive(Clone, Debug)]
-struct LocalOrigin {
-    text: String,
-    /// `None` if it is no URL; then nothing is under it.
-    parsed: Option<Origin>,
-}
-
-impl LocalOrigin {
-    fn new(text: &str) -> Self {
-        let text = text.trim_end_matches('/').to_owned();
-        let parsed = Url::parse(&text).ok().map(|url| url.origin());
-        Self { text, parsed }
-    }
+    /// Scheme, host and port as written, without a slash at the end.
+    local_origins: Vec<String>,
 }
 
 impl Policy {
@@ -152,7 +137,8 @@ impl Policy {
             local_origins: settings
                 .local_origins
                 .iter()
-                .map(|origin| LocalOrigin::new(origin))
+                .filter(|origin| Url::parse(origin).is_ok_and(|url| url.origin().is_tuple()))
+                .map(|origin| origin.trim_end_matches('/').to_owned())
                 .collect(),
         }
     }
@@ -168,7 +154,7 @@ impl Policy {
 
     /// Returns the origins for which the rules on URLs are lifted.
     pub fn local_origins(&self) -> impl Iterator<Item = &str> {
-        self.local_origins.iter().map(|origin| origin.text.as_str())
+        self.local_origins.iter().map(String::as_str)
     }
 
     /// Returns true if messages of this topic are accepted: a rule of the settings matches
@@ -251,17 +237,13 @@ impl Policy {
         }
     }
 
-    /// Returns true if `url` is under one of the local origins, both as written and as
-    /// the HTTP client will parse it.
+    /// Returns true if `url` is under one of the local origins. The HTTP client sees the same: host and
+    /// port end at the slash, and nothing that it would drop or replace stands in the URL.
     fn is_local(&self, url: &str) -> bool {
-        if self.local_origins.is_empty() || !is_printable(url) || url.contains(['\\', '#']) {
-            return false;
-        }
+        let is_plain = || is_printable(url) && !url.contains(['\\', '#']);
         self.local_origins.iter().any(|origin| {
-            let under = url
-                .strip_prefix(origin.text.as_str())
-                .is_some_and(|rest| rest.starts_with('/'));
-            under && Url::parse(url).is_ok_and(|url| Some(url.origin()) == origin.parsed)
+            let rest = url.strip_prefix(origin.as_str());
+            rest.is_some_and(|rest| rest.starts_with('/')) && is_plain()
         })
     }
 }
