@@ -12,18 +12,23 @@ const MAX_STORED_BYTES: usize = 8 * 1024;
 
 /// Returns the headers that the envelope is compared with.
 pub fn sns_headers(headers: &HeaderMap) -> SnsHeaders {
-    let text = |name: &str| {
+    const MESSAGE_TYPE: HeaderName = HeaderName::from_static("x-amz-sns-message-type");
+    const MESSAGE_ID: HeaderName = HeaderName::from_static("x-amz-sns-message-id");
+    const TOPIC_ARN: HeaderName = HeaderName::from_static("x-amz-sns-topic-arn");
+    const SUBSCRIPTION_ARN: HeaderName = HeaderName::from_static("x-amz-sns-subscription-arn");
+    const RAW_DELIVERY: HeaderName = HeaderName::from_static("x-amz-sns-rawdelivery");
+    let text = |name: HeaderName| {
         headers
             .get(name)
             .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
     SnsHeaders {
-        message_type: text("x-amz-sns-message-type"),
-        message_id: text("x-amz-sns-message-id"),
-        topic_arn: text("x-amz-sns-topic-arn"),
-        subscription_arn: text("x-amz-sns-subscription-arn"),
+        message_type: text(MESSAGE_TYPE),
+        message_id: text(MESSAGE_ID),
+        topic_arn: text(TOPIC_ARN),
+        subscription_arn: text(SUBSCRIPTION_ARN),
         raw_delivery: headers
-            .get("x-amz-sns-rawdelivery")
+            .get(RAW_DELIVERY)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true")),
     }
 }
