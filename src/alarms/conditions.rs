@@ -113,7 +113,7 @@ fn silence(facts: &Facts) -> Vec<Finding> {
         } = row;
         let last = row.notified_at.map_or_else(
             || "no notification has ever arrived".to_owned(),
-            |at| format!("the last notification arrived at {at}"),
+            |at| format!("the last notification was sent at {at}"),
         );
         let text = format!(
             "no notifications announce documents of the {queue} queue of {account} ({documents} of \

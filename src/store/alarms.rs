@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::columns::{event_code, named, named_columns};
+use super::columns::{named, named_columns};
 use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
+use super::subscription_messages::HEARD_PRECISION;
 use crate::backoff;
 use crate::domain::{Account, Event, Queue, Timestamp};
 
@@ -198,7 +199,7 @@ pub struct UnannouncedDocuments {
     pub account: Account,
     /// The queue.
     pub queue: Queue,
-    /// When the last notification arrived.
+    /// When the last notification was sent; exact to a minute.
     pub notified_at: Option<Timestamp>,
     /// The number of documents, among the newest that are stored.
     pub documents: u64,
@@ -411,8 +412,7 @@ async fn unannounced_documents<T: Tx>(
         &[("unannounced", UNANNOUNCED)],
     );
     static NOTIFIED: Sql = Sql::new(
-        "SELECT received_at FROM notification WHERE account_id = $1 AND event = $2 AND kind = 'Notification'
-         ORDER BY received_at DESC LIMIT 1",
+        "SELECT max(last_heard_at) FROM subscription WHERE account_id = $1 AND event = $2",
     );
     static COUNT: Sql = Sql::with(
         "SELECT count(*) {unannounced} AND a.id = $3 AND f.queue = $4 AND d.version_ms > $5",
@@ -430,10 +430,10 @@ async fn unannounced_documents<T: Tx>(
             .into_iter()
             .filter(|event| event.queue() == queue)
         {
-            let newest = tx.first(&NOTIFIED, &[&id, &event_code(event)]).await?;
+            let newest = tx.one(&NOTIFIED, &[&id, &event]).await?;
             notified_at = notified_at.max(newest);
         }
-        let since = notified_at.unwrap_or(Timestamp::from_millis(0));
+        let since = notified_at.map_or(Timestamp::from_millis(0), |at| at.after(HEARD_PRECISION));
         let params = params! { stored_by, after, id, queue, since };
         let documents = tx.one(&COUNT, params).await?;
         if documents > 0 {

@@ -14,7 +14,7 @@ use crate::domain::{Account, Event, Timestamp};
 use crate::sns::{MessageType, UnknownTopicConfirmation};
 
 /// Time for which a topic that was heard is not recorded again, which would write a row.
-const HEARD_PRECISION: Duration = Duration::from_secs(60);
+pub(super) const HEARD_PRECISION: Duration = Duration::from_secs(60);
 
 /// Maximum number of unknown topics that wait for a person at one webhook.
 pub const MAX_UNKNOWN_TOPICS: i64 = 20;

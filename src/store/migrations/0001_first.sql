@@ -167,10 +167,11 @@ CREATE TABLE feed_pull (
 
 -- Verified messages. `message_id` is the UUID's 16 bytes, whose index is half as large as
 -- that of its text. `event` is 1 for on_exported, 2 for on_digitized. Retention removes
--- `body`.
+-- `body`. Accounts are never removed, and `account_id` comes from their rows: to check it for each
+-- message would lock a row that all messages share.
 CREATE TABLE notification (
     id {id},
-    account_id {integer} NOT NULL REFERENCES account (id),
+    account_id {integer} NOT NULL,
     event {integer} NOT NULL,
     message_id {bytes} NOT NULL,
     kind TEXT NOT NULL,
@@ -179,8 +180,6 @@ CREATE TABLE notification (
 ){strict};
 
 CREATE UNIQUE INDEX notification_identity ON notification (message_id, account_id, event);
--- For the newest of an account's event.
-CREATE INDEX notification_newest ON notification (account_id, event, received_at) WHERE kind = 'Notification';
 
 -- `on_exported` notifications of an account whose shape is not understood. `triggered_at` is when
 -- one last triggered all feeds of the account's exported queue, which happens once in a while.

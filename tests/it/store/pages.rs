@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ivesk_webhook::domain::{Account, Company, Cursor, Feed, Queue, Timestamp};
+use ivesk_webhook::sns::MessageType;
 use ivesk_webhook::store::{
     DocumentSearch, DocumentStretch, FeedPauseReason, PageFailure, PageOutcome, PageToCommit,
     PauseChange, StoreError, Trigger, TriggerKind, Triggers, UnreadableEntry,
@@ -381,8 +382,12 @@ async fn documents_since_the_last_notification_are_unannounced(database: Databas
             .collect::<Vec<_>>()
     };
     let announce = async |number, feed| {
-        let mut message = Messages::new().notification(number).await;
-        message.received_at = test.clock.now();
+        let now = test.clock.now();
+        let messages = Messages::at(now);
+        let mut message = messages
+            .message(number, MessageType::Notification, now)
+            .await;
+        message.received_at = now;
         message.triggers = Triggers::Feed(feed);
         test.store.accept(message).await.expect("stored");
     };
