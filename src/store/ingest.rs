@@ -1,6 +1,7 @@
 //! Ingest of verified messages: many per commit, with their triggers summed up.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -140,7 +141,7 @@ pub(super) struct StoredGroup {
     pub(super) outcomes: Vec<Insertion>,
     /// Ids of rows that may be cached once they are committed.
     pub(super) row_ids: RowIds,
-    /// True if a trigger was raised.
+    /// True if a trigger is pending that was not pending before.
     pub(super) raised: bool,
 }
 
@@ -185,11 +186,11 @@ pub(super) async fn store_group<T: Tx>(
     let hours: Vec<(i64, usize)> = hours.into_iter().collect();
     // Last, since tasks whose messages are of the same feeds wait for each other from here on, on this
     // replica and on others.
-    raise(tx, triggers.as_ref(), &hours).await?;
+    let raised = raise(tx, triggers.as_ref(), &hours).await?;
     Ok(StoredGroup {
         outcomes,
         row_ids,
-        raised: triggers.is_some(),
+        raised,
     })
 }
 
@@ -280,19 +281,22 @@ async fn triggers<T: Tx>(
     }))
 }
 
-/// Raises each trigger once for the whole group, and the counts of accepted messages by hour.
+/// Raises each trigger once for the whole group, and the counts of accepted messages by hour. Returns
+/// true if a trigger is pending that was not pending before: of the others the pullers know when to
+/// look at them.
 async fn raise<T: Tx>(
     tx: &mut T,
     triggers: Option<&GroupTriggers>,
     hours: &[(i64, usize)],
-) -> Result<()> {
+) -> Result<bool> {
     static TRIGGERS: Sql = Sql::with(
         "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at, account_id, queue, next_at)
          SELECT v.feed_id, $3, v.triggers, $4, f.account_id, f.queue, $4
          FROM {raised} {then_join} feed f ON f.id = v.feed_id WHERE true ORDER BY v.feed_id
          ON CONFLICT (feed_id, kind) DO UPDATE
          SET raised = d.raised + excluded.raised, due_at = excluded.due_at,
-             next_at = coalesce(d.next_at, excluded.next_at)",
+             next_at = coalesce(d.next_at, excluded.next_at)
+         RETURNING next_at = $4",
         &[(
             "raised",
             Fragment::Differs(
@@ -312,10 +316,15 @@ async fn raise<T: Tx>(
     let raised = raised.iter().map(|values| (&TRIGGERS, values.as_slice()));
     let counted = counted.iter().map(|values| (&RAISE, values.as_slice()));
     let last: Vec<Statement<'_>> = raised.chain(counted).collect();
-    match last.is_empty() {
-        true => Ok(()),
-        false => tx.execute_last(&last).await,
+    let mut is_new = false;
+    if !last.is_empty() {
+        tx.last(&last, &mut |row| {
+            is_new |= row.boolean(0)?;
+            Ok(ControlFlow::Continue(()))
+        })
+        .await?;
     }
+    Ok(is_new)
 }
 
 /// Counts notifications whose shape is not understood, and returns the feeds that they trigger.

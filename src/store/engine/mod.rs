@@ -85,14 +85,15 @@ pub(super) trait Tx: Send {
         terms: TermsOf<'_>,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Executes the last statements of a transaction, in this order; nothing may be executed after
-    /// them.
+    /// Runs the last statements of a transaction, in this order, and passes their rows to `row`;
+    /// nothing may be executed after them.
     ///
     /// This may commit: on PostgreSQL they are sent together with COMMIT, so that their locks are
     /// held for as short as possible.
-    fn execute_last(
+    fn last(
         &mut self,
         statements: &[Statement<'_>],
+        row: ReadRow<'_>,
     ) -> impl Future<Output = Result<()>> + Send;
 
     /// Runs a statement and returns all its rows.

@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ivesk_webhook::config::{Config, Loopback, PostgresAddress};
+use ivesk_webhook::config::{Config, Loopback, PostgresAddress, StoreUrl};
 use ivesk_webhook::domain::{Clock, Company};
 use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, Publication, Selection,
 };
 use ivesk_webhook::service::Service;
+use ivesk_webhook::store::{Store, StoreOptions};
 use rustix::process::{Signal, kill_process};
 
 use crate::support::checker::{Sent, Stored, broken_promises, differences};
-use crate::support::databases::{Cluster, Database, as_user, skip_postgres};
+use crate::support::databases::{Cluster, Database, as_user, query_sql, skip_postgres};
 use crate::support::emulator::emulator;
 use crate::support::load::{Load, Rng, kills, seed};
 use crate::support::process::{Installation, Server, within};
@@ -263,7 +264,8 @@ async fn pgbouncer_in_transaction_mode_changes_nothing() {
         return skip_postgres(test, "this machine has no pgbouncer");
     };
     let database = Database::on(&cluster.url()).await;
-    let bouncer = PgBouncer::start(&binary, &cluster).await;
+    // Fewer sessions than the replicas have connections.
+    let bouncer = PgBouncer::start(&binary, &cluster, 4).await;
     let direct = url::Url::parse(&database.url_text()).expect("a URL");
     let through = bouncer.url(direct.path());
     let mut scene = Scene::of(database, [through.clone(), through]).await;
@@ -277,6 +279,56 @@ async fn pgbouncer_in_transaction_mode_changes_nothing() {
     scene.start(0).await;
     scene.finish(&load.forged).await;
     drop(bouncer);
+}
+
+#[tokio::test]
+async fn in_a_pooled_session_one_connection_prepares_statements() {
+    let test = "statements prepared behind PgBouncer";
+    let cluster = match Cluster::start() {
+        Ok(cluster) => cluster,
+        Err(why) => return skip_postgres(test, &why),
+    };
+    let Some(binary) = pgbouncer() else {
+        return skip_postgres(test, "this machine has no pgbouncer");
+    };
+    let database = Database::on(&cluster.url()).await;
+    let bouncer = PgBouncer::start(&binary, &cluster, 1).await;
+    let direct = url::Url::parse(&database.url_text()).expect("a URL");
+    let through = bouncer.url(direct.path());
+    let replica = async || {
+        let address = PostgresAddress::parse(&through).expect("a URL");
+        let options = StoreOptions {
+            url: StoreUrl::Postgres(address),
+            queue: 16,
+            quarantine_bytes: 1 << 20,
+            ask: false,
+            clock: Clock::system(),
+            hooks: None,
+        };
+        Store::open(options).await.expect("it opens")
+    };
+    let prepared = async || {
+        let rows = query_sql(&through, "SELECT statement FROM pg_prepared_statements").await;
+        rows.into_iter()
+            .flatten()
+            .flatten()
+            .collect::<BTreeSet<_>>()
+    };
+    let disallow = async |store: &Store| {
+        let found = store.disallow_topic("arn:unknown".to_owned()).await;
+        assert_eq!(found.expect("it runs"), None);
+    };
+    let is_disallowing = |sql: &String| sql.starts_with("DELETE FROM allowed_topic");
+    let (first, second) = (replica().await, replica().await);
+
+    disallow(&second).await;
+    let before = prepared().await;
+    assert!(!before.iter().any(is_disallowing), "{before:?}");
+
+    disallow(&first).await;
+    disallow(&second).await;
+    let after = prepared().await;
+    assert!(after.iter().any(is_disallowing), "{after:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -361,20 +413,20 @@ fn pgbouncer() -> Option<PathBuf> {
         .find(|file| file.exists())
 }
 
-/// A PgBouncer in transaction mode, with fewer server connections than the replicas use.
+/// A PgBouncer in transaction mode.
 struct PgBouncer {
     child: Child,
     folder: PathBuf,
 }
 
 impl PgBouncer {
-    async fn start(binary: &Path, cluster: &Cluster) -> Self {
+    async fn start(binary: &Path, cluster: &Cluster, sessions: u32) -> Self {
         let folder = cluster.folder().join("bouncer");
         std::fs::create_dir(&folder).expect("a folder");
         let (server, own) = (cluster.folder().display(), folder.display());
         let settings = format!(
             "[databases]\n* = host={server}\n[pgbouncer]\nlisten_addr =\nunix_socket_dir = {own}\n\
-             auth_type = any\nauth_file = {own}/users\npool_mode = transaction\ndefault_pool_size = 4\n\
+             auth_type = any\nauth_file = {own}/users\npool_mode = transaction\ndefault_pool_size = {sessions}\n\
              max_client_conn = 200\nadmin_users = postgres\n"
         );
         // With `any`, every client gets the server's user.

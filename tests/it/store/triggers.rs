@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use ivesk_webhook::domain::{Account, Cursor, Feed, Queue};
 use ivesk_webhook::store::{
     FeedPauseReason, LeaseRequest, PageFailure, PageLease, PageOutcome, Trigger, TriggerKind,
+    Triggers,
 };
 
+use super::messages::Messages;
 use super::test_store::{HOUR, START, TestStore, account, company, last_page, page};
 use crate::support::databases::{Database, on_both_stores};
 
 on_both_stores! {
     ten_thousand_triggers_of_one_feed_are_one_pull,
     a_trigger_during_a_pull_is_served_by_another_pull,
+    a_message_wakes_pullers_if_a_feed_became_due,
     a_trigger_does_not_restart_a_first_pull,
     versions_that_reconciliation_finds_count_as_missed,
     a_served_trigger_has_two_follow_ups_that_stay_due,
@@ -90,6 +94,28 @@ async fn a_trigger_during_a_pull_is_served_by_another_pull(database: Database) {
         .expect("the page is stored");
     let lease = test.lease().await.expect("the feed is due again");
     assert_eq!(lease.kind, TriggerKind::Notification);
+}
+
+async fn a_message_wakes_pullers_if_a_feed_became_due(database: Database) {
+    let test = TestStore::new(database).await;
+    let announce = async |number, feed| {
+        test.clock.advance(Duration::from_secs(1));
+        let mut message = Messages::new().notification(number).await;
+        message.received_at = test.clock.now();
+        message.triggers = Triggers::Feed(feed);
+        test.store.accept(message).await.expect("stored");
+    };
+    let were_woken = || test.store.triggered().now_or_never().is_some();
+    announce(1, company("1")).await;
+    assert!(were_woken());
+    announce(2, company("1")).await;
+    assert!(!were_woken(), "it is due already");
+    announce(3, company("2")).await;
+    assert!(were_woken());
+    test.drain().await;
+    were_woken();
+    announce(4, company("1")).await;
+    assert!(were_woken(), "it was pulled meanwhile");
 }
 
 async fn a_trigger_does_not_restart_a_first_pull(database: Database) {

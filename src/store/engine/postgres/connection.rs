@@ -1,7 +1,8 @@
-//! Connections, and transactions that keep no state in their session.
+//! Connections, and transactions.
 //!
-//! Everything runs in explicit transactions, with unnamed statements and local settings only,
-//! so that PgBouncer in transaction mode can be used. The settings of a transaction are one statement.
+//! Everything runs in explicit transactions with local settings, so that PgBouncer in transaction
+//! mode can be used. The settings of a transaction are one statement; its other statements are
+//! prepared if it runs in a session of its connection's own ([`Session`]).
 
 use std::ops::ControlFlow;
 use std::pin::pin;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::{join_all, join3};
 use futures_util::{TryFutureExt as _, TryStreamExt as _};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -17,10 +18,12 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
+use tokio_postgres::{Client, NoTls, Row, RowStream, SimpleQueryMessage, Statement as Prepared};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::cannot_connect;
+use super::session::Session;
+use super::tasks::Turn;
 use super::types::type_of;
 use crate::config::{Encryption, PostgresAddress};
 use crate::domain::{Clock, Correction, Timestamp};
@@ -52,7 +55,7 @@ impl Use {
     }
 }
 
-/// The number of tasks that store messages: while the server syncs one group, it works on another.
+/// The number of tasks that store messages, in turns.
 pub(super) const INGEST_TASKS: usize = 2;
 
 /// Time that a caller waits for a connection.
@@ -65,23 +68,31 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(45);
 /// Time to wait until the server has ended a statement that nobody waits for any more.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The first statements of a transaction that writes; they return the database's time.
+/// The first statements of a transaction that writes; they return the database's time, and the mark
+/// of the session.
 ///
 /// `synchronous_commit` is raised, never lowered: `remote_apply` is kept. The idle timeout
 /// ends the transaction of a process that stopped, so that its locks block others no longer.
 /// Compiling a statement would take longer than any of them does.
 const BEGIN_WRITING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+    SET LOCAL jit = off; SET LOCAL idle_in_transaction_session_timeout = '10s';
+    SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '10s';
     SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_time,
-        set_config('lock_timeout', '10s', true), set_config('statement_timeout', '30s', true),
-        set_config('idle_in_transaction_session_timeout', '10s', true), set_config('jit', 'off', true),
+        current_setting('ivesk_webhook.session', true) AS session,
         CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
-            THEN set_config('synchronous_commit', 'on', true) END";
+            THEN set_config('synchronous_commit', 'on', true) END;";
 
 /// The first statements of a transaction that reads one snapshot.
 const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+    SET LOCAL jit = off; SET LOCAL idle_in_transaction_session_timeout = '10s';
+    SET LOCAL statement_timeout = '30s';
     SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_time,
-        set_config('statement_timeout', '30s', true),
-        set_config('idle_in_transaction_session_timeout', '10s', true), set_config('jit', 'off', true)";
+        current_setting('ivesk_webhook.session', true) AS session;";
+
+/// Lets the service's own statements be planned once in a session, for any values and sizes of
+/// tables, as the tests of their plans do: planning takes longer than running most of them.
+const PLAN_ONCE: &str =
+    "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off";
 
 /// Fails if the answer takes longer than [`RESPONSE_TIMEOUT`].
 async fn with_timeout<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T>
@@ -152,7 +163,7 @@ impl DatabaseClock {
 pub(super) struct Pool {
     address: PostgresAddress,
     tls: Option<MakeRustlsConnect>,
-    idle: Mutex<Vec<Client>>,
+    idle: Mutex<Vec<Session>>,
     permits: [Arc<Semaphore>; Use::ALL.len()],
     pub(super) time: DatabaseClock,
     hooks: Option<Arc<dyn Hooks>>,
@@ -185,9 +196,11 @@ impl Pool {
         self.begin(Use::Work, BEGIN_WRITING).await
     }
 
-    /// Begins a transaction that stores messages.
-    pub(super) async fn ingest(&self) -> Result<Transaction<'_>> {
-        self.begin(Use::Ingest, BEGIN_WRITING).await
+    /// Begins a transaction that stores messages in this turn, which ends when COMMIT is sent.
+    pub(super) async fn ingest(&self, turn: Option<Turn>) -> Result<Transaction<'_>> {
+        let mut transaction = self.begin(Use::Ingest, BEGIN_WRITING).await?;
+        transaction.turn = turn;
+        Ok(transaction)
     }
 
     /// Begins a transaction that reads one snapshot.
@@ -202,22 +215,28 @@ impl Pool {
             Ok(Err(_)) => return Err(StoreError::Closed),
             Err(_) => return Err(StoreError::QueueFull),
         };
+        let statements = match used_for {
+            Use::Ingest | Use::Work => format!("{statements} {PLAN_ONCE}"),
+            Use::People => statements.to_owned(),
+        };
         loop {
-            let (client, is_fresh) = match self.idle() {
-                Some(client) => (client, false),
+            let (session, is_fresh) = match self.idle() {
+                Some(session) => (session, false),
                 None => (self.connect().await?, true),
             };
             let before = self.time.base.now();
-            match with_timeout(client.simple_query(statements)).await {
+            match with_timeout(session.client().simple_query(&statements)).await {
                 Ok(answer) => {
                     let database = database_time(&answer)?;
                     return Ok(Transaction {
                         now: self.time.synchronize(before, database),
-                        connection: Some((client, permit)),
+                        prepares: session.is_marked(&answer),
+                        connection: Some((session, permit)),
                         pool: self,
                         limit: Some(RESPONSE_TIMEOUT),
                         is_running: AtomicBool::new(false),
                         is_committed: false,
+                        turn: None,
                     });
                 }
                 // The server was restarted since the last use; nothing has been done yet.
@@ -227,21 +246,21 @@ impl Pool {
         }
     }
 
-    fn idle(&self) -> Option<Client> {
+    fn idle(&self) -> Option<Session> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        std::iter::from_fn(|| idle.pop()).find(|client| !client.is_closed())
+        std::iter::from_fn(|| idle.pop()).find(Session::is_usable)
     }
 
-    fn recycle(&self, client: Client) {
-        if !client.is_closed() && !self.permits[0].is_closed() {
+    fn recycle(&self, session: Session) {
+        if session.is_usable() && !self.permits[0].is_closed() {
             self.idle
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .push(client);
+                .push(session);
         }
     }
 
-    async fn connect(&self) -> Result<Client> {
+    async fn connect(&self) -> Result<Session> {
         let settings = self.address.settings();
         let at = |error: StoreError| match error {
             StoreError::Unreachable { detail } => StoreError::Unreachable {
@@ -249,20 +268,21 @@ impl Pool {
             },
             other => other,
         };
-        match &self.tls {
+        let client = match &self.tls {
             None => {
                 let connecting = settings.connect(NoTls).map_err(cannot_connect);
                 let (client, connection) = with_timeout(connecting).await.map_err(at)?;
                 tokio::spawn(drive(connection));
-                Ok(client)
+                client
             }
             Some(tls) => {
                 let connecting = settings.connect(tls.clone()).map_err(cannot_connect);
                 let (client, connection) = with_timeout(connecting).await.map_err(at)?;
                 tokio::spawn(drive(connection));
-                Ok(client)
+                client
             }
-        }
+        };
+        with_timeout(Session::of(client)).await.map_err(at)
     }
 
     /// Closes every connection; later calls answer [`StoreError::Closed`].
@@ -335,19 +355,22 @@ fn roots(file: &std::path::Path) -> Result<rustls::RootCertStore, Box<dyn std::e
 /// server rolls it back.
 pub(super) struct Transaction<'p> {
     /// `None` once it has ended.
-    connection: Option<(Client, OwnedSemaphorePermit)>,
+    connection: Option<(Session, OwnedSemaphorePermit)>,
     pool: &'p Pool,
+    /// True if its statements are prepared.
+    prepares: bool,
     /// The time to wait for an answer.
     limit: Option<Duration>,
     /// True while the server may be running a statement.
     is_running: AtomicBool,
     now: Timestamp,
     is_committed: bool,
+    turn: Option<Turn>,
 }
 
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
-        let Some((client, permit)) = self.connection.take() else {
+        let Some((session, permit)) = self.connection.take() else {
             return;
         };
         let runtime = tokio::runtime::Handle::try_current();
@@ -358,6 +381,7 @@ impl Drop for Transaction<'_> {
         // would come to those that still run what nobody waits for.
         let tls = self.pool.tls.clone();
         runtime.spawn(async move {
+            let client = session.client();
             let token = client.cancel_token();
             let ended = async {
                 let _ = match tls {
@@ -368,7 +392,7 @@ impl Drop for Transaction<'_> {
                 let _ = client.batch_execute("ROLLBACK").await;
             };
             let _ = timeout(CANCEL_TIMEOUT, ended).await;
-            drop(client);
+            drop(session);
             drop(permit);
         });
     }
@@ -382,11 +406,15 @@ impl Transaction<'_> {
             .await
     }
 
-    fn client(&self) -> Result<&Client> {
+    fn session(&self) -> Result<&Session> {
         match &self.connection {
-            Some((client, _)) => Ok(client),
+            Some((session, _)) => Ok(session),
             None => Err(StoreError::Closed),
         }
+    }
+
+    fn client(&self) -> Result<&Client> {
+        self.session().map(Session::client)
     }
 
     /// Waits for an answer of the server.
@@ -407,8 +435,7 @@ impl Transaction<'_> {
         self.now
     }
 
-    /// Returns the values of a statement with their types, which are not known otherwise as
-    /// nothing is prepared.
+    /// Returns the values of a statement with their types.
     fn typed<'a>(&self, sql: &str, params: &[&'a dyn Param]) -> Vec<(Value<'a>, Type)> {
         let typed = |param: &&'a dyn Param| {
             let value = (**param).value();
@@ -423,17 +450,32 @@ impl Transaction<'_> {
         values
     }
 
+    /// Returns the prepared statement, if those of the transaction are.
+    async fn prepared(
+        &self,
+        sql: &'static str,
+        values: &[(Value<'_>, Type)],
+    ) -> Result<Option<Prepared>> {
+        if !self.prepares {
+            return Ok(None);
+        }
+        let types: Vec<Type> = values.iter().map(|(_, kind)| kind.clone()).collect();
+        let preparing = self.session()?.prepare(sql, &types);
+        self.answer(preparing).await.map(Some)
+    }
+
     /// Runs a statement and passes its rows to `row`, which may end the reading early.
     pub(super) async fn each(
         &self,
-        sql: &str,
+        sql: &'static str,
         params: &[&dyn Param],
         mut row: impl FnMut(&Row) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let values = self.typed(sql, params);
+        let prepared = self.prepared(sql, &values).await?;
         let client = self.client()?;
         self.answer(async {
-            let mut rows = pin!(client.query_typed_raw(sql, values).await?);
+            let mut rows = pin!(rows(client, sql, prepared, values).await?);
             while let Some(found) = rows.try_next().await? {
                 if row(&found)?.is_break() {
                     break;
@@ -459,13 +501,17 @@ impl Transaction<'_> {
     }
 
     /// Runs a statement and returns the number of changed rows.
-    pub(super) async fn execute(&self, sql: &str, params: &[&dyn Param]) -> Result<usize> {
+    pub(super) async fn execute(&self, sql: &'static str, params: &[&dyn Param]) -> Result<usize> {
         let values = self.typed(sql, params);
+        let prepared = self.prepared(sql, &values).await?;
         let client = self.client()?;
-        let changed = self
-            .answer(client.execute_typed(sql, &borrowed(&values)))
-            .await?;
-        Ok(usize::try_from(changed).unwrap_or(usize::MAX))
+        self.answer(async {
+            let mut rows = pin!(rows(client, sql, prepared, values).await?);
+            while rows.try_next().await?.is_some() {}
+            let changed = rows.rows_affected().unwrap_or(0);
+            Ok::<_, StoreError>(usize::try_from(changed).unwrap_or(usize::MAX))
+        })
+        .await
     }
 
     /// Runs several statements without values.
@@ -487,36 +533,68 @@ impl Transaction<'_> {
         if !self.is_committed {
             self.script(word).await?;
         }
-        if let Some((client, _)) = self.connection.take() {
-            self.pool.recycle(client);
+        if let Some((session, _)) = self.connection.take() {
+            self.pool.recycle(session);
         }
         Ok(())
     }
 
     /// Runs the last statements and commits, all sent at once, so that no lock is held while the
-    /// server waits for this process, even if it is suspended in between.
-    pub(super) async fn execute_and_commit(&mut self, statements: &[Statement<'_>]) -> Result<()> {
+    /// server waits for this process, even if it is suspended in between. Passes the rows to `row` once
+    /// they are committed.
+    pub(super) async fn run_and_commit(
+        &mut self,
+        statements: &[Statement<'_>],
+        mut row: impl FnMut(&Row) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let turn = self.turn.take();
         let client = self.client()?;
-        let typed: Vec<_> = statements
-            .iter()
-            .map(|(sql, params)| (sql.postgres(), self.typed(sql.postgres(), params)))
-            .collect();
-        let executed = join_all(typed.iter().map(|(sql, values)| async move {
-            client.execute_typed(sql, &borrowed(values)).await
-        }));
+        let mut ready = Vec::with_capacity(statements.len());
+        for (sql, params) in statements {
+            let (sql, values) = (sql.postgres(), self.typed(sql.postgres(), params));
+            ready.push((sql, self.prepared(sql, &values).await?, values));
+        }
+        let run = ready.into_iter().map(async |(sql, prepared, values)| {
+            rows(client, sql, prepared, values)
+                .await?
+                .try_collect()
+                .await
+        });
+        let run = join_all(run);
         let commit = client.batch_execute("COMMIT");
         // Each is sent when first polled, in this order. After a failed statement the server fails
         // those after it and answers COMMIT by rolling back, so the first error decides.
-        let all = join(executed, commit);
-        let (executed, committed) = self
+        let all = join3(run, commit, async { drop(turn) });
+        let (run, committed, ()) = self
             .answer(async { Ok::<_, StoreError>(all.await) })
             .await?;
-        for changed in executed {
-            changed?;
-        }
+        let found: Vec<Vec<Row>> = run
+            .into_iter()
+            .collect::<Result<_, tokio_postgres::Error>>()?;
         committed?;
         self.is_committed = true;
+        for found in found.iter().flatten() {
+            if row(found)?.is_break() {
+                break;
+            }
+        }
         Ok(())
+    }
+}
+
+/// Runs a statement, prepared or not, and returns its rows as they arrive.
+async fn rows(
+    client: &Client,
+    sql: &str,
+    prepared: Option<Prepared>,
+    values: Vec<(Value<'_>, Type)>,
+) -> Result<RowStream, tokio_postgres::Error> {
+    match prepared {
+        Some(prepared) => {
+            let values = values.into_iter().map(|(value, _)| value);
+            client.query_raw(&prepared, values).await
+        }
+        None => client.query_typed_raw(sql, values).await,
     }
 }
 

@@ -230,7 +230,7 @@ impl Batch {
             places.join(", ")
         );
         let columns: Vec<&dyn Param> = self.columns.iter().map(|one| one as &dyn Param).collect();
-        transaction.execute(&sql, &columns).await?;
+        transaction.query(&sql, &columns).await?;
         Ok(self.rows)
     }
 }

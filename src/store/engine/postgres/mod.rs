@@ -1,7 +1,7 @@
 //! The store on PostgreSQL: one database that any number of replicas share.
 //!
-//! Sessions keep no state (no prepared statement, no LISTEN, no session lock), so that
-//! PgBouncer in transaction mode can be used. Due times and leases go by the database's clock.
+//! Nothing depends on the state of a session (no LISTEN, no session lock), so that PgBouncer in
+//! transaction mode can be used. Due times and leases go by the database's clock.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +27,7 @@ mod connection;
 mod copy;
 mod error;
 mod schema;
+mod session;
 mod tasks;
 mod tx;
 mod types;

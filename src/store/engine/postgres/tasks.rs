@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
 
 use super::connection::Pool;
 use crate::store::error::Result;
@@ -14,12 +14,29 @@ use crate::store::{AcceptedMessage, Insertion, Quarantined};
 /// group.
 const MAX_GROUP_BYTES: usize = 16 << 20;
 
-/// One of the tasks that store messages. They run side by side, as those of several replicas do.
+/// The messages that wait to be stored.
+type Inbox = mpsc::Receiver<PendingMessage>;
+
+/// The turn of one task: until it is dropped, no other takes messages.
+///
+/// A task drops it once it has sent COMMIT, so that the next messages are stored while the server
+/// syncs these. Before, they gather: a large group costs little more than a small one.
+pub(super) struct Turn {
+    _inbox: OwnedMutexGuard<Inbox>,
+}
+
+impl From<OwnedMutexGuard<Inbox>> for Turn {
+    fn from(inbox: OwnedMutexGuard<Inbox>) -> Self {
+        Self { _inbox: inbox }
+    }
+}
+
+/// One of the tasks that store messages, in turns.
 pub(super) struct Ingest {
     /// The messages, which the tasks share.
-    pub(super) inbox: Arc<Mutex<mpsc::Receiver<PendingMessage>>>,
+    pub(super) inbox: Arc<Mutex<Inbox>>,
     pub(super) pool: Arc<Pool>,
-    /// Notified when a trigger may have been raised.
+    /// Notified when a trigger may have become pending.
     pub(super) triggers: Arc<Notify>,
     pub(super) ask: bool,
 }
@@ -29,18 +46,17 @@ impl Ingest {
     pub(super) async fn run(self) {
         let mut row_ids = RowIds::default();
         let mut arrived = Vec::with_capacity(MAX_GROUP);
-        while self
-            .inbox
-            .lock()
-            .await
-            .recv_many(&mut arrived, MAX_GROUP)
-            .await
-            > 0
-        {
+        loop {
+            let mut inbox = Arc::clone(&self.inbox).lock_owned().await;
+            if inbox.recv_many(&mut arrived, MAX_GROUP).await == 0 {
+                return;
+            }
+            let mut turn = Some(Turn::from(inbox));
             while !arrived.is_empty() {
                 let mut groups = vec![Group::new(take_group(&mut arrived))];
                 while let Some(group) = groups.pop() {
-                    let outcomes = self.store_group(group.messages(), &mut row_ids).await;
+                    let storing = self.store_group(group.messages(), &mut row_ids, turn.take());
+                    let outcomes = storing.await;
                     groups.extend(group.answer(outcomes));
                 }
             }
@@ -52,8 +68,9 @@ impl Ingest {
         &self,
         messages: &[AcceptedMessage],
         row_ids: &mut RowIds,
+        turn: Option<Turn>,
     ) -> Result<Vec<Insertion>> {
-        let mut transaction = self.pool.ingest().await?;
+        let mut transaction = self.pool.ingest(turn).await?;
         let stored = store_group(&mut transaction, messages, row_ids, self.ask).await?;
         transaction.commit().await?;
         // Only committed rows are cached.

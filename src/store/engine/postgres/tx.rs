@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
 use bytes::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
@@ -21,8 +22,7 @@ impl Tx for Transaction<'_> {
     }
 
     async fn lock(&mut self, number: i64) -> Result<()> {
-        self.query("SELECT pg_advisory_xact_lock($1)", &[&number])
-            .await?;
+        Transaction::execute(self, "SELECT pg_advisory_xact_lock($1)", &[&number]).await?;
         Ok(())
     }
 
@@ -64,8 +64,8 @@ impl Tx for Transaction<'_> {
         Ok(list(new, |one| inserted.remove(&one.identity())))
     }
 
-    async fn execute_last(&mut self, statements: &[Statement<'_>]) -> Result<()> {
-        self.execute_and_commit(statements).await
+    async fn last(&mut self, statements: &[Statement<'_>], row: ReadRow<'_>) -> Result<()> {
+        self.run_and_commit(statements, |found| row(found)).await
     }
 
     async fn insert_numbered(
@@ -95,7 +95,8 @@ impl Tx for Transaction<'_> {
             if later.is_empty() {
                 // Nobody waits for the counter until then; a visible number is committed, as are all
                 // before it.
-                self.execute_last(&[(sql, &params)]).await?;
+                let no_rows = |_: &_| Ok(ControlFlow::Break(()));
+                self.run_and_commit(&[(sql, &params)], no_rows).await?;
             } else {
                 self.execute(sql, &params).await?;
             }

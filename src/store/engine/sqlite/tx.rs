@@ -221,9 +221,9 @@ impl Tx for SqliteTx<'_> {
         ready(self.insert_each(notifications))
     }
 
-    async fn execute_last(&mut self, statements: &[Statement<'_>]) -> Result<()> {
+    async fn last(&mut self, statements: &[Statement<'_>], row: ReadRow<'_>) -> Result<()> {
         for (sql, params) in statements {
-            self.run(sql, params).await?;
+            self.each(sql, params, row).await?;
         }
         Ok(())
     }

@@ -202,7 +202,7 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) database: Arc<Database>,
     pub(super) inbox: Arc<Inbox>,
-    /// Notified when a trigger may have been raised.
+    /// Notified when a trigger may have become pending.
     pub(super) triggers: Arc<Notify>,
     pub(super) ask: bool,
     pub(super) quarantine_bytes: u64,
