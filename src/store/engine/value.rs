@@ -1,6 +1,7 @@
 //! Values that go into statements, and columns that come out of rows.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use bytes::Bytes;
 
@@ -17,7 +18,7 @@ pub(in crate::store) enum Kind {
 }
 
 /// A value of a statement.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(in crate::store) enum Value<'a> {
     /// NULL.
     Null(Kind),
@@ -31,6 +32,13 @@ pub(in crate::store) enum Value<'a> {
     Bytes(&'a [u8]),
     /// A list of values of one kind.
     List(Kind, Vec<Value<'a>>),
+}
+
+impl fmt::Debug for Value<'_> {
+    /// Prints the kind alone: a value may be a secret, and the client of PostgreSQL logs values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.kind())
+    }
 }
 
 impl Value<'_> {

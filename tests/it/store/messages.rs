@@ -77,7 +77,7 @@ impl Messages {
     }
 
     /// Returns message `number`, received at [`START`].
-    pub(super) async fn message(
+    pub(crate) async fn message(
         &self,
         number: u32,
         message_type: MessageType,
@@ -99,7 +99,7 @@ impl Messages {
     }
 
     /// Returns messages that are verified at a moment.
-    pub(super) fn at(moment: Timestamp) -> Self {
+    pub(crate) fn at(moment: Timestamp) -> Self {
         Self(verifier_at(Clock::manual(moment)))
     }
 
