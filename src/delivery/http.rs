@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
-use standardwebhooks::{
-    HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, Webhook,
-};
 use url::Url;
 
 use super::destination::{Destination, DestinationResponse};
@@ -18,8 +18,12 @@ use crate::domain::Clock;
 use crate::egress::{self, Proxy};
 use crate::store::Delivery;
 
+/// Headers of the specification: the key, the time in seconds, and the signatures.
+const HEADER_ID: HeaderName = HeaderName::from_static("webhook-id");
+const HEADER_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const HEADER_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 /// Header with the epoch and the version's sequence number.
-const HEADER_SEQUENCE: &str = "ivesk-sequence";
+const HEADER_SEQUENCE: HeaderName = HeaderName::from_static("ivesk-sequence");
 /// Longest body that is read of a response.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Time for reading the body of a success, so that the connection can be reused.
@@ -29,7 +33,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Http {
     client: reqwest::Client,
     url: Url,
-    keys: Vec<Webhook>,
+    keys: Vec<hmac::Key>,
     clock: Clock,
 }
 
@@ -49,9 +53,9 @@ impl Http {
         let client = egress::client(proxy, timeout).map_err(|error| error.to_string())?;
         let keys = secrets
             .iter()
-            .map(|secret| Webhook::new(secret.expose_secret()))
-            .collect::<Result<_, _>>()
-            .map_err(|_| "a secret is not `whsec_` followed by base64".to_owned())?;
+            .map(|secret| signing_key(secret.expose_secret()))
+            .collect::<Option<_>>()
+            .ok_or_else(|| "a secret is not `whsec_` followed by base64".to_owned())?;
         Ok(Self {
             client,
             url: url.clone(),
@@ -62,29 +66,23 @@ impl Http {
 
     /// Returns the headers of the specification, with a signature by each key.
     fn headers(&self, delivery: &Delivery, body: &[u8]) -> Option<HeaderMap> {
-        let key = delivery.key();
-        let seconds = self.clock.now().as_millis().div_euclid(1000);
-        let signatures: Vec<String> = self
-            .keys
-            .iter()
-            .map(|signer| signer.sign(&key, seconds, body))
-            .collect::<Result<_, _>>()
-            .ok()?;
+        let id = delivery.key();
+        let seconds = self.clock.now().as_millis().div_euclid(1000).to_string();
+        let signatures = self.keys.iter().map(|key| sign(key, &id, &seconds, body));
+        let signatures = Vec::from_iter(signatures).join(" ");
         let sequence = format!("{}:{}", delivery.epoch, delivery.sequence);
         let headers = [
-            (HEADER_WEBHOOK_ID, key),
-            (HEADER_WEBHOOK_TIMESTAMP, seconds.to_string()),
-            (HEADER_WEBHOOK_SIGNATURE, signatures.join(" ")),
+            (HEADER_ID, id),
+            (HEADER_TIMESTAMP, seconds),
+            (HEADER_SIGNATURE, signatures),
             (HEADER_SEQUENCE, sequence),
-            (CONTENT_TYPE.as_str(), "application/json".to_owned()),
         ];
-        headers
+        let mut headers: HeaderMap = headers
             .into_iter()
-            .map(|(name, value)| {
-                let value = HeaderValue::from_str(&value).ok()?;
-                Some((HeaderName::from_static(name), value))
-            })
-            .collect()
+            .map(|(name, value)| Some((name, HeaderValue::try_from(value).ok()?)))
+            .collect::<Option<_>>()?;
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Some(headers)
     }
 
     async fn classify(&self, response: Response) -> DestinationResponse {
@@ -143,6 +141,23 @@ impl Destination for Http {
             )),
         }
     }
+}
+
+/// Returns the key that a secret holds: base64 after `whsec_`.
+fn signing_key(secret: &str) -> Option<hmac::Key> {
+    let secret = secret.strip_prefix("whsec_").unwrap_or(secret);
+    let secret = STANDARD.decode(secret).ok()?;
+    Some(hmac::Key::new(HMAC_SHA256, &secret))
+}
+
+/// Returns the signature of a message (Standard Webhooks, "Signature scheme").
+fn sign(key: &hmac::Key, id: &str, seconds: &str, body: &[u8]) -> String {
+    let mut context = hmac::Context::with_key(key);
+    for part in [id, ".", seconds, "."] {
+        context.update(part.as_bytes());
+    }
+    context.update(body);
+    format!("v1,{}", STANDARD.encode(context.sign()))
 }
 
 /// Returns true if an error with this status may be about the document. With any other the
