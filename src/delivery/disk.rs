@@ -308,10 +308,16 @@ impl Disk {
             return Ok(false);
         };
         let Place { folder, .. } = &place;
-        let is_same = has_content(folder, &place.name(JSON), &filing.body)?;
-        let has_pdf =
-            folder.has_file(place.name(PDF))? && folder.about(place.name(NO_PDF))?.is_none();
-        Ok(is_same && (has_pdf || !filing.with_pdf))
+        if !has_content(folder, &place.name(JSON), &filing.body)? {
+            return Ok(false);
+        }
+        let is_filed = !filing.with_pdf
+            || (folder.has_file(place.name(PDF))? && folder.about(place.name(NO_PDF))?.is_none());
+        if is_filed {
+            // The attempt may have ended before it did.
+            folder.sync()?;
+        }
+        Ok(is_filed)
     }
 
     /// Writes all files, the JSON last, then removes those of an earlier version; returns their paths.
