@@ -292,6 +292,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_body_is_read_up_to_its_limit_whatever_its_parts() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        const ANSWER: &[u8] =
+            b"HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n\
+            3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n";
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0));
+        let listener = listener.await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                assert!(socket.read(&mut [0; 4096]).await.unwrap() > 0);
+                socket.write_all(ANSWER).await.unwrap();
+            }
+        });
+        let client = client("test", None, Duration::from_secs(10)).unwrap();
+        for (limit_bytes, expected) in [(7, Some("abcdefg")), (8, Some("abcdefg")), (6, None)] {
+            let response = client.get(&url).send().await.unwrap();
+            let body = read_body(response, limit_bytes).await;
+            assert_eq!(body.ok().as_deref(), expected.map(str::as_bytes));
+        }
+        server.abort();
+    }
+
+    #[tokio::test]
     async fn a_refused_connection_is_described_by_its_cause() {
         // Bound, but nobody listens.
         let socket = tokio::net::TcpSocket::new_v4().unwrap();

@@ -158,7 +158,13 @@ async fn a_genuine_confirmation_of_an_unknown_topic_is_its_own_type() {
     assert_eq!(unknown.topic_arn(), STRANGERS_TOPIC);
     assert_eq!(unknown.aws_account(), "111122223333");
     assert_eq!(unknown.timestamp(), time(NOW));
+    let sent = of_strangers_topic(MessageType::SubscriptionConfirmation);
+    assert_eq!(unknown.message_id(), sent.message_id);
+    let kept = [unknown.token(), unknown.subscribe_url()];
+    let kept = kept.map(|secret| secret.map(|secret| secret.expose_secret().to_owned()));
+    assert_eq!(kept, [sent.token, sent.subscribe_url]);
     let printed = format!("{unknown:?}");
+    assert!(printed.contains(STRANGERS_TOPIC), "{printed}");
     assert!(!printed.contains(TOKEN), "{printed}");
     assert!(!printed.contains("Confirm&"), "{printed}");
     // Where nobody can approve it, it is refused like any other.
@@ -226,6 +232,11 @@ async fn an_approved_topic_is_allowed_at_once_and_no_other() {
     settings.known.approve_topic(STRANGERS_TOPIC);
 
     assert_eq!(code(&verifier, &body).await, "valid");
+    assert!(
+        verifier.needs_approval(STRANGERS_TOPIC),
+        "no rule allows it"
+    );
+    assert!(!verifier.needs_approval(TOPIC));
     let twin = signed(&Unsigned {
         topic_arn: format!("{STRANGERS_TOPIC}2"),
         ..notification()
