@@ -458,17 +458,14 @@ impl Puller {
         let mut just_looked = true;
         loop {
             let now = self.clock.now();
-            let (pause, is_last) = match self.next_due().await {
-                // Due but not leased: all of the account's requests are in flight.
-                Ok(Some(due_at)) if due_at <= now && just_looked => (BUSY_ACCOUNT_DELAY, true),
-                Ok(Some(due_at)) if due_at <= now => return,
-                Ok(next) => {
-                    let rest = MAX_IDLE.saturating_sub(began.elapsed());
-                    let pause = next.map_or(rest, |due_at| due_at.since(now).min(rest));
-                    let poll = self.store.poll_interval().unwrap_or(MAX_IDLE);
-                    (pause.min(poll), pause <= poll)
-                }
-                Err(_) => (STORE_ERROR_DELAY, true),
+            let rest = MAX_IDLE.saturating_sub(began.elapsed());
+            let poll = self.store.poll_interval().unwrap_or(MAX_IDLE);
+            let pause = match self.next_due().await {
+                Ok(next) => pause(next, now, just_looked, rest, poll),
+                Err(_) => Some((STORE_ERROR_DELAY, true)),
+            };
+            let Some((pause, is_last)) = pause else {
+                return;
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => if is_last { return },
@@ -476,6 +473,26 @@ impl Puller {
                 () = self.more.notified() => return,
             }
             just_looked = false;
+        }
+    }
+}
+
+/// Returns how long an idle worker waits if a feed is due at `next`, and whether it tries to lease
+/// one then or only reads the rows again, as every `poll` within the `rest`; `None` if a feed has
+/// become due since it `just_looked`.
+fn pause(
+    next: Option<Timestamp>,
+    now: Timestamp,
+    just_looked: bool,
+    rest: Duration,
+    poll: Duration,
+) -> Option<(Duration, bool)> {
+    match next {
+        // Due but not leased: all of the account's requests are in flight.
+        Some(due_at) if due_at <= now => just_looked.then_some((BUSY_ACCOUNT_DELAY, true)),
+        next => {
+            let pause = next.map_or(rest, |due_at| due_at.since(now).min(rest));
+            Some((pause.min(poll), pause <= poll))
         }
     }
 }
@@ -665,6 +682,128 @@ async fn work(puller: Arc<Puller>, shutdown: CancellationToken) {
                     .run_until_cancelled(tokio::time::sleep(STORE_ERROR_DELAY))
                     .await;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::ivesk::Repaired;
+    use crate::store::Position;
+
+    fn lease() -> PageLease {
+        let account = Account::parse("default").expect("a name");
+        let company = Company::parse("302320404").expect("a code");
+        PageLease {
+            feed_id: 1,
+            feed: Feed::exported(account, company),
+            kind: TriggerKind::Notification,
+            fence: 1,
+            position: Position::default(),
+            first_pull: false,
+            first_read: false,
+            largest_page: None,
+            feed_failures: 0,
+            account_failures: 0,
+            key_at_fault: true,
+        }
+    }
+
+    /// Returns a page of documents with these ids; one without an id is unreadable.
+    fn page(ids: &[&str]) -> Page {
+        let document = |id: &&str| Bytes::from(format!(r#"{{"id":"{id}","exportedat":"a"}}"#));
+        Page {
+            documents: ids.iter().map(document).collect(),
+            next: None,
+            repaired: Vec::new(),
+            clock_offset: None,
+        }
+    }
+
+    #[test]
+    fn only_the_whole_same_answer_shows_that_a_company_is_ignored() {
+        let lease = lease();
+        let same = |answer: &[&str], ids: &[&str]| {
+            is_answer(&lease, page(answer), &read_page(&lease, page(ids)))
+        };
+        assert!(same(&["a", "b"], &["a", "b"]));
+        assert!(same(&["a", ""], &["a", ""]));
+        assert!(!same(&[], &[]));
+        assert!(!same(&[""], &[""]), "nothing that can be compared");
+        assert!(!same(&["a"], &["a", "b"]));
+        assert!(!same(&["a", "c"], &["a", "b"]));
+        assert!(!same(&["a", ""], &["a"]));
+    }
+
+    #[test]
+    fn a_server_error_answers_for_a_code_only_if_it_stays() {
+        let status = |status, retry_after| ApiError::Status {
+            status,
+            message: None,
+            retry_after,
+        };
+        let second = Some(Duration::from_secs(1));
+        for (error, failures, expected) in [
+            (status(404, None), 0, true),
+            (status(500, None), 0, false),
+            (status(503, None), 1, false),
+            (status(500, None), 2, true),
+            (status(599, None), 3, true),
+            (status(503, second), 9, false),
+            (status(408, None), 9, false),
+            (status(429, None), 9, false),
+            (ApiError::Unreachable("refused".to_owned()), 9, false),
+            (ApiError::TooLarge { limit_bytes: 1 }, 0, true),
+        ] {
+            assert_eq!(is_for_code(&error, failures), expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn of_a_repaired_entry_only_its_identity_must_be_whole() {
+        let is_kept = |id: &str, version: &str, repaired| {
+            let body = format!(r#"{{"id":"{id}","exportedat":"{version}"}}"#);
+            let page = Page {
+                documents: vec![Bytes::from(body)],
+                repaired,
+                ..page(&[])
+            };
+            read_page(&lease(), page).unreadable.is_empty()
+        };
+        let repaired = |entry| vec![Repaired { entry, byte: 7 }];
+        assert!(is_kept("a", "b", repaired(0)));
+        assert!(!is_kept("a\u{fffd}", "b", repaired(0)));
+        assert!(!is_kept("a", "b\u{fffd}", repaired(0)));
+        // The vendor wrote it so.
+        assert!(is_kept("a\u{fffd}", "b\u{fffd}", Vec::new()));
+        assert!(is_kept("a\u{fffd}", "b", repaired(1)));
+    }
+
+    #[test]
+    fn an_idle_worker_waits_until_a_feed_is_due_and_not_longer() {
+        let [second, minute] = [1, 60].map(Duration::from_secs);
+        let now = Timestamp::from_millis(1_000_000);
+        let wait = |next, just_looked, rest| pause(next, now, just_looked, rest, 5 * second);
+        for (due_in, rest, expected) in [
+            (Some(second), minute, (second, true)),
+            (Some(5 * second), minute, (5 * second, true)),
+            (Some(6 * second), minute, (5 * second, false)),
+            (Some(6 * second), 2 * second, (2 * second, true)),
+            (None, minute, (5 * second, false)),
+            (None, 5 * second, (5 * second, true)),
+        ] {
+            for just_looked in [true, false] {
+                let next = due_in.map(|due_in| now.after(due_in));
+                assert_eq!(wait(next, just_looked, rest), Some(expected), "{due_in:?}");
+            }
+        }
+        for due_at in [now, now.before(minute)] {
+            assert_eq!(wait(Some(due_at), false, minute), None, "it is leased");
+            let busy = Some((BUSY_ACCOUNT_DELAY, true));
+            assert_eq!(wait(Some(due_at), true, minute), busy);
         }
     }
 }

@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ivesk_webhook::emulator::{DEFAULT_KEY, Fault};
+use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Fault};
+use ivesk_webhook::metrics::{Metrics, StoreSnapshot, TextFormat};
+use ivesk_webhook::pull::{self, Puller};
 use ivesk_webhook::store::{Trigger, TriggerKind};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::puller::{Bench, COMPANY, account_settings, company, exported, hours, seconds};
 
@@ -70,4 +73,44 @@ async fn eight_requests_that_fail_together_wait_as_one() {
     for code in &codes {
         bench.assert_complete(&exported(code)).await;
     }
+}
+
+#[tokio::test]
+async fn each_request_that_an_account_may_make_has_a_worker() {
+    for (requests, workers) in [(1, 1), (3, 3), (20, 16)] {
+        let bench = Bench::with("", |config| config.pull.requests_per_account = requests).await;
+        assert_eq!(bench.puller().workers(), workers);
+    }
+}
+
+#[tokio::test]
+async fn idle_workers_do_not_ask_the_store_again_and_again() {
+    let bench = Bench::with("", |config| config.pull.requests_per_account = 4).await;
+    bench.settle().await;
+    let metrics = Arc::new(Metrics::new());
+    let store = Arc::clone(bench.store());
+    let puller = Puller::new(&bench.config, store, bench.clock.clone());
+    let puller = puller.expect("a puller").counted_in(Arc::clone(&metrics));
+    let leases = async || {
+        let snapshot = StoreSnapshot::read(bench.store(), bench.clock.now()).await;
+        let text = metrics.render(&snapshot.expect("the store"), TextFormat::OpenMetrics);
+        let name = "store_operation_duration_seconds_count{operation=\"lease\"} ";
+        let line = text.lines().find_map(|line| line.split_once(name));
+        let (_, count) = line.unwrap_or_else(|| panic!("{text}"));
+        count.parse::<u64>().expect("a number")
+    };
+    let shutdown = CancellationToken::new();
+    let pulling = tokio::spawn(pull::run(Arc::new(puller), shutdown.clone()));
+    bench.control.reset_requests();
+    bench.export(COMPANY, 1).await;
+    bench.control.requests_reached(Endpoint::Exported, 1).await;
+    let before = leases().await;
+    for _ in 0..300 {
+        bench.store().feeds().await.expect("readable");
+    }
+    let asked = leases().await - before;
+    assert!(asked <= 20, "{asked}");
+    shutdown.cancel();
+    pulling.await.expect("the workers end");
+    bench.assert_complete(&exported(COMPANY)).await;
 }
