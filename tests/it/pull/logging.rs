@@ -5,9 +5,13 @@ use std::sync::Arc;
 use ivesk_webhook::emulator::Fault;
 use ivesk_webhook::metrics::{Metrics, StoreSnapshot, TextFormat};
 use ivesk_webhook::pull::Puller;
+use ivesk_webhook::service::store_options;
+use ivesk_webhook::store::{Store, StoreOptions};
+use serde_json::json;
 use tracing::Level;
 
 use crate::support::captured_log::{CapturedLog, in_own_process};
+use crate::support::faults::Faults;
 use crate::support::puller::{Bench, COMPANY, exported, hours, settle};
 
 #[tokio::test]
@@ -81,4 +85,46 @@ async fn each_page_is_counted_by_its_trigger_and_outcome() {
     bench.notify(COMPANY).await;
     settle(&puller).await;
     assert_eq!(counted("failed").await, 1);
+}
+
+#[tokio::test]
+async fn a_low_disk_is_logged_once_when_it_begins_and_ends() {
+    in_own_process!(a_low_disk_is_logged_once_when_it_begins_and_ends);
+    let captured = CapturedLog::new();
+    let _guard = tracing::dispatcher::set_default(&captured.subscriber(Level::INFO));
+    let bench = Bench::caught_up("").await;
+    bench.store().close().await.expect("closed");
+    let faults = Faults::none();
+    let options = StoreOptions {
+        hooks: Some(faults.clone()),
+        ..store_options(&bench.config, &bench.clock)
+    };
+    let store = Arc::new(Store::open(options).await.expect("the store opens"));
+    let puller = Puller::new(&bench.config, Arc::clone(&store), bench.clock.clone());
+    let puller = puller.expect("a puller");
+    let logged = |what| captured.text().matches(what).count();
+    for (free_bytes, stopped, continues) in [(1 << 40, 0, 0), (1_000, 1, 0), (1 << 40, 1, 1)] {
+        faults.set_free_bytes(free_bytes);
+        for _ in 0..3 {
+            settle(&puller).await;
+        }
+        assert_eq!(logged("pulling has stopped"), stopped);
+        assert_eq!(logged("pulling continues"), continues);
+    }
+    assert_eq!(logged("1000 bytes left"), 1, "{}", captured.text());
+    store.close().await.expect("closed");
+}
+
+#[tokio::test]
+async fn the_log_tells_which_entry_of_a_page_was_unreadable() {
+    in_own_process!(the_log_tells_which_entry_of_a_page_was_unreadable);
+    let captured = CapturedLog::new();
+    let _guard = tracing::dispatcher::set_default(&captured.subscriber(Level::WARN));
+    let bench = Bench::caught_up("").await;
+    let exports = bench.control.export(COMPANY, 3).expect("exported");
+    bench.amend(&exports[1].0, json!({ "id": null }));
+    bench.notify(COMPANY).await;
+    bench.settle().await;
+    let log = captured.text();
+    assert!(log.contains("stored entry 2 of 3 on a page of "), "{log}");
 }

@@ -236,13 +236,14 @@ async fn a_low_disk_stops_pulling_until_there_is_room() {
     let store = Arc::new(Store::open(options).await.expect("the store opens"));
     let puller = Puller::new(&bench.config, Arc::clone(&store), bench.clock.clone());
     let puller = puller.expect("a puller");
-    faults.set_free_bytes(1 << 20);
+    let minimum = bench.config.store.min_free_bytes;
+    faults.set_free_bytes(minimum - 1);
     bench.export_unannounced(COMPANY, 3);
     bench.clock.advance(hours(2));
     bench.control.reset_requests();
     assert!(settle(&puller).await.is_empty());
     assert_eq!(bench.requests(), 0);
-    faults.set_free_bytes(1 << 40);
+    faults.set_free_bytes(minimum);
     assert!(!settle(&puller).await.is_empty());
     assert_eq!(documents(&store).await.len(), 3);
     store.close().await.expect("closed");

@@ -18,8 +18,8 @@ use crate::support::puller::{
 };
 
 #[tokio::test]
-async fn u16_a_document_listed_a_minute_late_is_not_counted_as_missed() {
-    let bench = Bench::caught_up("visibility_lag_ms=60000").await;
+async fn u16_a_document_listed_minutes_late_is_not_counted_as_missed() {
+    let bench = Bench::caught_up("visibility_lag_ms=240000").await;
     bench.export(COMPANY, 3).await;
     let at_once = bench.settle().await;
     assert_eq!(tally(&at_once), (0, 0));
@@ -358,6 +358,16 @@ async fn two_hours_without_a_receiver_are_made_up_for_and_counted() {
         bench.feed(&exported(COMPANY)).await.missed_notifications,
         24
     );
+}
+
+#[tokio::test]
+async fn a_restart_reads_again_at_once_what_was_not_announced() {
+    let mut bench = Bench::caught_up("").await;
+    bench.run_for(minutes(10)).await;
+    bench.export_unannounced(COMPANY, 2);
+    assert_eq!(tally(&bench.settle().await), (0, 0), "it is not due yet");
+    bench.restart().await;
+    assert_eq!(tally(&bench.settle().await), (2, 0));
 }
 
 #[tokio::test]
