@@ -124,13 +124,14 @@ async fn start_feed_at<T: Tx>(
     Ok(FeedStartedAt { previous, gap })
 }
 
-/// Returns true if the old cursor is the new one, or names a later moment: nothing is left out.
+/// Returns true if the old cursor is the new one, or names its moment or a later one: nothing is
+/// left out.
 fn is_at_or_after(old: Option<&Cursor>, new: &Cursor) -> bool {
     let moment = |cursor: &Cursor| Moment::read(cursor.as_str());
     old.is_some_and(|old| {
         old == new
             || moment(old)
                 .zip(moment(new))
-                .is_some_and(|(old, new)| old > new)
+                .is_some_and(|(old, new)| old >= new)
     })
 }

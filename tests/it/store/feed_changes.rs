@@ -85,7 +85,9 @@ async fn a_removed_feed_is_not_pulled_until_it_is_resumed(database: Database) {
     assert!(remove(&test, "999999999").await);
     assert!(!remove(&test, "999999999").await, "a second time");
     assert!(!remove(&test, "110053842").await, "it is not known");
+    assert!(test.feed(&other).await.is_known());
     let row = test.feed(&feed).await;
+    assert!(!row.is_known());
     assert!(matches!(
         row.state(None, test.clock.now()),
         RunState::Removed { .. }
@@ -208,6 +210,8 @@ async fn an_earlier_cursor_leaves_no_gap(database: Database) {
     for (cursor, gap) in [
         (now.to_string(), false),
         (earlier, false),
+        // The same moment.
+        ("2026-11-23T09:00:00+02:00".to_owned(), false),
         ("2026-11-23T10:00:00+02:00".to_owned(), true),
         // Which comes first is not known.
         ("b3BhcXVl".to_owned(), true),
@@ -251,6 +255,8 @@ async fn what_lies_before_the_start_is_history_when_it_is_found(database: Databa
     let documents = [
         ("old", "2026-09-21T14:00:04.999Z"),
         ("new", "2026-09-21T14:00:05.000Z"),
+        // No moment: found before the feed was ever complete.
+        ("odd", "r5"),
     ];
     test.pull(&feed, last_page(&documents, None)).await;
     let filter = DocumentFilter {
@@ -262,5 +268,5 @@ async fn what_lies_before_the_start_is_history_when_it_is_found(database: Databa
         .iter()
         .map(|row| (row.document_id.as_str(), row.first_pull))
         .collect();
-    assert_eq!(first, [("old", true), ("new", false)]);
+    assert_eq!(first, [("old", true), ("new", false), ("odd", true)]);
 }
