@@ -253,14 +253,14 @@ pub(super) async fn record<T: Tx>(
     }
 }
 
-/// Marks the open gaps of unreadable entries as found again; returns false if there are none.
-pub(super) async fn see_unreadable_again<T: Tx>(tx: &mut T, feed: i64) -> Result<bool> {
+/// Marks the open gaps of unreadable entries as found again.
+pub(super) async fn see_unreadable_again<T: Tx>(tx: &mut T, feed: i64) -> Result<()> {
     static SQL: Sql = Sql::new(
         "UPDATE gap SET seen_fence = (SELECT fence FROM feed WHERE id = $1)
          WHERE feed_id = $1 AND closed_at IS NULL AND reason = $2",
     );
-    let reason = IncompleteReason::UnreadableEntry;
-    Ok(tx.execute(&SQL, &[&feed, &reason]).await? > 0)
+    tx.run(&SQL, &[&feed, &IncompleteReason::UnreadableEntry])
+        .await
 }
 
 /// Closes the gaps that a pull has proved to be none: it began at `start` with the fence
@@ -493,6 +493,16 @@ mod tests {
     const T2: &str = "2026-01-01T00:00:02.000Z";
     const T3: &str = "2026-01-01T00:00:03Z";
     const T4: &str = "2026-01-01T02:00:04+02:00";
+
+    #[test]
+    fn each_reason_tells_its_cause_and_how_a_person_ends_it() {
+        let mut causes = std::collections::BTreeSet::new();
+        for reason in IncompleteReason::ALL {
+            let (cause, fix) = reason.cause_and_fix();
+            assert!(cause.len() > 20 && causes.insert(cause), "{reason:?}");
+            assert!(fix.contains("feeds gaps --dismiss ID"), "{reason:?}");
+        }
+    }
 
     #[test]
     fn overlapping_gaps_of_one_reason_become_one() {

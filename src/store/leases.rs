@@ -333,7 +333,10 @@ async fn choose<T: Tx>(
     if ids.is_empty() {
         return Ok(None);
     }
-    let (first, last) = (Timestamp::from_millis(-1), Timestamp::from_millis(i64::MAX));
+    let (first, last) = (
+        Timestamp::from_millis(i64::MIN),
+        Timestamp::from_millis(i64::MAX),
+    );
     let latest = [TriggerKind::Notification, TriggerKind::Reconciliation]
         .map(|kind| backoff::latest_end(now, request.longest_wait(kind)));
     let present = backoff::latest_present(now);
@@ -479,24 +482,22 @@ async fn start_or_resume<T: Tx>(
         "INSERT INTO feed_pull (feed_id, kind, target, started_at) VALUES ($1, $2, $3, $4)
          ON CONFLICT (feed_id, kind) DO UPDATE SET target = excluded.target, started_at = excluded.started_at",
     );
-    let (kind, first_read) = (candidate.kind, candidate.first_read);
-    let position_kind = position_kind(kind, first_read);
+    let kind = candidate.kind;
+    let position_kind = position_kind(kind, candidate.first_read);
     let stored: Option<Position> = tx.first(&POSITION, &[&feed_id, &position_kind]).await?;
     let stored = stored.unwrap_or_default();
     if candidate.in_progress {
         return Ok(stored);
     }
-    let is_first_read = first_read && kind != TriggerKind::Backfill;
-    if is_first_read && stored.from.is_some() {
-        // A pull of another kind has begun it: this one goes on, with all that it has seen.
+    if stored.from.is_some() {
+        // Set when a backfill was requested; or a pull of another kind has begun the first read, and
+        // this one goes on, with all that it has seen.
         tx.run(&START, &[&feed_id, &kind, &candidate.raised, &now])
             .await?;
         return Ok(stored);
     }
     let start = match kind {
-        // Set when it was requested.
-        TriggerKind::Backfill => stored.from,
-        _ if first_read => candidate.cursor.clone(),
+        TriggerKind::Backfill => None,
         kind if kind.overlaps() => {
             let saved = saved_cursors(tx, feed_id).await?;
             let last = last_overlap_read(tx, feed_id, now).await?;

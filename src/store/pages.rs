@@ -160,7 +160,6 @@ impl<'a> Version<'a> {
 fn is_doubtful(lease: &PageLease, stored: &[(bool, bool)]) -> bool {
     lease.feed.queue == Queue::Exported
         && !lease.feed.company.as_str().is_empty()
-        && !stored.is_empty()
         && stored.iter().all(|(elsewhere, _)| *elsewhere)
         && !stored.iter().all(|(_, here)| *here)
 }
