@@ -452,3 +452,47 @@ async fn accounts<T: Tx>(tx: &mut T) -> Result<Vec<AccountRow>> {
     );
     tx.all(&SQL, &[]).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_pause_but_a_persons_has_a_cause_and_all_have_a_fix() {
+        let account = Account::parse("default").expect("a name");
+        let company = Company::parse("302320404").expect("a code");
+        let feed = Feed::exported(account.clone(), company);
+        for reason in FeedPauseReason::ALL {
+            let cause = reason.cause();
+            assert_eq!(cause.is_none(), reason == FeedPauseReason::ByHand);
+            assert!(cause.is_none_or(|cause| cause.contains("Įvesk.lt") || cause.contains("key")));
+            for feed in [None, Some(&feed)] {
+                let fix = reason.fix(&account, feed);
+                assert!(fix.contains("run `ivesk-webhook feeds "), "{fix}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_failure_tells_who_waits_and_why() {
+        let until = Timestamp::from_millis(0);
+        let (reason, retry_at) = (FeedPauseReason::Forbidden, until);
+        for (failure, text) in [
+            (
+                PageFailure::AccountWaits(until),
+                "its account waits until 1970-01-01T",
+            ),
+            (PageFailure::FeedWaits(until), "it waits until 1970-01-01T"),
+            (
+                PageFailure::FeedPaused { reason, retry_at },
+                "it is paused (forbidden)",
+            ),
+            (
+                PageFailure::AccountPaused { reason, retry_at },
+                "its account is paused (forbidden)",
+            ),
+        ] {
+            assert!(failure.to_string().starts_with(text), "{failure}");
+        }
+    }
+}

@@ -14,7 +14,9 @@ on_both_stores! {
     overlapping_gaps_are_one_row,
     a_dismissed_gap_vouches_for_the_page_size,
     an_unreadable_entry_is_a_gap_until_it_is_dismissed,
+    an_unreadable_entry_that_is_read_again_stays_a_gap,
     an_unreadable_entry_without_room_is_a_gap_too,
+    a_larger_page_lets_a_read_begin_before_an_old_gap,
     another_trigger_continues_a_first_read_as_it_was,
     a_first_read_that_another_ended_counts_from_its_start,
     a_stuck_opaque_cursor_makes_the_feed_failing,
@@ -42,6 +44,7 @@ fn page_with(gaps: Vec<FoundGap>) -> PageToCommit {
 const T1: &str = "2026-09-21T14:00:01Z";
 const T2: &str = "2026-09-21T14:00:02Z";
 const T3: &str = "2026-09-21T14:00:03Z";
+const T4: &str = "2026-09-21T14:00:04Z";
 
 use IncompleteReason::{GroupCut, NextStuck, PageSizeUnknown};
 
@@ -97,11 +100,12 @@ async fn overlapping_gaps_are_one_row(database: Database) {
     let feed = company("1");
     let found = vec![
         gap(Some(T1), Some(T2), GroupCut),
+        gap(Some(T3), Some(T4), GroupCut),
         gap(Some(T2), Some(T3), GroupCut),
         gap(None, Some(T1), NextStuck),
     ];
     let outcome = committed(test.pull(&feed, page_with(found)).await);
-    assert_eq!(outcome.new_gaps, 2);
+    assert_eq!(outcome.new_gaps, 3);
     let open = gaps(&test, false).await;
     let stretches: Vec<_> = open
         .iter()
@@ -110,7 +114,7 @@ async fn overlapping_gaps_are_one_row(database: Database) {
     assert_eq!(
         stretches,
         [
-            (Some(Cursor::new(T1)), Some(Cursor::new(T3)), GroupCut),
+            (Some(Cursor::new(T1)), Some(Cursor::new(T4)), GroupCut),
             (None, Some(Cursor::new(T1)), NextStuck),
         ]
     );
@@ -302,4 +306,56 @@ async fn a_first_read_that_another_ended_counts_from_its_start(database: Databas
     assert_eq!(lease.kind, TriggerKind::LateFollowUp);
     let late = "versions that were listed since the first page are before its cursor";
     assert_eq!(lease.position.from, None, "{late}");
+}
+
+async fn an_unreadable_entry_that_is_read_again_stays_a_gap(database: Database) {
+    let test = TestStore::new(database).await;
+    let feed = company("1");
+    let page = |keys: &[&str]| PageToCommit {
+        unreadable: keys
+            .iter()
+            .map(|key| UnreadableEntry {
+                dedup_key: key.as_bytes().to_vec(),
+                body: (*key).to_owned().into(),
+            })
+            .collect(),
+        ..last_page(&[("a", T1)], Some(T1))
+    };
+    test.pull(&feed, page(&["7"])).await;
+    let incomplete = PullEnd::Incomplete(IncompleteReason::UnreadableEntry);
+    for (keys, ended) in [(&["7"][..], incomplete), (&[][..], PullEnd::Complete)] {
+        let lease = test.lease().await.expect("an overlap read is due");
+        assert_eq!(lease.position.from, None, "it reads over the gap");
+        let outcome = test.commit(lease, page(keys)).await.expect("stored");
+        assert_eq!(committed(outcome).ended, Some(ended));
+        test.clock.advance(HOUR);
+    }
+}
+
+async fn a_larger_page_lets_a_read_begin_before_an_old_gap(database: Database) {
+    let test = TestStore::new(database).await;
+    let feed = company("1");
+    let found = || page_with(vec![gap(Some(T1), Some(T2), GroupCut)]);
+    test.pull(&feed, found()).await;
+    for _ in 0..2 {
+        // Whatever reads over it finds it again.
+        while let Some(lease) = test.lease().await {
+            test.commit(lease, found()).await.expect("stored");
+        }
+        test.clock.advance(50 * HOUR);
+    }
+    let lease = test.lease().await.expect("a reconciliation is due");
+    let from = lease.position.from.clone();
+    assert_eq!(from, Some(Cursor::new(T3)), "a day before the last read");
+    // A page larger than the group.
+    let ids: Vec<String> = (0..31).map(|number| number.to_string()).collect();
+    let documents: Vec<_> = ids.iter().map(|id| (id.as_str(), T3)).collect();
+    let page = last_page(&documents, Some(T3));
+    test.commit(lease, page).await.expect("stored");
+    test.clock.advance(HOUR);
+    let lease = test.lease().await.expect("a reconciliation is due");
+    assert_eq!(lease.position.from, Some(Cursor::new(T1)));
+    let outcome = test.commit(lease, last_page(&[], Some(T3))).await;
+    let outcome = committed(outcome.expect("stored"));
+    assert_eq!(outcome.ended, Some(PullEnd::Complete), "it is proven");
 }

@@ -26,6 +26,9 @@ on_both_stores! {
     a_stretch_is_read_in_bounded_parts_in_their_order,
     a_stretch_ends_early_if_its_documents_are_large,
     documents_since_the_last_notification_are_unannounced,
+    cursors_are_kept_only_as_far_as_a_read_needs_them,
+    each_page_that_a_notification_pulls_moves_the_cursor,
+    only_what_a_person_accepts_is_vouched_for,
 }
 
 async fn a_stale_owner_writes_nothing(database: Database) {
@@ -413,4 +416,74 @@ async fn documents_since_the_last_notification_are_unannounced(database: Databas
     // A notification of any company announces the documents of the queue.
     announce(2, company("2")).await;
     assert!(unannounced(now).await.is_empty());
+}
+
+async fn cursors_are_kept_only_as_far_as_a_read_needs_them(database: Database) {
+    let test = TestStore::new(database).await;
+    let feed = company("1");
+    let saved = async || {
+        let count = test.database.count("SELECT count(*) FROM feed_cursor");
+        count.await
+    };
+    // One a minute, for half an hour.
+    for number in 0..30 {
+        let cursor = format!("cursor-{number}");
+        test.pull(&feed, last_page(&[], Some(&cursor))).await;
+        test.clock.advance(Duration::from_secs(60));
+    }
+    let kept = saved().await;
+    assert!((5..=8).contains(&kept), "one for each five minutes: {kept}");
+    // By now the newest of them is old enough for every read.
+    test.clock.advance(24 * HOUR);
+    test.drain().await;
+    test.pull(&feed, last_page(&[], Some("newest"))).await;
+    assert_eq!(saved().await, 2);
+}
+
+async fn each_page_that_a_notification_pulls_moves_the_cursor(database: Database) {
+    let test = TestStore::new(database).await;
+    let feed = company("1");
+    for cursor in ["1", "2"] {
+        test.pull(&feed, page(&[("a", cursor)], cursor)).await;
+        assert_eq!(test.feed(&feed).await.cursor, Some(Cursor::new(cursor)));
+    }
+}
+
+async fn only_what_a_person_accepts_is_vouched_for(database: Database) {
+    let test = TestStore::new(database).await;
+    let [a, b, c] = ["1", "2", "3"].map(company);
+    let page = || last_page(&[("x", "1")], Some("1"));
+    test.pull(&a, page()).await;
+    test.drain().await;
+    let pulled = async |feed: &Feed| {
+        test.trigger(feed, TriggerKind::Notification).await;
+        let lease = test.lease().await.expect("the feed is due");
+        assert_eq!(lease.feed, *feed);
+        let outcome = test.commit(lease.clone(), page()).await;
+        let is_stored = matches!(outcome.expect("answered"), PageOutcome::Committed(_));
+        if !is_stored {
+            let paused = test.store.pause_for_ignored_company(lease).await;
+            paused.expect("it is paused");
+        }
+        is_stored
+    };
+    let resume = async |feed: Option<&Feed>, accept| {
+        let change = PauseChange::Resume { accept };
+        let resumed = test.store.set_paused(account(), feed.cloned(), change);
+        resumed.await.expect("stored");
+    };
+    assert!(!pulled(&b).await);
+    resume(Some(&b), false).await;
+    assert!(!pulled(&b).await, "nobody has accepted it");
+    // Of the whole account those alone that seem to be ignored.
+    test.store
+        .register_feeds(vec![c.clone()], START)
+        .await
+        .expect("stored");
+    resume(None, true).await;
+    assert!(pulled(&b).await);
+    test.drain().await;
+    assert!(!pulled(&c).await);
+    resume(Some(&c), true).await;
+    assert!(pulled(&c).await);
 }

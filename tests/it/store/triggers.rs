@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use ivesk_webhook::domain::{Account, Cursor, Feed, Queue};
 use ivesk_webhook::store::{
-    FeedPauseReason, LeaseRequest, PageFailure, PageLease, PageOutcome, Trigger, TriggerKind,
-    Triggers,
+    FeedPauseReason, LeaseRequest, PageFailure, PageLease, PageOutcome, PauseChange, Trigger,
+    TriggerKind, Triggers,
 };
 
 use super::messages::Messages;
@@ -22,6 +22,9 @@ on_both_stores! {
     a_served_trigger_has_two_follow_ups_that_stay_due,
     follow_ups_survive_a_restart,
     notifications_go_first_and_companies_take_turns,
+    a_notification_costs_its_feed_no_other_turn,
+    a_released_lease_is_free_at_once,
+    only_resuming_a_whole_account_ends_its_wait,
     an_accounts_requests_in_flight_are_bounded,
     a_paused_feed_is_retried_later_and_freed_by_success,
     an_accounts_wait_holds_back_all_its_feeds,
@@ -316,4 +319,58 @@ async fn an_account_that_this_process_does_not_know_is_left_alone(database: Data
     };
     test.notify(&company("1")).await;
     assert!(test.lease_as(knows_none).await.is_none());
+}
+
+async fn a_notification_costs_its_feed_no_other_turn(database: Database) {
+    let test = TestStore::new(database).await;
+    let feeds = [company("1"), company("2")];
+    for feed in &feeds {
+        let now = test.clock.now();
+        let registered = test.store.register_feeds(vec![feed.clone()], now);
+        registered.await.expect("stored");
+        test.clock.advance(Duration::from_millis(1));
+    }
+    // It is pulled before its reconciliation, which keeps its place.
+    test.pull(&feeds[0], last_page(&[], None)).await;
+    for feed in feeds {
+        let lease = test.lease().await.expect("a reconciliation is due");
+        assert_eq!(
+            (lease.kind, &lease.feed),
+            (TriggerKind::Reconciliation, &feed)
+        );
+        let stored = test.commit(lease, last_page(&[], None)).await;
+        stored.expect("stored");
+    }
+}
+
+async fn a_released_lease_is_free_at_once(database: Database) {
+    let test = TestStore::new(database).await;
+    test.notify(&company("1")).await;
+    let lease = test.lease().await.expect("the feed is due");
+    assert!(test.lease().await.is_none());
+    let released = test.store.release_page(lease).await;
+    released.expect("the lease is released");
+    assert!(test.lease().await.is_some());
+}
+
+async fn only_resuming_a_whole_account_ends_its_wait(database: Database) {
+    let test = TestStore::new(database).await;
+    let feed = company("1");
+    test.notify(&feed).await;
+    let lease = test.lease().await.expect("the feed is due");
+    let failure = PageFailure::AccountWaits(START.after(HOUR));
+    test.fail(lease, failure, "429").await;
+    let resume = PauseChange::Resume { accept: false };
+    for (feed, change, ended) in [
+        (Some(feed), resume, false),
+        (None, PauseChange::Pause, false),
+        (None, resume, true),
+    ] {
+        let changed = test.store.set_paused(account(), feed, change);
+        changed.await.expect("stored");
+        let accounts = test.store.accounts().await.expect("readable");
+        let row = &accounts[0];
+        let is_over = (row.waits_until, row.failures, &row.last_error) == (None, 0, &None);
+        assert_eq!(is_over, ended, "{change:?}: {row:?}");
+    }
 }

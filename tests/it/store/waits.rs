@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use ivesk_webhook::domain::{Correction, Feed};
 use ivesk_webhook::store::{
-    FeedPauseReason, LeaseRequest, PageFailure, PageLease, PauseChange, Trigger, TriggerKind,
+    FeedPauseReason, LeaseRequest, PageFailure, PageLease, PauseChange, PullPlan, Trigger,
+    TriggerKind,
 };
 
 use super::test_store::{HOUR, START, TestStore, company, last_page};
@@ -16,6 +17,8 @@ on_both_stores! {
     a_lease_of_the_future_is_over,
     a_reconciliation_of_the_future_is_due,
     a_read_of_the_future_is_not_the_last_one,
+    reads_of_the_future_alone_are_not_the_last_ones,
+    a_reconciliation_may_wait_longer_than_a_failure,
     a_clock_that_was_behind_shortens_a_wait_at_most,
     requests_in_flight_together_count_as_one_failure,
     pulls_of_one_feed_keep_their_distance,
@@ -127,9 +130,18 @@ async fn a_reconciliation_of_the_future_is_due(database: Database) {
 
 async fn a_read_of_the_future_is_not_the_last_one(database: Database) {
     let (test, correction) = TestStore::with_correction(database).await;
-    let feed = company("1");
-    test.pull(&feed, last_page(&[], Some("a"))).await;
+    test.pull(&company("1"), last_page(&[], Some("a"))).await;
     test.drain().await;
+    assert_future_reads_are_forgotten(test, correction).await;
+}
+
+async fn reads_of_the_future_alone_are_not_the_last_ones(database: Database) {
+    let (test, correction) = TestStore::with_correction(database).await;
+    assert_future_reads_are_forgotten(test, correction).await;
+}
+
+async fn assert_future_reads_are_forgotten(test: TestStore, correction: Correction) {
+    let feed = company("1");
     // Reads of every kind.
     set_ahead(&correction, DAYS);
     test.pull(&feed, last_page(&[], None)).await;
@@ -139,12 +151,10 @@ async fn a_read_of_the_future_is_not_the_last_one(database: Database) {
     let lease = test.lease().await.expect("a reconciliation is due");
     assert!(lease.kind.overlaps());
     assert_eq!(lease.position.from, None, "it is not known since when");
-    test.commit(lease, last_page(&[], None))
+    test.commit(lease, last_page(&[], Some("b")))
         .await
         .expect("stored");
-    test.drain().await;
-    // By now the right time has passed what the clock showed.
-    test.pull(&feed, last_page(&[], Some("b"))).await;
+    // By then the right time has passed what the clock showed.
     test.clock.advance(DAYS + 24 * HOUR);
     let lease = test.lease().await.expect("an overlap read is due");
     assert!(lease.kind.overlaps());
@@ -286,4 +296,28 @@ async fn paused_feeds_lose_no_trigger_and_cost_nothing(database: Database) {
     let resumed = test.store.set_paused(account, None, resume).await;
     assert_eq!(resumed.expect("stored"), 400);
     assert_eq!(test.drain().await.len(), 800, "nothing was dropped");
+}
+
+async fn a_reconciliation_may_wait_longer_than_a_failure(database: Database) {
+    let test = TestStore::new(database).await;
+    let request = || LeaseRequest {
+        reconcile_every: 6 * HOUR,
+        ..test.request()
+    };
+    let registered = test.store.register_feeds(vec![company("1")], START);
+    registered.await.expect("stored");
+    for _ in 0..2 {
+        let lease = test.lease_as(request()).await.expect("due");
+        assert_eq!(lease.kind, TriggerKind::Reconciliation);
+        let plan = PullPlan {
+            reconcile_every: 6 * HOUR,
+            ..test.plan()
+        };
+        let stored = test.store.commit_page(lease, last_page(&[], None), plan);
+        stored.await.expect("stored");
+        for _ in 0..6 {
+            assert!(test.lease_as(request()).await.is_none(), "too early");
+            test.clock.advance(HOUR);
+        }
+    }
 }
