@@ -348,6 +348,44 @@ async fn a_replica_cannot_write_a_lease_that_another_took_over() {
     assert!(matches!(stored, Ok(PageOutcome::Committed(done)) if done.new == 3));
 }
 
+/// Only the database's clock counts, which all replicas share.
+#[tokio::test]
+async fn the_clock_of_a_caller_moves_no_trigger_and_no_feed() {
+    let Some(pair) = Pair::open("the clock of a caller").await else {
+        return;
+    };
+    let day = Duration::from_secs(86_400);
+    let [store, _] = &pair.stores;
+    let triggers = [TriggerKind::Notification, TriggerKind::Backfill].map(|kind| Trigger {
+        feed: feed("default", 1),
+        kind,
+        due_at: START.after(day),
+        from: None,
+    });
+    store.trigger(triggers.to_vec()).await.expect("stored");
+    let request = || LeaseRequest {
+        now: START.before(day),
+        ..pair.request(1)
+    };
+    let mut served = Vec::new();
+    while let Some(lease) = store.lease_page(request()).await.expect("answered") {
+        served.push(lease.kind);
+        let plan = PullPlan {
+            now: START.after(day),
+            ..pair.plan()
+        };
+        let last = page(&lease.feed, 0, 1, PageEnd::EndOfQueue);
+        let stored = store.commit_page(lease, last, plan).await;
+        stored.expect("stored");
+    }
+    for trigger in triggers {
+        assert!(served.contains(&trigger.kind), "{served:?}");
+    }
+    let rows = store.feeds().await.expect("readable");
+    let pulled_at: Vec<_> = rows.iter().map(|row| row.pulled_at).collect();
+    assert_eq!(pulled_at, [Some(START)]);
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_used_while_compatible_and_then_refused() {
     let Some(database) = Database::postgres("a newer schema").await else {
