@@ -468,7 +468,7 @@ mod tests {
             assert!(cause.is_none_or(|cause| cause.contains("Įvesk.lt") || cause.contains("key")));
             for feed in [None, Some(&feed)] {
                 let fix = reason.fix(&account, feed);
-                assert!(fix.contains("run `ivesk-webhook feeds "), "{fix}");
+                assert!(fix.contains("ivesk-webhook feeds "), "{fix}");
             }
         }
     }
