@@ -23,7 +23,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::cannot_connect;
 use super::session::Session;
-use super::tasks::Turn;
+use super::turn::Turn;
 use super::types::type_of;
 use crate::config::{Encryption, PostgresAddress};
 use crate::domain::{Clock, Correction, Timestamp};

@@ -29,6 +29,7 @@ mod error;
 mod schema;
 mod session;
 mod tasks;
+mod turn;
 mod tx;
 mod types;
 

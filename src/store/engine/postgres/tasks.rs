@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 use super::connection::Pool;
+use super::turn::{Inbox, Turn};
 use crate::store::error::Result;
 use crate::store::ingest::{Group, MAX_GROUP, PendingMessage, RowIds, store_group};
 use crate::store::quarantine::{QUARANTINE_QUEUE, store_quarantined};
@@ -13,23 +14,6 @@ use crate::store::{AcceptedMessage, Insertion, Quarantined};
 /// Maximum number of bytes of messages that share one commit, which bounds the memory of a
 /// group.
 const MAX_GROUP_BYTES: usize = 16 << 20;
-
-/// The messages that wait to be stored.
-type Inbox = mpsc::Receiver<PendingMessage>;
-
-/// The turn of one task: until it is dropped, no other takes messages.
-///
-/// A task drops it once it has sent COMMIT, so that the next messages are stored while the server
-/// syncs these. Before, they gather: a large group costs little more than a small one.
-pub(super) struct Turn {
-    _inbox: OwnedMutexGuard<Inbox>,
-}
-
-impl From<OwnedMutexGuard<Inbox>> for Turn {
-    fn from(inbox: OwnedMutexGuard<Inbox>) -> Self {
-        Self { _inbox: inbox }
-    }
-}
 
 /// One of the tasks that store messages, in turns.
 pub(super) struct Ingest {
