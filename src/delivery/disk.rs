@@ -5,7 +5,7 @@
 //! themselves in `.files`, each content once; the names that people read are hard links to
 //! them.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
@@ -44,31 +44,6 @@ pub(super) struct Filing {
     pub(super) earlier: Option<String>,
     pub(super) with_pdf: bool,
     pub(super) _busy: BusyGuard,
-}
-
-/// A document, and the paths of its files without their ending.
-pub(super) type Filed = (Filing, Vec<String>);
-
-/// A document whose JSON is written under temporary names, one for each of its places.
-pub(super) struct Written {
-    filing: Filing,
-    files: Vec<(Place, TemporaryFile, File)>,
-}
-
-impl Written {
-    pub(super) fn sync(self) -> io::Result<Self> {
-        for (.., file) in &self.files {
-            file.sync_all()?;
-        }
-        Ok(self)
-    }
-
-    fn rename(self) -> io::Result<Self> {
-        for (place, TemporaryFile { folder, name }, _) in &self.files {
-            folder.rename(name, &place.folder, place.name(JSON))?;
-        }
-        Ok(self)
-    }
 }
 
 /// Marks a document as being written. Writing can't be interrupted, so it may outlast its
@@ -361,45 +336,6 @@ impl Disk {
         }
         self.remove_earlier(filing, &filed, has_pdf)?;
         Ok(filed)
-    }
-
-    /// Writes the JSON of a document under temporary names, unless it is filed already.
-    ///
-    /// [`Written::sync`] and [`Disk::place`] follow: together they do what [`Disk::file`] does, for
-    /// many documents at once.
-    pub(super) fn write_json(&self, filing: Filing) -> io::Result<Written> {
-        let mut files = Vec::new();
-        if self.finish_if_filed(&filing)?.is_none() {
-            for FilePath { own, .. } in &filing.paths {
-                let place = self.make(own)?;
-                let (temporary, mut file) = self.temporary()?;
-                file.write_all(&filing.body)?;
-                files.push((place, temporary, file));
-            }
-        }
-        Ok(Written { filing, files })
-    }
-
-    /// Gives the files of documents, which are synced, their names, and syncs each folder once; then
-    /// removes those of earlier versions. Returns the paths of each document.
-    pub(super) fn place(&self, group: Vec<io::Result<Written>>) -> Vec<io::Result<Filed>> {
-        let renamed = group.into_iter().map(|one| one.and_then(Written::rename));
-        let renamed: Vec<io::Result<Written>> = renamed.collect();
-        let mut synced = BTreeSet::new();
-        let placed = renamed.into_iter().map(|written| {
-            let Written { filing, files } = written?;
-            let filed: Vec<String> = filing.paths.iter().map(|path| path.own.clone()).collect();
-            for (path, (place, ..)) in filed.iter().zip(&files) {
-                let folders = path.rsplit_once('/').map(|(folders, _)| folders.to_owned());
-                if !synced.contains(&folders) {
-                    place.folder.sync()?;
-                    synced.insert(folders);
-                }
-            }
-            self.remove_earlier(&filing, &filed, false)?;
-            Ok((filing, filed))
-        });
-        placed.collect()
     }
 
     fn file_at(&self, path: &str, filing: &Filing, attachment: &Attachment) -> io::Result<()> {

@@ -2,19 +2,16 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
-use tokio::sync::{Mutex as AsyncMutex, oneshot};
-use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::destination::{Destination, DestinationResponse};
-use super::disk::{Attachment, BusyGuard, Disk, Filed, Filing, JSON, Written};
+use super::disk::{Attachment, BusyGuard, Disk, Filing, JSON};
 use super::files::{Fetched, Files};
-use super::layout::{FilePath, Plan};
+use super::layout::Plan;
 use crate::config::{Config, DestinationConfig, DestinationKind};
 use crate::domain::{Clock, DestinationName};
 use crate::ivesk::Entry;
@@ -31,14 +28,7 @@ pub(super) struct Folder {
     files: Option<Files>,
     timeout: Duration,
     busy: Arc<Mutex<HashSet<String>>>,
-    /// Documents that the next group consists of.
-    waiting: Mutex<Vec<Waiting>>,
-    /// Held while a group is filed.
-    turn: Arc<AsyncMutex<()>>,
 }
-
-/// A document that waits to be filed with others.
-type Waiting = (Filing, oneshot::Sender<io::Result<Filed>>);
 
 impl Folder {
     /// Opens the folder of `destination`, and creates it if it is missing.
@@ -86,8 +76,6 @@ impl Folder {
             files,
             timeout: destination.timeout,
             busy: Arc::default(),
-            waiting: Mutex::default(),
-            turn: Arc::default(),
         })
     }
 
@@ -106,10 +94,6 @@ impl Folder {
             _busy: busy,
         };
         let Some(files) = &self.files else {
-            let is_named_already = |path: &FilePath| path.preferred == path.own;
-            if filing.paths.iter().all(is_named_already) {
-                return self.filed(self.file_with_others(filing).await);
-            }
             let file = |disk: &Disk, filing: &Filing| match disk.finish_if_filed(filing)? {
                 Some(paths) => Ok(paths),
                 None => disk.file(filing, &Attachment::Disabled),
@@ -133,28 +117,6 @@ impl Folder {
         }
         let file = move |disk: &Disk, filing: &Filing| disk.file(filing, &attachment);
         self.filed(self.on_disk(filing, file).await)
-    }
-
-    /// Files a document together with all others that wait for it: the disk syncs many files in
-    /// hardly more time than one.
-    async fn file_with_others(&self, filing: Filing) -> Result<Filed, DestinationResponse> {
-        let lock = || self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let (answer, filed) = oneshot::channel();
-        lock().push((filing, answer));
-        let turn = Arc::clone(&self.turn).lock_owned().await;
-        // Those that begin now belong to the group.
-        tokio::task::yield_now().await;
-        let group = std::mem::take(&mut *lock());
-        if !group.is_empty() {
-            let disk = Arc::clone(&self.disk);
-            // A task of its own: the timeout of one document must not end the others.
-            tokio::spawn(async move {
-                file_all(disk, group).await;
-                drop(turn);
-            });
-        }
-        let filed = filed.await.map_err(io::Error::other).flatten();
-        filed.map_err(|error| self.disk.unavailable(&error))
     }
 
     /// Returns the response for a document that was filed at these paths, or was not.
@@ -254,32 +216,6 @@ impl Destination for Folder {
             ))
         })
     }
-}
-
-/// Files a group of documents without their PDFs.
-async fn file_all(disk: Arc<Disk>, group: Vec<Waiting>) {
-    let (group, answers): (Vec<Filing>, Vec<_>) = group.into_iter().unzip();
-    let writer = Arc::clone(&disk);
-    let write = move || Vec::from_iter(group.into_iter().map(|one| writer.write_json(one)));
-    // All at once, since a disk syncs together what waits for it.
-    let sync = async |written: io::Result<Written>| {
-        let written = written?;
-        blocking(move || written.sync()).await.flatten()
-    };
-    let filed = async {
-        let written = blocking(write).await?;
-        let synced = join_all(written.into_iter().map(sync)).await;
-        blocking(move || disk.place(synced)).await
-    };
-    // Without an answer, which a panic leaves, a document is retried.
-    for (answer, filed) in answers.into_iter().zip(filed.await.unwrap_or_default()) {
-        let _ = answer.send(filed);
-    }
-}
-
-/// Runs work that may block; its panic is an error.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    spawn_blocking(work).await.map_err(io::Error::other)
 }
 
 fn accepted(paths: &[String]) -> DestinationResponse {
