@@ -377,8 +377,6 @@ struct Session<'w> {
     last_stored_at: Instant,
     /// When the versions that were read ahead are chosen again.
     choose_after: Instant,
-    /// True if the change of the store under way chooses versions.
-    chooses: bool,
     /// Attempts stored in all, and since versions were last chosen.
     stored: usize,
     since_chosen: usize,
@@ -411,7 +409,6 @@ impl<'w> Session<'w> {
             storing: None,
             last_stored_at: requested_at.instant,
             choose_after: requested_at.instant + READ_AHEAD,
-            chooses: true,
             stored: 0,
             since_chosen: 0,
             more: true,
@@ -533,17 +530,8 @@ impl<'w> Session<'w> {
         stores || chooses || (renews && !self.in_flight.is_empty())
     }
 
-    /// Returns true if what was read ahead outlasts the next outcomes too, and none of the present
-    /// ones decides what may go on.
-    fn has_enough(&self) -> bool {
-        let are_final = self.attempts.iter().all(|one| one.outcome.is_final());
-        let is_new = Instant::now() < self.choose_after;
-        is_new && are_final && self.ready.len() > 2 * self.attempts.len()
-    }
-
-    /// Stores the outcomes and chooses what comes next, if that is not known yet.
+    /// Stores the outcomes and chooses what comes next.
     fn begin_storing(&mut self) {
-        self.chooses = !self.has_enough();
         let attempts = std::mem::take(&mut self.attempts);
         self.stored += attempts.len();
         self.since_chosen += attempts.len();
@@ -551,15 +539,12 @@ impl<'w> Session<'w> {
         self.ended.clear();
         let worker = self.worker;
         let least = MIN_BATCH.max(2 * worker.places());
-        let limit = match self.chooses {
-            true => (4 * self.since_chosen).clamp(least, MAX_BATCH.max(least)),
-            false => 0,
-        };
+        let limit = (4 * self.since_chosen).clamp(least, MAX_BATCH.max(least));
         let in_flight: Vec<i64> = self.documents.keys().copied().collect();
         let (lease, request) = (self.lease.clone(), worker.request(limit));
         self.requested_at = worker.present();
         self.last_stored_at = self.requested_at.instant;
-        self.more &= !self.chooses;
+        self.more = false;
         self.storing = Some(Box::pin(async move {
             let store = &worker.store;
             store
@@ -572,7 +557,7 @@ impl<'w> Session<'w> {
         self.owned_at = self.requested_at;
         self.may_continue = continued.may_continue;
         self.more |= continued.more || !continued.deliveries.is_empty();
-        if self.has_failed || !self.chooses {
+        if self.has_failed {
             return;
         }
         // Meanwhile some may have been started, or even ended.

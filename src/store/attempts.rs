@@ -183,7 +183,7 @@ async fn record_all<T: Tx>(
     let mut seen = HashSet::new();
     let (first, others): (Vec<&Attempt>, Vec<&Attempt>) = sorted.into_iter().partition(|one| {
         let version = versions.get(&one.sequence);
-        one.outcome.is_final()
+        is_final(&one.outcome)
             && version.is_some_and(|version| version.state.is_none())
             && seen.insert(one.sequence)
     });
@@ -216,6 +216,17 @@ async fn lock_feeds<T: Tx>(tx: &mut T, expired: &Vec<i64>) -> Result<()> {
         tx.all::<()>(&SQL, &[expired]).await?;
     }
     Ok(())
+}
+
+/// Returns true for outcomes after which a version is never tried again by itself, and which concern
+/// nothing but its own rows.
+fn is_final(outcome: &DeliveryOutcome) -> bool {
+    matches!(
+        outcome,
+        DeliveryOutcome::Delivered { .. }
+            | DeliveryOutcome::Listed
+            | DeliveryOutcome::Filtered { .. }
+    )
 }
 
 /// Records the outcomes of versions that have no rows yet, all with two statements: most versions are

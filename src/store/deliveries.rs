@@ -103,7 +103,7 @@ pub struct DeliveryLeaseRequest {
     pub now: Timestamp,
     /// Duration of the lease unless it is renewed.
     pub lease: Duration,
-    /// Maximum number of versions; none are chosen if it is 0.
+    /// Maximum number of versions.
     pub limit: usize,
     /// Number of bytes after which no more versions are added.
     pub limit_bytes: usize,
@@ -228,17 +228,6 @@ pub enum DeliveryOutcome {
         /// The reason; nothing secret.
         error: String,
     },
-}
-
-impl DeliveryOutcome {
-    /// Returns true for outcomes after which a version is never tried again by itself, and which
-    /// concern nothing but its own rows.
-    pub fn is_final(&self) -> bool {
-        matches!(
-            self,
-            Self::Delivered { .. } | Self::Listed | Self::Filtered { .. }
-        )
-    }
 }
 
 /// The change of a lease once its attempts are recorded.

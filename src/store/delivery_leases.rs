@@ -325,7 +325,7 @@ impl<'r> Choice<'r> {
         now: Timestamp,
     ) -> Self {
         let wanted = match probing {
-            true => request.limit.min(1_usize.saturating_sub(in_flight.len())),
+            true => 1_usize.saturating_sub(in_flight.len()),
             false => request.limit,
         };
         Self {
