@@ -205,6 +205,10 @@ impl Dir {
     /// true if it did. A new folder keeps the bit that gives its files the group of this one.
     pub fn make_child(&self, name: impl AsRef<OsStr>, mode: Mode) -> io::Result<(Self, bool)> {
         let name = name.as_ref();
+        match self.child(name) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            existing => return Ok((existing?, false)),
+        }
         match rustix::fs::mkdirat(&self.0, name, FOLDER_MODE) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Ok((self.child(name)?, false)),

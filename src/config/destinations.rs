@@ -45,8 +45,9 @@ const KINDS: [(&str, &[&str]); 4] = [
 /// The variable of a secret that is never in the file.
 const SECRET: &str = "secret";
 
-/// Most deliveries at once.
+/// Most deliveries at once: of documents, and of files without their PDFs.
 const MAX_CONCURRENCY: u8 = 16;
+const MAX_FILES_AT_ONCE: u8 = 64;
 
 /// The greatest timeout: a hung destination is noticed within an hour.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
@@ -76,8 +77,8 @@ pub struct DestinationConfig {
     pub document_types: Vec<String>,
     /// `history`: how the documents of a feed's first pull are treated.
     pub history: HistoryMode,
-    /// `max_concurrency`, at most 16: deliveries at once. With 1, the default
-    /// but for a folder without files, they are made in order.
+    /// `max_concurrency`, at most 16: deliveries at once. With 1, the default, they are made in
+    /// order. A folder without files has 64, which is its most.
     pub max_concurrency: usize,
     /// `timeout`, default 30 s: how long the destination may take for one document.
     pub timeout: Duration,
@@ -90,7 +91,7 @@ impl DestinationConfig {
     pub fn of(kind: DestinationKind) -> Self {
         let max_concurrency = match kind {
             // The file system syncs together what several write at once.
-            DestinationKind::Folder { files: false, .. } => MAX_CONCURRENCY.into(),
+            DestinationKind::Folder { files: false, .. } => MAX_FILES_AT_ONCE.into(),
             _ => 1,
         };
         Self {
@@ -353,7 +354,10 @@ fn destination(
         max_concurrency: layers.number(
             &setting("max_concurrency"),
             default.max_concurrency,
-            1..=MAX_CONCURRENCY.into(),
+            1..=match default.max_concurrency {
+                1 => MAX_CONCURRENCY.into(),
+                _ => MAX_FILES_AT_ONCE.into(),
+            },
         ),
         timeout: layers.duration(&setting("timeout"), default.timeout),
         kind: default.kind,

@@ -244,7 +244,7 @@ const HEAD: &str = r##"# Settings of ivesk-webhook. This file contains tokens: o
 # "deliver" delivers all.
 #history = "hold"  # example
 # Deliveries at once, at most 16. With 1 they are made in order; a folder without files
-# (`files = false`) has 16.
+# (`files = false`) has 64, which is its most.
 #max_concurrency = 1  # example
 # How long the destination may take for one document.
 #timeout = "30s"  # example

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::body::Body;
+use futures_util::future::join_all;
 use futures_util::stream;
 use ivesk_webhook::config::{
     Config, DestinationConfig, DestinationKind, ExportedPath, FileMode, FolderLayout,
@@ -948,6 +949,38 @@ async fn a_pipe_in_the_place_of_a_file_is_replaced_not_waited_for() {
     let document = delivery("a-1", json!({}));
     archive.file(&document).await;
     assert_eq!(archive.read("302320404/a-1.json"), document.body);
+}
+
+#[tokio::test]
+async fn of_documents_that_are_filed_at_once_only_the_bad_one_fails() {
+    let archive = Archive::of_json(FolderLayout::Company);
+    let destination = archive.destination();
+    // Nothing can be written below a file.
+    std::fs::write(archive.root().join("40000000"), "a file").expect("written");
+    let companies = [COMPANY, "40000000", "50000000"];
+    let document = |number: usize| {
+        let company = Company::parse(companies[number % 3]).expect("a code");
+        let mut document = delivery(&format!("a-{number}"), json!({ "number": number }));
+        document.feed.company = company;
+        document
+    };
+    let documents: Vec<Delivery> = (0..60).map(document).collect();
+    let all = documents.iter().map(|one| destination.deliver(one));
+    for (one, response) in documents.iter().zip(join_all(all).await) {
+        if one.feed.company.as_str() == companies[1] {
+            unavailable(response);
+            continue;
+        }
+        let note = delivered(response).expect("a note");
+        assert_eq!(archive.read(&note), one.body, "{note}");
+    }
+    assert!(archive.hidden_files().is_empty());
+    // Once more, as after a crash that forgot the outcomes.
+    let again = join_all(documents.iter().map(|one| destination.deliver(one))).await;
+    let filed = again
+        .iter()
+        .filter(|one| matches!(one, DestinationResponse::Accepted { .. }));
+    assert_eq!((filed.count(), archive.files().len()), (40, 41));
 }
 
 #[tokio::test]

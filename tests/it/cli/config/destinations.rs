@@ -65,7 +65,7 @@ fn a_destination_has_documented_defaults_and_relative_paths() {
     assert_eq!((*files, *max_file_bytes), (true, 64 * 1024 * 1024));
     assert_eq!(*file_mode, FileMode::default());
     let at_once = ["archive", "texts"].map(|name| destination(name).max_concurrency);
-    assert_eq!(at_once, [1, 16]);
+    assert_eq!(at_once, [1, 64]);
     let reports = destination("reports");
     assert!(matches!(reports.kind, DestinationKind::List));
     assert_eq!(
