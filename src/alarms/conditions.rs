@@ -112,7 +112,7 @@ fn silence(facts: &Facts) -> Vec<Finding> {
             ..
         } = row;
         let last = row.notified_at.map_or_else(
-            || "no notification has ever arrived".to_owned(),
+            || "none of its subscriptions has sent one".to_owned(),
             |at| format!("the last notification was sent at {at}"),
         );
         let text = format!(

@@ -314,7 +314,7 @@ impl Disk {
         let is_filed = !filing.with_pdf
             || (folder.has_file(place.name(PDF))? && folder.about(place.name(NO_PDF))?.is_none());
         if is_filed {
-            // The attempt may have ended before it did.
+            // An earlier attempt may have ended before it synced the names.
             folder.sync()?;
         }
         Ok(is_filed)
