@@ -45,9 +45,14 @@ const KINDS: [(&str, &[&str]); 4] = [
 /// The variable of a secret that is never in the file.
 const SECRET: &str = "secret";
 
-/// Most deliveries at once: of documents, and of files without their PDFs.
-const MAX_CONCURRENCY: u8 = 16;
-const MAX_FILES_AT_ONCE: u8 = 64;
+/// Returns the most deliveries at once.
+const fn most_at_once(kind: &DestinationKind) -> u8 {
+    match kind {
+        // The file system syncs together what several write at once.
+        DestinationKind::Folder { files: false, .. } => 64,
+        _ => 16,
+    }
+}
 
 /// The greatest timeout: a hung destination is noticed within an hour.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
@@ -77,8 +82,8 @@ pub struct DestinationConfig {
     pub document_types: Vec<String>,
     /// `history`: how the documents of a feed's first pull are treated.
     pub history: HistoryMode,
-    /// `max_concurrency`, at most 16: deliveries at once. With 1, the default, they are made in
-    /// order. A folder without files has 64, which is its most.
+    /// `max_concurrency`: deliveries at once, 1 to 16. With 1, the default, they are made in order.
+    /// For a folder without files it is 1 to 64, and 64 by default.
     pub max_concurrency: usize,
     /// `timeout`, default 30 s: how long the destination may take for one document.
     pub timeout: Duration,
@@ -90,8 +95,7 @@ impl DestinationConfig {
     /// Returns the defaults for a destination of this kind.
     pub fn of(kind: DestinationKind) -> Self {
         let max_concurrency = match kind {
-            // The file system syncs together what several write at once.
-            DestinationKind::Folder { files: false, .. } => MAX_FILES_AT_ONCE.into(),
+            DestinationKind::Folder { files: false, .. } => most_at_once(&kind).into(),
             _ => 1,
         };
         Self {
@@ -354,10 +358,7 @@ fn destination(
         max_concurrency: layers.number(
             &setting("max_concurrency"),
             default.max_concurrency,
-            1..=match default.max_concurrency {
-                1 => MAX_CONCURRENCY.into(),
-                _ => MAX_FILES_AT_ONCE.into(),
-            },
+            1..=most_at_once(&default.kind).into(),
         ),
         timeout: layers.duration(&setting("timeout"), default.timeout),
         kind: default.kind,

@@ -243,8 +243,8 @@ const HEAD: &str = r##"# Settings of ivesk-webhook. This file contains tokens: o
 # `ivesk-webhook destinations start`, so that years of booked invoices are not booked again.
 # "deliver" delivers all.
 #history = "hold"  # example
-# Deliveries at once, at most 16. With 1 they are made in order; a folder without files
-# (`files = false`) has 64, which is its most.
+# Deliveries at once, 1 to 16. With 1 they are made in order. For a folder without files
+# (`files = false`) it is 1 to 64, and 64 by default.
 #max_concurrency = 1  # example
 # How long the destination may take for one document.
 #timeout = "30s"  # example
