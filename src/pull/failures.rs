@@ -79,7 +79,7 @@ pub fn classify(error: &ApiError, lease: &PageLease, now: Timestamp, jitter: f64
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
@@ -89,7 +89,8 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
-    fn lease(feed_failures: u32, account_failures: u32) -> PageLease {
+    /// Returns a lease of a feed that failed so often, as did its account.
+    pub(in crate::pull) fn lease(feed_failures: u32, account_failures: u32) -> PageLease {
         PageLease {
             feed_id: 1,
             feed: Feed::exported(

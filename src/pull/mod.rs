@@ -690,27 +690,9 @@ async fn work(puller: Arc<Puller>, shutdown: CancellationToken) {
 mod tests {
     use bytes::Bytes;
 
+    use super::failures::tests::lease;
     use super::*;
     use crate::ivesk::Repaired;
-    use crate::store::Position;
-
-    fn lease() -> PageLease {
-        let account = Account::parse("default").expect("a name");
-        let company = Company::parse("302320404").expect("a code");
-        PageLease {
-            feed_id: 1,
-            feed: Feed::exported(account, company),
-            kind: TriggerKind::Notification,
-            fence: 1,
-            position: Position::default(),
-            first_pull: false,
-            first_read: false,
-            largest_page: None,
-            feed_failures: 0,
-            account_failures: 0,
-            key_at_fault: true,
-        }
-    }
 
     /// Returns a page of documents with these ids; one without an id is unreadable.
     fn page(ids: &[&str]) -> Page {
@@ -725,7 +707,7 @@ mod tests {
 
     #[test]
     fn only_the_whole_same_answer_shows_that_a_company_is_ignored() {
-        let lease = lease();
+        let lease = lease(0, 0);
         let same = |answer: &[&str], ids: &[&str]| {
             is_answer(&lease, page(answer), &read_page(&lease, page(ids)))
         };
@@ -771,7 +753,7 @@ mod tests {
                 repaired,
                 ..page(&[])
             };
-            read_page(&lease(), page).unreadable.is_empty()
+            read_page(&lease(0, 0), page).unreadable.is_empty()
         };
         let repaired = |entry| vec![Repaired { entry, byte: 7 }];
         assert!(is_kept("a", "b", repaired(0)));

@@ -711,7 +711,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_whose_next_is_written_anew_is_the_same_group() {
+    fn a_group_whose_next_is_in_another_form_is_the_same() {
         let local = "2026-01-01T02:00:02.000+02:00";
         let mut pull = Pull::from(None);
         assert_eq!(pull.page(&[T1, T2], Some(T2)).as_deref(), Some(T1));

@@ -11,7 +11,7 @@ use super::*;
 on_both_stores! {
     a_rejection_is_one_import_error_for_each_text,
     a_rejection_that_ends_within_a_minute_is_not_told,
-    a_withdrawn_import_error_waits_anew_if_rejected_anew,
+    a_withdrawn_import_error_waits_again_if_rejected_again,
     only_the_last_reason_of_a_destination_is_told,
     an_import_error_is_discarded_or_sent_all_the_same,
     more_import_errors_than_a_batch_are_discarded,
@@ -153,7 +153,7 @@ async fn a_rejection_that_ends_within_a_minute_is_not_told(database: Database) {
     assert_eq!(scene.states().await, [Withdrawn, Withdrawn, Sent]);
 }
 
-async fn a_withdrawn_import_error_waits_anew_if_rejected_anew(database: Database) {
+async fn a_withdrawn_import_error_waits_again_if_rejected_again(database: Database) {
     let scene = Scene::with_rejected(database, &[("a", &at(1))]).await;
     assert_eq!(scene.change(retry_rejected()).await, 1);
     scene.clock.advance(IMPORT_ERROR_WAIT);
