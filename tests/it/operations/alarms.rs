@@ -16,7 +16,6 @@ use ivesk_webhook::domain::{
 use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::metrics::Metrics;
 use ivesk_webhook::service::store_options;
-use ivesk_webhook::sns::MessageType;
 use ivesk_webhook::store::*;
 use ivesk_webhook::unexpected::UnexpectedRequest;
 use reqwest::Method;
@@ -176,13 +175,7 @@ impl Scene {
 
     /// Accepts notification `number` of a feed.
     async fn accept_notification(&self, number: u32, feed: Feed) {
-        let now = self.clock.now();
-        let messages = Messages::at(now);
-        let mut message = messages
-            .message(number, MessageType::Notification, now)
-            .await;
-        message.received_at = now;
-        message.triggers = Triggers::Feed(feed);
+        let message = Messages::announcement(number, feed, self.clock.now()).await;
         self.store.accept(message).await.expect("stored");
     }
 

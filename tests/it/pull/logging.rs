@@ -5,13 +5,10 @@ use std::sync::Arc;
 use ivesk_webhook::emulator::Fault;
 use ivesk_webhook::metrics::{Metrics, StoreSnapshot, TextFormat};
 use ivesk_webhook::pull::Puller;
-use ivesk_webhook::service::store_options;
-use ivesk_webhook::store::{Store, StoreOptions};
 use serde_json::json;
 use tracing::Level;
 
 use crate::support::captured_log::{CapturedLog, in_own_process};
-use crate::support::faults::Faults;
 use crate::support::puller::{Bench, COMPANY, exported, hours, settle};
 
 #[tokio::test]
@@ -93,15 +90,7 @@ async fn a_low_disk_is_logged_once_when_it_begins_and_ends() {
     let captured = CapturedLog::new();
     let _guard = tracing::dispatcher::set_default(&captured.subscriber(Level::INFO));
     let bench = Bench::caught_up("").await;
-    bench.store().close().await.expect("closed");
-    let faults = Faults::none();
-    let options = StoreOptions {
-        hooks: Some(faults.clone()),
-        ..store_options(&bench.config, &bench.clock)
-    };
-    let store = Arc::new(Store::open(options).await.expect("the store opens"));
-    let puller = Puller::new(&bench.config, Arc::clone(&store), bench.clock.clone());
-    let puller = puller.expect("a puller");
+    let (faults, store, puller) = bench.reopen_with_faults().await;
     let logged = |what| captured.text().matches(what).count();
     for (free_bytes, stopped, continues) in [(1 << 40, 0, 0), (1_000, 1, 0), (1 << 40, 1, 1)] {
         faults.set_free_bytes(free_bytes);

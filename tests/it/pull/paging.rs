@@ -1,12 +1,8 @@
 //! Paging, in each way that the vendor's documentation leaves open.
 
-use std::sync::Arc;
+use ivesk_webhook::pull::PullOutcome;
+use ivesk_webhook::store::{GapFilter, IncompleteReason};
 
-use ivesk_webhook::pull::{PullOutcome, Puller};
-use ivesk_webhook::service::store_options;
-use ivesk_webhook::store::{GapFilter, IncompleteReason, Store, StoreOptions};
-
-use crate::support::faults::Faults;
 use crate::support::puller::{
     Bench, COMPANY, assert_everything_arrives, documents, exported, hours, minutes, seconds, settle,
 };
@@ -226,16 +222,8 @@ async fn u15_a_stuck_next_stops_the_pull_and_loses_nothing_later() {
 
 #[tokio::test]
 async fn a_low_disk_stops_pulling_until_there_is_room() {
-    let faults = Faults::none();
     let bench = Bench::caught_up("").await;
-    bench.store().close().await.expect("closed");
-    let options = StoreOptions {
-        hooks: Some(faults.clone()),
-        ..store_options(&bench.config, &bench.clock)
-    };
-    let store = Arc::new(Store::open(options).await.expect("the store opens"));
-    let puller = Puller::new(&bench.config, Arc::clone(&store), bench.clock.clone());
-    let puller = puller.expect("a puller");
+    let (faults, store, puller) = bench.reopen_with_faults().await;
     let minimum = bench.config.store.min_free_bytes;
     faults.set_free_bytes(minimum - 1);
     bench.export_unannounced(COMPANY, 3);

@@ -255,19 +255,16 @@ async fn a_connection_cut_after_commit_loses_and_doubles_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pgbouncer_in_transaction_mode_changes_nothing() {
-    let test = "PgBouncer in transaction mode";
-    let cluster = match Cluster::start() {
-        Ok(cluster) => cluster,
-        Err(why) => return skip_postgres(test, &why),
-    };
-    let Some(binary) = pgbouncer() else {
-        return skip_postgres(test, "this machine has no pgbouncer");
-    };
-    let database = Database::on(&cluster.url()).await;
     // Fewer sessions than the replicas have connections.
-    let bouncer = PgBouncer::start(&binary, &cluster, 4).await;
-    let direct = url::Url::parse(&database.url_text()).expect("a URL");
-    let through = bouncer.url(direct.path());
+    let Some(pooled) = Pooled::start("PgBouncer in transaction mode", 4).await else {
+        return;
+    };
+    let Pooled {
+        bouncer,
+        cluster: _cluster,
+        database,
+        through,
+    } = pooled;
     let mut scene = Scene::of(database, [through.clone(), through]).await;
     let mut load = Load::new(scene.control.clone());
     for _ in 0..5 {
@@ -283,20 +280,12 @@ async fn pgbouncer_in_transaction_mode_changes_nothing() {
 
 #[tokio::test]
 async fn in_a_pooled_session_one_connection_prepares_statements() {
-    let test = "statements prepared behind PgBouncer";
-    let cluster = match Cluster::start() {
-        Ok(cluster) => cluster,
-        Err(why) => return skip_postgres(test, &why),
+    let Some(pooled) = Pooled::start("statements prepared behind PgBouncer", 1).await else {
+        return;
     };
-    let Some(binary) = pgbouncer() else {
-        return skip_postgres(test, "this machine has no pgbouncer");
-    };
-    let database = Database::on(&cluster.url()).await;
-    let bouncer = PgBouncer::start(&binary, &cluster, 1).await;
-    let direct = url::Url::parse(&database.url_text()).expect("a URL");
-    let through = bouncer.url(direct.path());
+    let through = &pooled.through;
     let replica = async || {
-        let address = PostgresAddress::parse(&through).expect("a URL");
+        let address = PostgresAddress::parse(through).expect("a URL");
         let options = StoreOptions {
             url: StoreUrl::Postgres(address),
             queue: 16,
@@ -308,7 +297,7 @@ async fn in_a_pooled_session_one_connection_prepares_statements() {
         Store::open(options).await.expect("it opens")
     };
     let prepared = async || {
-        let rows = query_sql(&through, "SELECT statement FROM pg_prepared_statements").await;
+        let rows = query_sql(through, "SELECT statement FROM pg_prepared_statements").await;
         rows.into_iter()
             .flatten()
             .flatten()
@@ -404,6 +393,38 @@ fn in_process(emulator: &Emulator, database: &Database) -> Config {
     config
 }
 
+/// A database behind a PgBouncer, on a server of its own. The fields are dropped in this order.
+struct Pooled {
+    bouncer: PgBouncer,
+    database: Database,
+    /// The database's URL through the PgBouncer.
+    through: String,
+    cluster: Cluster,
+}
+
+impl Pooled {
+    /// Starts both, or skips `test` and returns `None` if a program is missing.
+    async fn start(test: &str, sessions: u32) -> Option<Self> {
+        let cluster = Cluster::start()
+            .inspect_err(|why| skip_postgres(test, why))
+            .ok()?;
+        let Some(binary) = pgbouncer() else {
+            skip_postgres(test, "this machine has no pgbouncer");
+            return None;
+        };
+        let database = Database::on(&cluster.url()).await;
+        let bouncer = PgBouncer::start(&binary, &cluster, sessions).await;
+        let direct = url::Url::parse(&database.url_text()).expect("a URL");
+        let through = bouncer.url(direct.path());
+        Some(Self {
+            bouncer,
+            database,
+            through,
+            cluster,
+        })
+    }
+}
+
 /// Returns the pgbouncer of `PATH` or of Debian.
 fn pgbouncer() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -413,7 +434,7 @@ fn pgbouncer() -> Option<PathBuf> {
         .find(|file| file.exists())
 }
 
-/// A PgBouncer in transaction mode.
+/// A PgBouncer in transaction mode, with so many sessions of the server.
 struct PgBouncer {
     child: Child,
     folder: PathBuf,

@@ -77,7 +77,7 @@ impl Messages {
     }
 
     /// Returns message `number`, received at [`START`].
-    pub(crate) async fn message(
+    pub(super) async fn message(
         &self,
         number: u32,
         message_type: MessageType,
@@ -99,13 +99,28 @@ impl Messages {
     }
 
     /// Returns messages that are verified at a moment.
-    pub(crate) fn at(moment: Timestamp) -> Self {
+    pub(super) fn at(moment: Timestamp) -> Self {
         Self(verifier_at(Clock::manual(moment)))
     }
 
     /// Returns a notification that was signed at a moment.
     pub(super) async fn signed_at(&self, moment: Timestamp) -> AcceptedMessage {
         self.message(7, MessageType::Notification, moment).await
+    }
+
+    /// Returns notification `number` of a feed, sent and received at a moment.
+    pub(crate) async fn announcement(
+        number: u32,
+        feed: Feed,
+        moment: Timestamp,
+    ) -> AcceptedMessage {
+        let messages = Self::at(moment);
+        let message = messages.message(number, MessageType::Notification, moment);
+        AcceptedMessage {
+            received_at: moment,
+            triggers: Triggers::Feed(feed),
+            ..message.await
+        }
     }
 
     pub(crate) async fn notification(&self, number: u32) -> AcceptedMessage {

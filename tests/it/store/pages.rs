@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use ivesk_webhook::domain::{Account, Company, Cursor, Feed, Queue, Timestamp};
-use ivesk_webhook::sns::MessageType;
 use ivesk_webhook::store::{
     DocumentSearch, DocumentStretch, FeedPauseReason, PageFailure, PageOutcome, PageToCommit,
-    PauseChange, StoreError, Trigger, TriggerKind, Triggers, UnreadableEntry,
+    PauseChange, StoreError, Trigger, TriggerKind, UnreadableEntry,
 };
 
 use super::messages::Messages;
@@ -385,13 +384,7 @@ async fn documents_since_the_last_notification_are_unannounced(database: Databas
             .collect::<Vec<_>>()
     };
     let announce = async |number, feed| {
-        let now = test.clock.now();
-        let messages = Messages::at(now);
-        let mut message = messages
-            .message(number, MessageType::Notification, now)
-            .await;
-        message.received_at = now;
-        message.triggers = Triggers::Feed(feed);
+        let message = Messages::announcement(number, feed, test.clock.now()).await;
         test.store.accept(message).await.expect("stored");
     };
     announce(1, company("1")).await;

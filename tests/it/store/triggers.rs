@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use ivesk_webhook::domain::{Account, Cursor, Feed, Queue};
 use ivesk_webhook::store::{
     FeedPauseReason, LeaseRequest, PageFailure, PageLease, PageOutcome, PauseChange, Trigger,
-    TriggerKind, Triggers,
+    TriggerKind,
 };
 
 use super::messages::Messages;
@@ -103,9 +103,7 @@ async fn a_message_wakes_pullers_if_a_feed_became_due(database: Database) {
     let test = TestStore::new(database).await;
     let announce = async |number, feed| {
         test.clock.advance(Duration::from_secs(1));
-        let mut message = Messages::new().notification(number).await;
-        message.received_at = test.clock.now();
-        message.triggers = Triggers::Feed(feed);
+        let message = Messages::announcement(number, feed, test.clock.now()).await;
         test.store.accept(message).await.expect("stored");
     };
     let were_woken = || test.store.triggered().now_or_never().is_some();

@@ -15,13 +15,15 @@ use ivesk_webhook::emulator::{
     Control, DEFAULT_KEY, Emulator, EmulatorSettings, Endpoint, Fault, Switches,
 };
 use ivesk_webhook::pull::{PullOutcome, Puller, configured_feeds};
-use ivesk_webhook::service::open_store;
+use ivesk_webhook::service::{open_store, store_options};
 use ivesk_webhook::store::{
-    AccountRow, DocumentFilter, DocumentRow, FeedRow, SharedStore, Trigger, TriggerKind,
+    AccountRow, DocumentFilter, DocumentRow, FeedRow, SharedStore, Store, StoreOptions, Trigger,
+    TriggerKind,
 };
 
 use crate::support::databases::Database;
 use crate::support::emulator::emulator_with;
+use crate::support::faults::Faults;
 
 /// The company of most tests.
 pub(crate) const COMPANY: &str = "302320404";
@@ -198,6 +200,19 @@ impl Bench {
     pub(crate) fn another_puller(&self) -> Arc<Puller> {
         let puller = Puller::new(&self.config, Arc::clone(self.store()), self.clock.clone());
         Arc::new(puller.expect("a puller"))
+    }
+
+    /// Closes the store, and opens it again with faults and a puller of its own.
+    pub(crate) async fn reopen_with_faults(&self) -> (Arc<Faults>, SharedStore, Puller) {
+        self.store().close().await.expect("the store closes");
+        let faults = Faults::none();
+        let options = StoreOptions {
+            hooks: Some(faults.clone()),
+            ..store_options(&self.config, &self.clock)
+        };
+        let store = Arc::new(Store::open(options).await.expect("the store opens"));
+        let puller = Puller::new(&self.config, Arc::clone(&store), self.clock.clone());
+        (faults, store, puller.expect("a puller"))
     }
 
     /// Stops; [`Bench::restart`] starts again.
