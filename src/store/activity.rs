@@ -52,7 +52,7 @@ rows! {
     RefusedCount { hour, reason, count }
 }
 
-async fn activity<T: Tx>(tx: &mut T, since: Timestamp) -> Result<Activity> {
+async fn activity<T: Tx>(tx: &T, since: Timestamp) -> Result<Activity> {
     static REFUSED: Sql = Sql::new(
         "SELECT received_at / $2 * $2, reason, count(*)
          FROM quarantine WHERE received_at >= $1 GROUP BY 1, 2 ORDER BY 1, reason{bytewise}",

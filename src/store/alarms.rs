@@ -237,7 +237,7 @@ rows! {
     }
 }
 
-async fn update_alarms<T: Tx>(tx: &mut T, observation: AlarmObservation) -> Result<AlarmChanges> {
+async fn update_alarms<T: Tx>(tx: &T, observation: AlarmObservation) -> Result<AlarmChanges> {
     let mut changes = AlarmChanges::default();
     for finding in &observation.found {
         let raised = record_finding(tx, &observation, finding).await?;
@@ -259,7 +259,7 @@ async fn update_alarms<T: Tx>(tx: &mut T, observation: AlarmObservation) -> Resu
 
 /// Records a problem; returns the alarm if this raised it.
 async fn record_finding<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     observation: &AlarmObservation,
     finding: &Finding,
 ) -> Result<Option<AlarmRow>> {
@@ -289,7 +289,7 @@ async fn record_finding<T: Tx>(
 
 /// Ends an alarm; none if another replica has ended it.
 async fn end_alarm<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     observation: &AlarmObservation,
     id: i64,
 ) -> Result<Option<AlarmRow>> {
@@ -305,7 +305,7 @@ async fn end_alarm<T: Tx>(
 }
 
 /// Lists alarms whose kind this version knows; a replica may run a later one.
-async fn alarms<T: Tx>(tx: &mut T, filter: AlarmFilter) -> Result<Vec<AlarmRow>> {
+async fn alarms<T: Tx>(tx: &T, filter: AlarmFilter) -> Result<Vec<AlarmRow>> {
     static ALL: Sql = Sql::with(
         "SELECT {columns} FROM alarm WHERE id > $1 AND kind IN ({elements}($3)) ORDER BY id LIMIT $2",
         &[("columns", COLUMNS)],
@@ -327,7 +327,7 @@ async fn alarms<T: Tx>(tx: &mut T, filter: AlarmFilter) -> Result<Vec<AlarmRow>>
 }
 
 async fn lease_notice<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     now: Timestamp,
     lease: Duration,
 ) -> Result<Option<AlarmNotice>> {
@@ -358,7 +358,7 @@ async fn lease_notice<T: Tx>(
 }
 
 async fn end_notice<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     notice: AlarmNotice,
     end: NoticeEnd,
     now: Timestamp,
@@ -384,7 +384,7 @@ async fn end_notice<T: Tx>(
 
 /// Removes a batch of the alarms that ended before this moment; returns their number.
 pub(super) async fn remove_old_alarms<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     before: Timestamp,
     limit: i64,
 ) -> Result<usize> {
@@ -404,7 +404,7 @@ const UNANNOUNCED: Fragment = Fragment::Same(
 );
 
 async fn unannounced_documents<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     stored_by: Timestamp,
 ) -> Result<Vec<UnannouncedDocuments>> {
     static QUEUES: Sql = Sql::with(

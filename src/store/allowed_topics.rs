@@ -34,7 +34,7 @@ rows! { AllowedTopic { topic_arn, allowed_at, allowed_by } }
 
 /// Allows exactly this topic; doing so again changes nothing.
 pub(super) async fn allow_topic<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     topic_arn: &str,
     by: &str,
     now: Timestamp,
@@ -46,20 +46,20 @@ pub(super) async fn allow_topic<T: Tx>(
     tx.run(&SQL, &[&topic_arn, &now, &by]).await
 }
 
-async fn allowed_topics<T: Tx>(tx: &mut T, limit: usize) -> Result<Vec<AllowedTopic>> {
+async fn allowed_topics<T: Tx>(tx: &T, limit: usize) -> Result<Vec<AllowedTopic>> {
     static SQL: Sql = Sql::new(
         "SELECT topic_arn, allowed_at, allowed_by FROM allowed_topic ORDER BY topic_arn LIMIT $1",
     );
     tx.all(&SQL, &[&limit]).await
 }
 
-async fn is_topic_allowed<T: Tx>(tx: &mut T, topic_arn: String) -> Result<bool> {
+async fn is_topic_allowed<T: Tx>(tx: &T, topic_arn: String) -> Result<bool> {
     static SQL: Sql = Sql::new("SELECT 1 FROM allowed_topic WHERE topic_arn = $1");
     let found: Option<()> = tx.first(&SQL, &[&topic_arn]).await?;
     Ok(found.is_some())
 }
 
-async fn disallow_topic<T: Tx>(tx: &mut T, topic_arn: String) -> Result<Option<usize>> {
+async fn disallow_topic<T: Tx>(tx: &T, topic_arn: String) -> Result<Option<usize>> {
     static DISALLOW: Sql = Sql::new("DELETE FROM allowed_topic WHERE topic_arn = $1");
     // There are few subscriptions.
     static REMOVE: Sql = Sql::new("DELETE FROM subscription WHERE topic_arn = $1");
@@ -72,7 +72,7 @@ async fn disallow_topic<T: Tx>(tx: &mut T, topic_arn: String) -> Result<Option<u
 
 /// Fails with [`StoreError::TopicNotAllowed`] if a message is of a topic that needs a person's
 /// approval and has none: it may have been revoked at another replica.
-pub(super) async fn check_approvals<T: Tx>(tx: &mut T, messages: &[AcceptedMessage]) -> Result<()> {
+pub(super) async fn check_approvals<T: Tx>(tx: &T, messages: &[AcceptedMessage]) -> Result<()> {
     static SQL: Sql =
         Sql::new("SELECT topic_arn FROM allowed_topic WHERE topic_arn IN ({elements}($1))");
     let needed: BTreeSet<&str> = messages

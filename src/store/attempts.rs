@@ -90,7 +90,7 @@ impl Store {
 }
 
 async fn settle<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     lease: DeliveryLease,
     attempts: Vec<Attempt>,
     action: LeaseAction,
@@ -102,7 +102,7 @@ async fn settle<T: Tx>(
 }
 
 /// Locks the leased destination; fails if another worker has leased it since.
-pub(super) async fn own<T: Tx>(tx: &mut T, lease: &DeliveryLease) -> Result<()> {
+pub(super) async fn own<T: Tx>(tx: &T, lease: &DeliveryLease) -> Result<()> {
     static OWN: Sql = Sql::new("SELECT 1 FROM destination WHERE id = $1 AND fence = $2{lock_rows}");
     let owned: Option<()> = tx
         .first(&OWN, &[&lease.destination_id, &lease.fence])
@@ -115,7 +115,7 @@ pub(super) async fn own<T: Tx>(tx: &mut T, lease: &DeliveryLease) -> Result<()> 
 ///
 /// Rows are changed in the order of the table's names here: deliveries, lanes, the destination.
 pub(super) async fn record<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     mut attempts: Vec<Attempt>,
     action: &LeaseAction,
@@ -140,7 +140,7 @@ pub(super) async fn record<T: Tx>(
 }
 
 async fn attempted_versions<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     attempts: &[Attempt],
 ) -> Result<BTreeMap<i64, Version>> {
@@ -163,7 +163,7 @@ async fn attempted_versions<T: Tx>(
 }
 
 async fn record_all<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     attempts: &[Attempt],
     versions: &BTreeMap<i64, Version>,
@@ -207,7 +207,7 @@ async fn record_all<T: Tx>(
     clippy::ptr_arg,
     reason = "only a type with a size is a value of a statement"
 )]
-async fn lock_feeds<T: Tx>(tx: &mut T, expired: &Vec<i64>) -> Result<()> {
+async fn lock_feeds<T: Tx>(tx: &T, expired: &Vec<i64>) -> Result<()> {
     static SQL: Sql = Sql::new(
         "SELECT 1 FROM feed WHERE id IN (SELECT feed_id FROM document WHERE sequence IN ({elements}($1)))
          ORDER BY id{lock_rows}",
@@ -232,7 +232,7 @@ fn is_final(outcome: &DeliveryOutcome) -> bool {
 /// Records the outcomes of versions that have no rows yet, all with two statements: most versions are
 /// accepted at once.
 async fn record_first<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     first: &[&Attempt],
     now: Timestamp,
@@ -283,7 +283,7 @@ async fn record_first<T: Tx>(
 }
 
 /// Locks the paths of the accounts whose documents were rejected, before their import errors.
-async fn lock_paths_of_rejected<T: Tx>(tx: &mut T, attempts: &[Attempt]) -> Result<()> {
+async fn lock_paths_of_rejected<T: Tx>(tx: &T, attempts: &[Attempt]) -> Result<()> {
     static SQL: Sql = Sql::new(
         "SELECT DISTINCT f.account_id FROM document d {then_join} feed f ON f.id = d.feed_id
          WHERE d.sequence IN ({elements}($1))",
@@ -300,7 +300,7 @@ async fn lock_paths_of_rejected<T: Tx>(tx: &mut T, attempts: &[Attempt]) -> Resu
 }
 
 async fn record_attempt<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     one: &Attempt,
     version: Option<&Version>,
@@ -349,7 +349,7 @@ async fn record_attempt<T: Tx>(
 
 /// Sets the state of a delivery, and adds its attempt.
 async fn write_delivery<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     sequence: i64,
     began_at: Timestamp,
@@ -417,7 +417,7 @@ async fn write_delivery<T: Tx>(
 /// Adds an import error for the accountant, once for each (version, text), as that of the
 /// destination's last rejection. It waits before it is sent, as the rejection may be withdrawn.
 async fn add_import_error<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     sequence: i64,
     import_error: &NewImportError,
@@ -457,7 +457,7 @@ async fn add_import_error<T: Tx>(
     clippy::ptr_arg,
     reason = "only a type with a size is a value of a statement"
 )]
-async fn assign_numbers<T: Tx>(tx: &mut T, destination: i64, listed: &Vec<i64>) -> Result<()> {
+async fn assign_numbers<T: Tx>(tx: &T, destination: i64, listed: &Vec<i64>) -> Result<()> {
     static COUNT: Sql = Sql::new(
         "UPDATE destination SET last_number = last_number + $2 WHERE id = $1 RETURNING last_number - $2",
     );
@@ -477,7 +477,7 @@ async fn assign_numbers<T: Tx>(tx: &mut T, destination: i64, listed: &Vec<i64>) 
 
 /// Applies an action to a lease; returns true if more attempts may begin under it.
 async fn end_lease<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     action: &LeaseAction,
     now: Timestamp,
@@ -495,7 +495,7 @@ async fn end_lease<T: Tx>(
 }
 
 async fn record_outcome<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: DestinationName,
     sequence: i64,
     outcome: LateOutcome,

@@ -50,7 +50,7 @@ operations! {
 
 rows! { AuditRow { id, at, actor, action, subject, detail } }
 
-async fn record_action<T: Tx>(tx: &mut T, entry: AuditEntry) -> Result<()> {
+async fn record_action<T: Tx>(tx: &T, entry: AuditEntry) -> Result<()> {
     static INSERT: Sql = Sql::new(
         "INSERT INTO audit (at, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5) RETURNING id",
     );
@@ -69,7 +69,7 @@ async fn record_action<T: Tx>(tx: &mut T, entry: AuditEntry) -> Result<()> {
     tx.run(&REMOVE, &[&(id - MAX_AUDIT_ROWS)]).await
 }
 
-async fn audit<T: Tx>(tx: &mut T, before: Option<i64>, limit: usize) -> Result<Vec<AuditRow>> {
+async fn audit<T: Tx>(tx: &T, before: Option<i64>, limit: usize) -> Result<Vec<AuditRow>> {
     static SQL: Sql = Sql::new(
         "SELECT id, at, actor, action, subject, detail FROM audit
          WHERE id < $1 ORDER BY id DESC LIMIT $2",

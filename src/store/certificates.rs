@@ -28,13 +28,13 @@ operations! {
 
 rows! { CertificateRow { url, pem, fetched_at } }
 
-async fn certificates<T: Tx>(tx: &mut T) -> Result<Vec<CertificateRow>> {
+async fn certificates<T: Tx>(tx: &T) -> Result<Vec<CertificateRow>> {
     static SQL: Sql =
         Sql::new("SELECT url, pem, fetched_at FROM certificate ORDER BY fetched_at DESC, url");
     tx.all(&SQL, &[]).await
 }
 
-async fn keep_certificate<T: Tx>(tx: &mut T, certificate: CertificateRow) -> Result<()> {
+async fn keep_certificate<T: Tx>(tx: &T, certificate: CertificateRow) -> Result<()> {
     static INSERT: Sql = Sql::new(
         "INSERT INTO certificate (url, pem, fetched_at) VALUES ($1, $2, $3)
          ON CONFLICT (url) DO UPDATE SET pem = excluded.pem, fetched_at = excluded.fetched_at",

@@ -12,7 +12,7 @@ use super::triggers::raise;
 /// Completes the triggers of the pull, and raises those that follow. Returns how it ended:
 /// complete only if the feed has no open gap.
 pub(super) async fn complete_pull<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     lease: &PageLease,
     page: &PageToCommit,
     plan: &PullPlan,
@@ -86,7 +86,7 @@ pub(super) async fn complete_pull<T: Tx>(
     Ok(end)
 }
 
-async fn end_first_read<T: Tx>(tx: &mut T, feed: i64) -> Result<()> {
+async fn end_first_read<T: Tx>(tx: &T, feed: i64) -> Result<()> {
     // It has read everything, so it counts as a reconciliation that began with it.
     static RECONCILED: Sql = Sql::new(
         "INSERT INTO feed_pull (feed_id, kind, started_at)

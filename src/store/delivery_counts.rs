@@ -115,7 +115,7 @@ pub(super) struct Counted {
 impl Counted {
     /// Reads the destination, which is locked, and locks the lanes of these versions.
     pub(super) async fn read<T: Tx>(
-        tx: &mut T,
+        tx: &T,
         destination: i64,
         versions: &BTreeMap<i64, Version>,
         now: Timestamp,
@@ -271,7 +271,7 @@ impl Counted {
     }
 
     /// Stores what was counted.
-    pub(super) async fn write<T: Tx>(self, tx: &mut T) -> Result<()> {
+    pub(super) async fn write<T: Tx>(self, tx: &T) -> Result<()> {
         static LANE: Sql = Sql::new(
             "UPDATE lane SET due_at = $3, failures = $4, failing_since = $5, last_error = $6, paused = $7,
                  answers = $8, equal_rejections = $9, last_rejection = $10
@@ -329,7 +329,7 @@ impl Column for DestinationCount {
 }
 
 /// Returns true if enough lanes are paused for the same rejection.
-async fn is_agreed<T: Tx>(tx: &mut T, destination: i64, rejection: &[u8]) -> Result<bool> {
+async fn is_agreed<T: Tx>(tx: &T, destination: i64, rejection: &[u8]) -> Result<bool> {
     static SQL: Sql = Sql::new(
         "SELECT count(*) FROM lane{by_trouble} WHERE destination_id = $1 AND (failures > 0 OR paused IS NOT NULL)
              AND paused IS NOT NULL AND last_rejection = $2",

@@ -161,10 +161,7 @@ struct Apart {
     lane_runs: bool,
 }
 
-async fn lease_deliveries<T: Tx>(
-    tx: &mut T,
-    request: DeliveryLeaseRequest,
-) -> Result<DeliveryLeased> {
+async fn lease_deliveries<T: Tx>(tx: &T, request: DeliveryLeaseRequest) -> Result<DeliveryLeased> {
     // None also if another replica has locked it.
     static LOCK: Sql = Sql::with(
         "SELECT id, paused IS NOT NULL, probing, waits_until, leased_until FROM destination
@@ -210,7 +207,7 @@ async fn lease_deliveries<T: Tx>(
 }
 
 async fn settle_and_continue<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     lease: DeliveryLease,
     attempts: Vec<Attempt>,
     in_flight: Vec<i64>,
@@ -245,7 +242,7 @@ async fn settle_and_continue<T: Tx>(
 }
 
 /// Makes versions due whose wait a clock that was ahead has set.
-async fn end_future_waits<T: Tx>(tx: &mut T, destination: i64, now: Timestamp) -> Result<()> {
+async fn end_future_waits<T: Tx>(tx: &T, destination: i64, now: Timestamp) -> Result<()> {
     static SQL: Sql = Sql::new(
         "UPDATE delivery SET next_try_at = $3
          WHERE destination_id = $1 AND next_try_at IS NOT NULL AND next_try_at > $2",
@@ -260,7 +257,7 @@ fn latest_retry(now: Timestamp) -> Timestamp {
 }
 
 async fn is_delivery_due<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: DestinationName,
     now: Timestamp,
 ) -> Result<bool> {
@@ -285,11 +282,7 @@ async fn is_delivery_due<T: Tx>(
 }
 
 /// Returns the moment when the next lane or version is due.
-async fn next_due<T: Tx>(
-    tx: &mut T,
-    destination: i64,
-    now: Timestamp,
-) -> Result<Option<Timestamp>> {
+async fn next_due<T: Tx>(tx: &T, destination: i64, now: Timestamp) -> Result<Option<Timestamp>> {
     static LANE: Sql = Sql::new(
         "SELECT min(due_at) FROM lane WHERE destination_id = $1 AND due_at IS NOT NULL AND due_at > $2",
     );
@@ -356,7 +349,7 @@ impl<'r> Choice<'r> {
         }
     }
 
-    async fn choose<T: Tx>(&mut self, tx: &mut T, destination: i64) -> Result<()> {
+    async fn choose<T: Tx>(&mut self, tx: &T, destination: i64) -> Result<()> {
         static TURN: Sql =
             Sql::new("UPDATE destination SET turn = turn + 1 WHERE id = $1 RETURNING turn");
         if self.wanted == 0 {
@@ -392,7 +385,7 @@ impl<'r> Choice<'r> {
 
     /// Adds versions that are due apart from the order of their lanes: half of all at most, so
     /// that neither waits for the other.
-    async fn add_apart<T: Tx>(&mut self, tx: &mut T, destination: i64) -> Result<()> {
+    async fn add_apart<T: Tx>(&mut self, tx: &T, destination: i64) -> Result<()> {
         static DUE: Sql = Sql::new(
             "SELECT h.sequence, length(d.body), NOT d.superseded AND d.erased_at IS NULL,
                     l.feed_id IS NOT NULL AND l.paused IS NULL AND l.removed_at IS NULL
@@ -435,7 +428,7 @@ impl<'r> Choice<'r> {
     /// number of versions that it passed as history.
     async fn take_turn<T: Tx>(
         &mut self,
-        tx: &mut T,
+        tx: &T,
         destination: i64,
         lane: &DueLane,
         each: usize,
@@ -526,7 +519,7 @@ impl<'r> Choice<'r> {
     }
 
     /// Returns the chosen versions.
-    async fn load<T: Tx>(self, tx: &mut T, destination: i64) -> Result<Vec<Delivery>> {
+    async fn load<T: Tx>(self, tx: &T, destination: i64) -> Result<Vec<Delivery>> {
         static LOAD: Sql = Sql::with(
             "SELECT {columns},
                     (SELECT n.note FROM document e{by_identity}
@@ -567,7 +560,7 @@ impl<'r> Choice<'r> {
 ///
 /// Neither many new lanes nor many old ones keep the others waiting: they alternate.
 async fn due_lanes<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     turns: usize,
     turn: i64,

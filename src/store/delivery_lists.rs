@@ -37,7 +37,7 @@ rows! {
     ListEntry { number, state, delivery }
 }
 
-async fn destinations<T: Tx>(tx: &mut T) -> Result<Vec<DestinationRow>> {
+async fn destinations<T: Tx>(tx: &T) -> Result<Vec<DestinationRow>> {
     static SQL: Sql = Sql::with(
         "SELECT s.id, s.name, s.held,
                 (SELECT count(*) FROM (SELECT 1 FROM delivery h{by_state} WHERE h.destination_id = s.id
@@ -89,7 +89,7 @@ async fn destinations<T: Tx>(tx: &mut T) -> Result<Vec<DestinationRow>> {
     Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
-async fn destination_count<T: Tx>(tx: &mut T) -> Result<usize> {
+async fn destination_count<T: Tx>(tx: &T) -> Result<usize> {
     static SQL: Sql = Sql::new("SELECT count(*) FROM destination");
     tx.one(&SQL, &[]).await
 }
@@ -142,7 +142,7 @@ impl Column for DeliveryRow {
     }
 }
 
-async fn deliveries<T: Tx>(tx: &mut T, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>> {
+async fn deliveries<T: Tx>(tx: &T, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>> {
     /// Selects deliveries `h` with their destinations, documents and feeds. A version that a newer
     /// one has replaced before it was delivered is superseded.
     const DELIVERIES: Fragment = Fragment::Same(
@@ -237,7 +237,7 @@ async fn deliveries<T: Tx>(tx: &mut T, filter: DeliveryFilter) -> Result<Vec<Del
 }
 
 async fn listed<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: DestinationName,
     after: i64,
     limit: usize,

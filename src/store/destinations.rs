@@ -155,7 +155,7 @@ rows! {
 }
 
 async fn register_destinations<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     mut destinations: Vec<(DestinationName, DestinationFilter)>,
     now: Timestamp,
 ) -> Result<()> {
@@ -197,7 +197,7 @@ fn of_filter<'a>(first: &'a dyn Param, filter: &'a DestinationFilter) -> [&'a dy
 }
 
 async fn change_destination<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: DestinationName,
     change: DestinationChange,
     now: Timestamp,
@@ -226,13 +226,13 @@ async fn change_destination<T: Tx>(
 ///
 /// Whatever changes a destination locks its row first, then the rows that belong to it, then
 /// rows of feeds.
-pub(super) async fn lock<T: Tx>(tx: &mut T, destination: &DestinationName) -> Result<Option<i64>> {
+pub(super) async fn lock<T: Tx>(tx: &T, destination: &DestinationName) -> Result<Option<i64>> {
     static SQL: Sql = Sql::new("SELECT id FROM destination WHERE name = $1{lock_rows}");
     tx.first(&SQL, &[destination]).await
 }
 
 /// Adds to the number of versions that a destination holds as history.
-pub(super) async fn add_held<T: Tx>(tx: &mut T, destination: i64, held: i64) -> Result<()> {
+pub(super) async fn add_held<T: Tx>(tx: &T, destination: i64, held: i64) -> Result<()> {
     static SQL: Sql = Sql::new("UPDATE destination SET held = held + $2 WHERE id = $1");
     match held {
         0 => Ok(()),
@@ -241,7 +241,7 @@ pub(super) async fn add_held<T: Tx>(tx: &mut T, destination: i64, held: i64) -> 
 }
 
 /// Resumes a destination and its paused lanes, and retries failing ones now.
-async fn resume<T: Tx>(tx: &mut T, destination: i64, now: Timestamp) -> Result<usize> {
+async fn resume<T: Tx>(tx: &T, destination: i64, now: Timestamp) -> Result<usize> {
     static DESTINATION: Sql = Sql::new(
         "UPDATE destination SET paused = NULL, waits_until = NULL
          WHERE id = $1 AND (paused IS NOT NULL OR waits_until IS NOT NULL)",
@@ -264,7 +264,7 @@ const SELECTED: Fragment = Fragment::Same(
 
 /// Starts the history of lanes, or lets lanes begin later; they are read from their beginning.
 async fn start<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     lanes: &LaneSelection,
     from: &StartFrom,
@@ -296,7 +296,7 @@ async fn start<T: Tx>(
 }
 
 /// Holds what is not delivered yet of the history of lanes.
-async fn stop<T: Tx>(tx: &mut T, destination: i64, lanes: &LaneSelection) -> Result<usize> {
+async fn stop<T: Tx>(tx: &T, destination: i64, lanes: &LaneSelection) -> Result<usize> {
     // Versions that were attempted are history again as well.
     static HOLD: Sql = Sql::with(
         "UPDATE delivery SET state = 'held', next_try_at = NULL
@@ -337,7 +337,7 @@ async fn stop<T: Tx>(tx: &mut T, destination: i64, lanes: &LaneSelection) -> Res
 
 /// Makes versions pending again, due now, unless a newer one exists.
 async fn retry<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     selection: &DeliverySelection,
     now: Timestamp,
@@ -368,7 +368,7 @@ async fn retry<T: Tx>(
 
 /// Skips versions, and lets the lanes go on that they delayed.
 async fn skip<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     selection: &DeliverySelection,
     now: Timestamp,
@@ -411,7 +411,7 @@ async fn skip<T: Tx>(
 }
 
 async fn lanes<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: DestinationName,
     after: i64,
     limit: usize,
@@ -428,7 +428,7 @@ async fn lanes<T: Tx>(
 }
 
 async fn preview_start<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: DestinationName,
     lanes: LaneSelection,
     from: StartFrom,

@@ -13,7 +13,7 @@ operations! {
     pub write dismiss_gap(id: i64, by: String, now: Timestamp) -> bool, then wake_pullers;
 }
 
-async fn dismiss_gap<T: Tx>(tx: &mut T, id: i64, by: String, now: Timestamp) -> Result<bool> {
+async fn dismiss_gap<T: Tx>(tx: &T, id: i64, by: String, now: Timestamp) -> Result<bool> {
     static FEED: Sql = Sql::new("SELECT feed_id FROM gap WHERE id = $1 AND closed_at IS NULL");
     static LOCK: Sql = Sql::new("SELECT 1 FROM feed WHERE id = $1{lock_rows}");
     static DISMISS: Sql = Sql::new(

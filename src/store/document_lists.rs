@@ -117,7 +117,7 @@ const IS_DUE: Fragment = Fragment::Same(
           ELSE coalesce(d.version{bytewise} >= l.begins_at, false) OR coalesce(d.version{bytewise} >= l.history_from, false) END",
 );
 
-async fn places<T: Tx>(tx: &mut T, sequences: Vec<i64>) -> Result<Vec<PlaceRow>> {
+async fn places<T: Tx>(tx: &T, sequences: Vec<i64>) -> Result<Vec<PlaceRow>> {
     static SQL: Sql = Sql::with(
         "SELECT d.sequence, s.name,
                 CASE WHEN d.superseded AND coalesce(h.state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected'), true)
@@ -134,7 +134,7 @@ async fn places<T: Tx>(tx: &mut T, sequences: Vec<i64>) -> Result<Vec<PlaceRow>>
     tx.all(&SQL, &[&sequences]).await
 }
 
-async fn siblings<T: Tx>(tx: &mut T, sequences: Vec<i64>) -> Result<Vec<SiblingRow>> {
+async fn siblings<T: Tx>(tx: &T, sequences: Vec<i64>) -> Result<Vec<SiblingRow>> {
     static SQL: Sql = Sql::new(
         "SELECT d.sequence, o.sequence, p.queue, p.company
          FROM document d {then_join} feed f ON f.id = d.feed_id
@@ -146,7 +146,7 @@ async fn siblings<T: Tx>(tx: &mut T, sequences: Vec<i64>) -> Result<Vec<SiblingR
 }
 
 async fn documents_in_state<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: DestinationName,
     state: DeliveryState,
     company: Option<Company>,
@@ -166,10 +166,7 @@ async fn documents_in_state<T: Tx>(
     tx.all(&SQL, params).await
 }
 
-async fn newest_documents<T: Tx>(
-    tx: &mut T,
-    companies: Vec<String>,
-) -> Result<Vec<NewestDocument>> {
+async fn newest_documents<T: Tx>(tx: &T, companies: Vec<String>) -> Result<Vec<NewestDocument>> {
     static SQL: Sql = Sql::with(
         "SELECT a.name, f.company, d.body
          FROM account a {then_join} feed f ON f.account_id = a.id AND f.queue = 'exported' AND f.company IN ({elements}($1))
@@ -182,12 +179,12 @@ async fn newest_documents<T: Tx>(
     tx.all(&SQL, &[&companies]).await
 }
 
-async fn listed_link<T: Tx>(tx: &mut T, sequence: i64) -> Result<Option<ListedLink>> {
+async fn listed_link<T: Tx>(tx: &T, sequence: i64) -> Result<Option<ListedLink>> {
     static SQL: Sql = Sql::new("SELECT url, listed_at FROM document_link WHERE sequence = $1");
     tx.first(&SQL, &[&sequence]).await
 }
 
-async fn request_link<T: Tx>(tx: &mut T, sequence: i64, now: Timestamp) -> Result<()> {
+async fn request_link<T: Tx>(tx: &T, sequence: i64, now: Timestamp) -> Result<()> {
     static FEED: Sql = Sql::new("SELECT feed_id FROM document WHERE sequence = $1");
     static REQUEST: Sql = Sql::new(
         "INSERT INTO fresh_link_request (feed_id, requested_at) VALUES ($1, $2) ON CONFLICT (feed_id) DO NOTHING",
@@ -201,7 +198,7 @@ async fn request_link<T: Tx>(tx: &mut T, sequence: i64, now: Timestamp) -> Resul
 }
 
 async fn deliver_version<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: DestinationName,
     sequence: i64,
     now: Timestamp,
@@ -242,7 +239,7 @@ async fn deliver_version<T: Tx>(
 }
 
 async fn report_document<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     sequence: i64,
     import_error: NewImportError,
     now: Timestamp,

@@ -210,7 +210,7 @@ pub(super) const OF_FEEDS: Fragment = Fragment::Same(
 /// Prevents PostgreSQL from reading the whole sequence for its order.
 const UNORDERED: Fragment = Fragment::Differs("", " + 0");
 
-async fn documents<T: Tx>(tx: &mut T, filter: DocumentFilter) -> Result<Vec<DocumentRow>> {
+async fn documents<T: Tx>(tx: &T, filter: DocumentFilter) -> Result<Vec<DocumentRow>> {
     static OF_DOCUMENT: Sql = Sql::with(
         "SELECT {columns} FROM document d{by_identity} {of_feeds}
            AND d.sequence > $1 AND d.document_id = $6
@@ -233,7 +233,7 @@ async fn documents<T: Tx>(tx: &mut T, filter: DocumentFilter) -> Result<Vec<Docu
     }
 }
 
-async fn document<T: Tx>(tx: &mut T, sequence: i64) -> Result<Option<DocumentRow>> {
+async fn document<T: Tx>(tx: &T, sequence: i64) -> Result<Option<DocumentRow>> {
     static SQL: Sql = Sql::with(
         "SELECT {columns} FROM document d {then_join} feed f ON f.id = d.feed_id
          {then_join} account a ON a.id = f.account_id WHERE d.sequence = $1",
@@ -244,7 +244,7 @@ async fn document<T: Tx>(tx: &mut T, sequence: i64) -> Result<Option<DocumentRow
 
 /// Searches a bounded number of versions: one document's or one company's by index,
 /// otherwise a stretch of the sequence.
-async fn search_documents<T: Tx>(tx: &mut T, search: DocumentSearch) -> Result<FoundDocuments> {
+async fn search_documents<T: Tx>(tx: &T, search: DocumentSearch) -> Result<FoundDocuments> {
     static OF_DOCUMENT: Sql = Sql::with(
         "SELECT {columns} FROM document d{by_identity} {of_feeds}
            AND d.sequence < $1 AND d.document_id = $6
@@ -303,7 +303,7 @@ async fn search_documents<T: Tx>(tx: &mut T, search: DocumentSearch) -> Result<F
 
 /// Reads the matching versions of the next [`STRETCH_NUMBERS`] sequence numbers, however rare
 /// they are, until they have [`STRETCH_BYTES`].
-async fn document_stretch<T: Tx>(tx: &mut T, stretch: DocumentStretch) -> Result<ReadStretch> {
+async fn document_stretch<T: Tx>(tx: &T, stretch: DocumentStretch) -> Result<ReadStretch> {
     static SQL: Sql = Sql::with(
         "SELECT {columns} FROM document d {of_feeds}
            AND d.sequence > $1 AND d.sequence <= $5 AND ($6 OR NOT d.superseded)
@@ -343,7 +343,7 @@ pub(super) const VERSIONS: Fragment = Fragment::Differs(
 );
 
 async fn known_versions<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: Feed,
     versions: Vec<(String, String)>,
 ) -> Result<Vec<bool>> {
@@ -364,11 +364,11 @@ async fn known_versions<T: Tx>(
     tx.all(&SQL, params).await
 }
 
-async fn probe_reading<T: Tx>(tx: &mut T) -> Result<()> {
+async fn probe_reading<T: Tx>(tx: &T) -> Result<()> {
     sequence(tx).await.map(drop)
 }
 
-pub(super) async fn sequence<T: Tx>(tx: &mut T) -> Result<SequenceRow> {
+pub(super) async fn sequence<T: Tx>(tx: &T) -> Result<SequenceRow> {
     static SQL: Sql = Sql::new("SELECT epoch, last FROM sequence");
     tx.one(&SQL, &[]).await
 }

@@ -103,7 +103,7 @@ rows! {
 }
 
 async fn feeds_to_erase<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     account: Option<Account>,
     company: Option<Company>,
 ) -> Result<Vec<(Feed, i64)>> {
@@ -114,12 +114,7 @@ async fn feeds_to_erase<T: Tx>(
     tx.all(&SQL, &[&account, &company]).await
 }
 
-async fn erasable_of_feed<T: Tx>(
-    tx: &mut T,
-    feed: i64,
-    after: i64,
-    limit: usize,
-) -> Result<Vec<i64>> {
+async fn erasable_of_feed<T: Tx>(tx: &T, feed: i64, after: i64, limit: usize) -> Result<Vec<i64>> {
     static SQL: Sql = Sql::new(
         "SELECT sequence FROM document WHERE feed_id = $1 AND sequence > $2 AND erased_at IS NULL
          ORDER BY sequence LIMIT $3",
@@ -128,7 +123,7 @@ async fn erasable_of_feed<T: Tx>(
 }
 
 async fn erasable_of_document<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     account: Option<Account>,
     document_id: String,
     limit: usize,
@@ -142,7 +137,7 @@ async fn erasable_of_document<T: Tx>(
 }
 
 async fn erasable_of_stretch<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feeds: Vec<i64>,
     after: i64,
     stretch: i64,
@@ -172,7 +167,7 @@ struct Found {
 
 rows! { Found { sequence, feed, document_id, version } }
 
-async fn erase_versions<T: Tx>(tx: &mut T, sequences: Vec<i64>, now: Timestamp) -> Result<usize> {
+async fn erase_versions<T: Tx>(tx: &T, sequences: Vec<i64>, now: Timestamp) -> Result<usize> {
     // Whatever settles deliveries or commits pages waits until this is done.
     static LOCK_DESTINATIONS: Sql = Sql::new("SELECT 1 FROM destination ORDER BY id{lock_rows}");
     static LOCK_FEEDS: Sql = Sql::new(
@@ -206,7 +201,7 @@ async fn erase_versions<T: Tx>(tx: &mut T, sequences: Vec<i64>, now: Timestamp) 
 }
 
 /// Makes SQLite overwrite what it removes, which it would otherwise leave in its file.
-async fn overwrite_freed_pages<T: Tx>(tx: &mut T, overwrite: bool) -> Result<()> {
+async fn overwrite_freed_pages<T: Tx>(tx: &T, overwrite: bool) -> Result<()> {
     static ON: Sql = Sql::with(
         "{on}",
         &[(
@@ -226,7 +221,7 @@ async fn overwrite_freed_pages<T: Tx>(tx: &mut T, overwrite: bool) -> Result<()>
 }
 
 /// Adds the tombstones of versions.
-async fn bury<T: Tx>(tx: &mut T, found: &[Found], now: Timestamp) -> Result<()> {
+async fn bury<T: Tx>(tx: &T, found: &[Found], now: Timestamp) -> Result<()> {
     static SQL: Sql = Sql::with(
         "INSERT INTO tombstone (feed_id, document_digest, version, erased_at)
          SELECT v.feed_id, v.digest, v.version, $4 FROM {buried} WHERE true
@@ -256,7 +251,7 @@ fn hex_digest(document_id: &str) -> String {
 
 /// Removes what destinations said about versions, and their import errors and links; nothing
 /// is delivered any more.
-async fn erase_deliveries<T: Tx>(tx: &mut T, found: &[Found], now: Timestamp) -> Result<()> {
+async fn erase_deliveries<T: Tx>(tx: &T, found: &[Found], now: Timestamp) -> Result<()> {
     static NOTES: Sql = Sql::new(
         "SELECT destination_id, sequence, note FROM delivery WHERE sequence IN ({elements}($1)) AND note IS NOT NULL",
     );
@@ -301,7 +296,7 @@ async fn erase_deliveries<T: Tx>(tx: &mut T, found: &[Found], now: Timestamp) ->
 
 /// Adds the files that a destination's note names to those that are to be removed.
 async fn add_erased_files<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     document_digest: &str,
     note: &str,
@@ -318,7 +313,7 @@ async fn add_erased_files<T: Tx>(
 }
 
 /// Removes the names of files that nothing but erased documents was made of.
-async fn erase_uploads<T: Tx>(tx: &mut T, found: &[Found]) -> Result<()> {
+async fn erase_uploads<T: Tx>(tx: &T, found: &[Found]) -> Result<()> {
     static SQL: Sql = Sql::new(
         "UPDATE upload SET file_name = 'erased', last_error = NULL
          WHERE id IN (SELECT upload_id FROM upload_document WHERE document_id IN ({elements}($1)))
@@ -331,7 +326,7 @@ async fn erase_uploads<T: Tx>(tx: &mut T, found: &[Found]) -> Result<()> {
 
 /// Records an attempt that outlasted the erasure of its version: only the files that it left.
 pub(super) async fn record_late_attempt<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     attempt: &Attempt,
 ) -> Result<()> {
@@ -344,7 +339,7 @@ pub(super) async fn record_late_attempt<T: Tx>(
 }
 
 /// Keeps the files that a later version has taken over from being removed.
-pub(super) async fn keep_files<T: Tx>(tx: &mut T, destination: i64, note: &str) -> Result<()> {
+pub(super) async fn keep_files<T: Tx>(tx: &T, destination: i64, note: &str) -> Result<()> {
     static SQL: Sql =
         Sql::new("DELETE FROM erased_file WHERE destination_id = $1 AND path IN ({elements}($2))");
     let paths: Vec<&str> = note.lines().collect();
@@ -357,7 +352,7 @@ pub(super) async fn keep_files<T: Tx>(tx: &mut T, destination: i64, note: &str) 
 /// It must be asked after the versions themselves: of an erasure that is committed meanwhile,
 /// one of the two answers tells.
 pub(super) async fn mark_erased<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
     account: i64,
     documents: &[(&str, &str)],
@@ -391,7 +386,7 @@ pub(super) async fn mark_erased<T: Tx>(
 }
 
 async fn unreadable_to_erase<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
     part: Option<String>,
     after: Vec<u8>,
@@ -433,7 +428,7 @@ fn stands_in(part: &str, body: &[u8]) -> bool {
 }
 
 async fn erase_unreadable<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
     digests: Vec<Vec<u8>>,
     now: Timestamp,
@@ -456,7 +451,7 @@ async fn erase_unreadable<T: Tx>(
 }
 
 async fn erased_files<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: DestinationName,
     after: ErasedFile,
     limit: usize,
@@ -475,7 +470,7 @@ async fn erased_files<T: Tx>(
 }
 
 async fn forget_erased_files<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: DestinationName,
     files: Vec<ErasedFile>,
 ) -> Result<()> {
@@ -490,7 +485,7 @@ async fn forget_erased_files<T: Tx>(
     Ok(())
 }
 
-async fn erased_files_left<T: Tx>(tx: &mut T) -> Result<Vec<LeftFiles>> {
+async fn erased_files_left<T: Tx>(tx: &T) -> Result<Vec<LeftFiles>> {
     static SQL: Sql = Sql::new(
         "SELECT s.name, (SELECT count(*) FROM erased_file e WHERE e.destination_id = s.id) AS files
          FROM destination s ORDER BY s.name{bytewise}",

@@ -32,7 +32,7 @@ pub struct FeedStartedAt {
     pub gap: bool,
 }
 
-async fn remove_feed<T: Tx>(tx: &mut T, feed: Feed, now: Timestamp) -> Result<bool> {
+async fn remove_feed<T: Tx>(tx: &T, feed: Feed, now: Timestamp) -> Result<bool> {
     // A page in flight is refused, since its fence is old.
     static SQL: Sql = Sql::new(
         "UPDATE feed SET removed_at = $4, leased_until = NULL, fence = fence + 1
@@ -46,7 +46,7 @@ async fn remove_feed<T: Tx>(tx: &mut T, feed: Feed, now: Timestamp) -> Result<bo
         > 0)
 }
 
-async fn fit_feeds<T: Tx>(tx: &mut T, one_for_each_account: bool, now: Timestamp) -> Result<()> {
+async fn fit_feeds<T: Tx>(tx: &T, one_for_each_account: bool, now: Timestamp) -> Result<()> {
     // Replicas that start together run this together, so the rows are locked in order.
     static REMOVE: Sql = Sql::new(
         "WITH chosen AS (
@@ -70,7 +70,7 @@ async fn fit_feeds<T: Tx>(tx: &mut T, one_for_each_account: bool, now: Timestamp
 }
 
 async fn start_feed_at<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: Feed,
     cursor: Cursor,
     now: Timestamp,

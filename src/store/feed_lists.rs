@@ -111,7 +111,7 @@ rows! {
     PausedFeeds { account, reason, feeds }
 }
 
-async fn feeds<T: Tx>(tx: &mut T) -> Result<Vec<FeedRow>> {
+async fn feeds<T: Tx>(tx: &T) -> Result<Vec<FeedRow>> {
     static SQL: Sql = Sql::with(
         "SELECT {row} FROM feed f JOIN account a ON a.id = f.account_id
          ORDER BY a.name{bytewise}, f.queue, f.company",
@@ -121,7 +121,7 @@ async fn feeds<T: Tx>(tx: &mut T) -> Result<Vec<FeedRow>> {
 }
 
 async fn feed_page<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     after: Option<[String; 3]>,
     limit: usize,
 ) -> Result<Vec<FeedRow>> {
@@ -152,7 +152,7 @@ async fn feed_page<T: Tx>(
     Ok(page)
 }
 
-async fn these_feeds<T: Tx>(tx: &mut T, feeds: Vec<Feed>) -> Result<Vec<FeedRow>> {
+async fn these_feeds<T: Tx>(tx: &T, feeds: Vec<Feed>) -> Result<Vec<FeedRow>> {
     static SQL: Sql = Sql::with(
         "SELECT {row} FROM account a {then_join} feed f ON f.account_id = a.id
          WHERE a.name = $1 AND f.queue = $2 AND f.company = $3",
@@ -167,7 +167,7 @@ async fn these_feeds<T: Tx>(tx: &mut T, feeds: Vec<Feed>) -> Result<Vec<FeedRow>
 }
 
 async fn feeds_in_trouble<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     trouble: FeedTrouble,
     limit: usize,
 ) -> Result<Vec<FeedRow>> {
@@ -207,13 +207,13 @@ async fn feeds_in_trouble<T: Tx>(
     tx.all(sql, &[&limit]).await
 }
 
-async fn account<T: Tx>(tx: &mut T, name: &Account) -> Result<Option<i64>> {
+async fn account<T: Tx>(tx: &T, name: &Account) -> Result<Option<i64>> {
     static SQL: Sql = Sql::new("SELECT id FROM account WHERE name = $1");
     tx.first(&SQL, &[name]).await
 }
 
 async fn feeds_not_pulled<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     name: Account,
     queue: Queue,
     before: Timestamp,
@@ -233,7 +233,7 @@ async fn feeds_not_pulled<T: Tx>(
 
 const PULLED: Fragment = Fragment::Differs(" INDEXED BY feed_pulled", "");
 
-async fn feed_counts<T: Tx>(tx: &mut T) -> Result<FeedCounts> {
+async fn feed_counts<T: Tx>(tx: &T) -> Result<FeedCounts> {
     static REMOVED: Sql = Sql::new("SELECT count(*) FROM feed WHERE removed_at IS NOT NULL");
     static PAUSED: Sql = Sql::new(
         "SELECT count(*) FROM (SELECT 1 FROM feed WHERE paused IS NOT NULL AND removed_at IS NULL LIMIT $1) AS o",
@@ -254,7 +254,7 @@ async fn feed_counts<T: Tx>(tx: &mut T) -> Result<FeedCounts> {
     })
 }
 
-async fn last_pull<T: Tx>(tx: &mut T) -> Result<Option<Timestamp>> {
+async fn last_pull<T: Tx>(tx: &T) -> Result<Option<Timestamp>> {
     static ACCOUNTS: Sql = Sql::new("SELECT id FROM account");
     static OF_QUEUE: Sql = Sql::with(
         "SELECT f.pulled_at FROM feed f{pulled}
@@ -277,7 +277,7 @@ async fn last_pull<T: Tx>(tx: &mut T) -> Result<Option<Timestamp>> {
     Ok(last)
 }
 
-async fn paused_feeds<T: Tx>(tx: &mut T) -> Result<Vec<PausedFeeds>> {
+async fn paused_feeds<T: Tx>(tx: &T) -> Result<Vec<PausedFeeds>> {
     static SQL: Sql = Sql::new(
         "SELECT a.name, o.paused, o.feeds FROM (
              SELECT account_id, paused, count(*) AS feeds FROM (
@@ -288,7 +288,7 @@ async fn paused_feeds<T: Tx>(tx: &mut T) -> Result<Vec<PausedFeeds>> {
     tx.all(&SQL, &[&MAX_COUNTED]).await
 }
 
-async fn stale_feeds<T: Tx>(tx: &mut T, before: Timestamp) -> Result<u64> {
+async fn stale_feeds<T: Tx>(tx: &T, before: Timestamp) -> Result<u64> {
     static ACCOUNTS: Sql = Sql::new("SELECT id FROM account");
     static SQL: Sql = Sql::with(
         "SELECT count(*) FROM (SELECT 1 FROM feed f{pulled}
@@ -308,7 +308,7 @@ async fn stale_feeds<T: Tx>(tx: &mut T, before: Timestamp) -> Result<u64> {
     Ok(stale)
 }
 
-async fn waiting_feeds<T: Tx>(tx: &mut T, name: Account, queue: Queue) -> Result<u64> {
+async fn waiting_feeds<T: Tx>(tx: &T, name: Account, queue: Queue) -> Result<u64> {
     static SQL: Sql = Sql::new(
         "SELECT count(DISTINCT feed_id) FROM (
              SELECT feed_id FROM feed_trigger

@@ -446,7 +446,7 @@ rows! {
     AccountRow { account, paused, waits_until, failures, last_error }
 }
 
-async fn accounts<T: Tx>(tx: &mut T) -> Result<Vec<AccountRow>> {
+async fn accounts<T: Tx>(tx: &T) -> Result<Vec<AccountRow>> {
     static SQL: Sql = Sql::new(
         "SELECT name, paused, waits_until, failures, last_error FROM account ORDER BY name{bytewise}",
     );

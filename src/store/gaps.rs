@@ -172,7 +172,7 @@ const STORED: Fragment = Fragment::Same(
     "SELECT id, from_cursor, to_cursor, reason, entries, seen_fence, tried_page FROM gap WHERE feed_id = $1",
 );
 
-async fn gaps<T: Tx>(tx: &mut T, filter: GapFilter) -> Result<Vec<GapRow>> {
+async fn gaps<T: Tx>(tx: &T, filter: GapFilter) -> Result<Vec<GapRow>> {
     static SQL: Sql = Sql::new(
         "SELECT g.id, a.name, f.queue, f.company, g.from_cursor, g.to_cursor, g.reason, g.found_at, g.closed_at,
                 g.dismissed_by
@@ -185,7 +185,7 @@ async fn gaps<T: Tx>(tx: &mut T, filter: GapFilter) -> Result<Vec<GapRow>> {
 
 /// Records a gap from one cursor to another, for reasons other than a group.
 pub(super) async fn record_gap<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
     from: Option<&Cursor>,
     to: Option<&Cursor>,
@@ -204,7 +204,7 @@ pub(super) async fn record_gap<T: Tx>(
 /// Records a gap that a pull found; one that overlaps an open one of the same reason extends it.
 /// The caller has locked the feed.
 pub(super) async fn record<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
     found: &FoundGap,
     now: Timestamp,
@@ -254,7 +254,7 @@ pub(super) async fn record<T: Tx>(
 }
 
 /// Marks the open gaps of unreadable entries as found again.
-pub(super) async fn see_unreadable_again<T: Tx>(tx: &mut T, feed: i64) -> Result<()> {
+pub(super) async fn see_unreadable_again<T: Tx>(tx: &T, feed: i64) -> Result<()> {
     static SQL: Sql = Sql::new(
         "UPDATE gap SET seen_fence = (SELECT fence FROM feed WHERE id = $1)
          WHERE feed_id = $1 AND closed_at IS NULL AND reason = $2",
@@ -266,7 +266,7 @@ pub(super) async fn see_unreadable_again<T: Tx>(tx: &mut T, feed: i64) -> Result
 /// Closes the gaps that a pull has proved to be none: it began at `start` with the fence
 /// `began_fence`, and reached the end of the queue.
 pub(super) async fn close_proven<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
     start: Option<&Cursor>,
     began_fence: i64,
@@ -287,7 +287,7 @@ pub(super) async fn close_proven<T: Tx>(
 
 /// Returns the reason why the feed is incomplete: that of its oldest open gap, the page size last.
 pub(super) async fn incomplete_reason<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
 ) -> Result<Option<IncompleteReason>> {
     static SQL: Sql = Sql::new(
@@ -300,7 +300,7 @@ pub(super) async fn incomplete_reason<T: Tx>(
 /// Returns where a pull must begin to prove the open gaps of groups that were cut, if a larger page
 /// than theirs has been seen since.
 pub(super) async fn provable_start<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
     largest_page: usize,
 ) -> Result<Option<Option<Cursor>>> {
@@ -308,7 +308,7 @@ pub(super) async fn provable_start<T: Tx>(
     Ok(earliest_provable(&open, largest_page))
 }
 
-async fn open_gaps<T: Tx>(tx: &mut T, feed: i64) -> Result<Vec<StoredGap>> {
+async fn open_gaps<T: Tx>(tx: &T, feed: i64) -> Result<Vec<StoredGap>> {
     static SQL: Sql = Sql::with(
         "{stored} AND closed_at IS NULL ORDER BY id",
         &[("stored", STORED)],
@@ -316,7 +316,7 @@ async fn open_gaps<T: Tx>(tx: &mut T, feed: i64) -> Result<Vec<StoredGap>> {
     tx.all(&SQL, &[&feed]).await
 }
 
-async fn dismissed_gaps<T: Tx>(tx: &mut T, feed: i64) -> Result<Vec<StoredGap>> {
+async fn dismissed_gaps<T: Tx>(tx: &T, feed: i64) -> Result<Vec<StoredGap>> {
     static SQL: Sql = Sql::with(
         "{stored} AND dismissed_by IS NOT NULL ORDER BY id",
         &[("stored", STORED)],

@@ -70,7 +70,7 @@ impl Store {
 }
 
 async fn decide_some<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     selection: ImportErrorSelection,
     decision: ImportErrorDecision,
     after: i64,

@@ -219,10 +219,7 @@ rows! {
     ImportErrorPathRow { account, path, paused_since, retry_at, last_error }
 }
 
-async fn import_errors<T: Tx>(
-    tx: &mut T,
-    filter: ImportErrorFilter,
-) -> Result<Vec<ImportErrorRow>> {
+async fn import_errors<T: Tx>(tx: &T, filter: ImportErrorFilter) -> Result<Vec<ImportErrorRow>> {
     // Each kind of query has an index of its own.
     static OF_VERSION: Sql = Sql::with(
         "{rows} WHERE r.id > $1 AND ($2 IS NULL OR r.state = $2) AND r.sequence = $4
@@ -241,7 +238,7 @@ async fn import_errors<T: Tx>(
 }
 
 async fn newest_import_errors<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     before: Option<i64>,
     limit: usize,
 ) -> Result<Vec<ImportErrorRow>> {
@@ -252,7 +249,7 @@ async fn newest_import_errors<T: Tx>(
     tx.all(&SQL, &[&before.unwrap_or(i64::MAX), &limit]).await
 }
 
-async fn paused_import_error_paths<T: Tx>(tx: &mut T) -> Result<Vec<ImportErrorPathRow>> {
+async fn paused_import_error_paths<T: Tx>(tx: &T) -> Result<Vec<ImportErrorPathRow>> {
     static SQL: Sql = Sql::new(
         "SELECT a.name, p.path, p.paused_since, p.retry_at, p.last_error
          FROM import_error_path p JOIN account a ON a.id = p.account_id
@@ -262,7 +259,7 @@ async fn paused_import_error_paths<T: Tx>(tx: &mut T) -> Result<Vec<ImportErrorP
 }
 
 async fn lease_import_error<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     accounts: Vec<Account>,
     now: Timestamp,
     lease: Duration,
@@ -327,7 +324,7 @@ async fn lease_import_error<T: Tx>(
 
 /// Returns true if a destination still rejects the version for this reason and there is no newer
 /// one, or a person wants it sent.
-async fn stands<T: Tx>(tx: &mut T, row: &ImportErrorRow) -> Result<bool> {
+async fn stands<T: Tx>(tx: &T, row: &ImportErrorRow) -> Result<bool> {
     static SQL: Sql = Sql::new(
         "SELECT 1 FROM import_error r WHERE r.id = $1 AND (r.requested OR (
              NOT EXISTS (SELECT 1 FROM document d WHERE d.sequence = $2 AND d.superseded)
@@ -339,7 +336,7 @@ async fn stands<T: Tx>(tx: &mut T, row: &ImportErrorRow) -> Result<bool> {
 }
 
 async fn end_import_error<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     lease: ImportErrorLease,
     path: String,
     end: ImportErrorOutcome,
@@ -413,7 +410,7 @@ async fn end_import_error<T: Tx>(
     clippy::ptr_arg,
     reason = "only a type with a size is a value of a statement"
 )]
-pub(super) async fn lock_paths<T: Tx>(tx: &mut T, accounts: &Vec<i64>) -> Result<()> {
+pub(super) async fn lock_paths<T: Tx>(tx: &T, accounts: &Vec<i64>) -> Result<()> {
     static ADD: Sql = Sql::new(
         "INSERT INTO import_error_path (account_id, path, accepted)
          SELECT id, '', 0 FROM account WHERE id IN ({elements}($1)) ORDER BY id
@@ -435,7 +432,7 @@ pub(super) async fn lock_paths<T: Tx>(tx: &mut T, accounts: &Vec<i64>) -> Result
 }
 
 /// Records that the vendor accepted an import error at `path`.
-async fn accept_path<T: Tx>(tx: &mut T, row: &ImportErrorRow, path: &str) -> Result<()> {
+async fn accept_path<T: Tx>(tx: &T, row: &ImportErrorRow, path: &str) -> Result<()> {
     static SQL: Sql = Sql::new(
         "INSERT INTO import_error_path AS p (account_id, path, accepted)
          SELECT account_id, $2, 1 FROM import_error WHERE id = $1
@@ -449,7 +446,7 @@ async fn accept_path<T: Tx>(tx: &mut T, row: &ImportErrorRow, path: &str) -> Res
 /// Returns true if a 404 means that the path is wrong rather than the document: the vendor has
 /// accepted nothing there yet, or does not find a second document in a row. A document that it did
 /// not find before and after it accepted another one there says nothing about the path.
-async fn doubts_path<T: Tx>(tx: &mut T, row: &ImportErrorRow, path: &str) -> Result<bool> {
+async fn doubts_path<T: Tx>(tx: &T, row: &ImportErrorRow, path: &str) -> Result<bool> {
     static FIRST_OF_PATH: Sql = Sql::new(
         "INSERT INTO import_error_path AS p (account_id, path, accepted)
          SELECT account_id, $2, 0 FROM import_error WHERE id = $1
@@ -482,7 +479,7 @@ async fn doubts_path<T: Tx>(tx: &mut T, row: &ImportErrorRow, path: &str) -> Res
 
 /// Pauses a path until `retry_at`; the import error that was refused for it waits again.
 async fn pause_path<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     row: &ImportErrorRow,
     path: &str,
     error: &str,

@@ -148,7 +148,7 @@ pub(super) struct StoredGroup {
 /// Stores messages with their triggers and subscriptions. A new subscription waits for a
 /// person's approval if `ask` is true.
 pub(super) async fn store_group<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     messages: &[AcceptedMessage],
     known: &RowIds,
     ask: bool,
@@ -196,7 +196,7 @@ pub(super) async fn store_group<T: Tx>(
 
 /// Stores the messages that are not stored yet.
 async fn insert<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     messages: &[AcceptedMessage],
     accounts: &HashMap<Account, i64>,
 ) -> Result<Vec<Insertion>> {
@@ -239,7 +239,7 @@ struct GroupTriggers {
 
 /// Returns the triggers of new messages; adds feeds that are new. `None` if there are none.
 async fn triggers<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     new: &[&AcceptedMessage],
     known: &RowIds,
     row_ids: &mut RowIds,
@@ -285,7 +285,7 @@ async fn triggers<T: Tx>(
 /// true if a trigger is pending that was not pending before: of the others the pullers know when to
 /// look at them.
 async fn raise<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     triggers: Option<&GroupTriggers>,
     hours: &[(i64, usize)],
 ) -> Result<bool> {
@@ -329,7 +329,7 @@ async fn raise<T: Tx>(
 
 /// Counts notifications whose shape is not understood, and returns the feeds that they trigger.
 async fn triggered_by_unclear<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     new: &[&AcceptedMessage],
     accounts: &HashMap<Account, i64>,
     now: Timestamp,

@@ -17,7 +17,7 @@ operations! {
 }
 
 async fn make_lanes<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: DestinationName,
     plan: LanePlan,
     now: Timestamp,
@@ -46,7 +46,7 @@ rows! { NewLane { feed, matches, known_at, announced_at, begins_at, clock_offset
 ///
 /// The destination's row is locked.
 pub(super) async fn add_lanes<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     plan: &LanePlan,
     now: Timestamp,
@@ -139,7 +139,7 @@ fn vendor_moment(moment: Timestamp) -> Option<String> {
 ///
 /// The feed's row is locked. The lanes are locked in the order of destinations, which prevents
 /// deadlocks: a worker holds lanes of one destination only.
-pub(super) async fn mark_due<T: Tx>(tx: &mut T, feed: i64, now: Timestamp) -> Result<()> {
+pub(super) async fn mark_due<T: Tx>(tx: &T, feed: i64, now: Timestamp) -> Result<()> {
     // A lane that is due already is marked too: its worker may be about to find nothing more.
     static SQL: Sql = Sql::new(
         "WITH chosen AS (

@@ -111,7 +111,7 @@ impl AccountState {
 
 /// Returns the accounts of these names.
 async fn accounts<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     names: &[&Account],
     now: Timestamp,
 ) -> Result<Vec<AccountState>> {
@@ -126,7 +126,7 @@ async fn accounts<T: Tx>(
         .await
 }
 
-async fn next_due<T: Tx>(tx: &mut T, request: LeaseRequest) -> Result<Option<Timestamp>> {
+async fn next_due<T: Tx>(tx: &T, request: LeaseRequest) -> Result<Option<Timestamp>> {
     static NEXT: Sql = Sql::with(
         "SELECT min(c.next_at) FROM (
              SELECT (SELECT d.next_at {in_turn} AND d.next_at IS NOT NULL ORDER BY d.next_at LIMIT 1) AS next_at
@@ -183,7 +183,7 @@ impl LeaseRequest {
 /// The locks are those of an UPDATE that does not change the key, so that ingest, whose rows
 /// refer to these, never waits for them.
 async fn try_lease<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     request: LeaseRequest,
     locked: Vec<i64>,
 ) -> Result<LeaseAttempt> {
@@ -293,7 +293,7 @@ async fn try_lease<T: Tx>(
 /// Returns feed, account and kind of the most urgent trigger to look at: one whose time has come, or
 /// else one that was to wait for longer than any does.
 async fn choose<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     request: &LeaseRequest,
     locked: &[i64],
     now: Timestamp,
@@ -354,7 +354,7 @@ async fn choose<T: Tx>(
 
 /// Sets when a trigger is looked at again.
 async fn move_trigger<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed_id: i64,
     trigger: &PendingTrigger,
     next: Option<Timestamp>,
@@ -469,7 +469,7 @@ impl Column for PullProgress {
 
 /// Returns the position of the pull; a new pull is recorded first.
 async fn start_or_resume<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     request: &LeaseRequest,
     feed_id: i64,
     candidate: &Candidate,
@@ -521,7 +521,7 @@ async fn start_or_resume<T: Tx>(
 
 /// Saves the position of a pull.
 pub(super) async fn save_position<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
     kind: TriggerKind,
     position: &Position,
@@ -543,7 +543,7 @@ pub(super) async fn save_position<T: Tx>(
 
 /// Forgets when the complete pulls of a feed began that seem to have begun later than `present`:
 /// the clock was ahead, and once the right time has caught up, that could not be told any more.
-async fn forget_future_starts<T: Tx>(tx: &mut T, feed: i64, present: Timestamp) -> Result<()> {
+async fn forget_future_starts<T: Tx>(tx: &T, feed: i64, present: Timestamp) -> Result<()> {
     static SQL: Sql = Sql::new(
         "UPDATE feed_pull SET started_at = 0 WHERE feed_id = $1 AND target IS NULL AND started_at > $2",
     );
@@ -556,7 +556,7 @@ async fn forget_future_starts<T: Tx>(tx: &mut T, feed: i64, present: Timestamp) 
 /// Overlap reads go back from this moment, not from the present: versions may have been
 /// listed late while the service was down.
 pub(super) async fn last_overlap_read<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
     now: Timestamp,
 ) -> Result<Timestamp> {
@@ -575,7 +575,7 @@ pub(super) async fn last_overlap_read<T: Tx>(
 }
 
 /// Returns the feed's saved cursors, newest first.
-pub(super) async fn saved_cursors<T: Tx>(tx: &mut T, feed: i64) -> Result<Vec<SavedCursor>> {
+pub(super) async fn saved_cursors<T: Tx>(tx: &T, feed: i64) -> Result<Vec<SavedCursor>> {
     static SQL: Sql = Sql::new(
         "SELECT saved_at, cursor FROM feed_cursor WHERE feed_id = $1 ORDER BY saved_at DESC",
     );
@@ -584,7 +584,7 @@ pub(super) async fn saved_cursors<T: Tx>(tx: &mut T, feed: i64) -> Result<Vec<Sa
 
 /// Locks the lease's feed and returns the row of its account. Fails with
 /// [`StoreError::StaleLease`] if another worker has leased the feed since.
-pub(super) async fn lock_as_owner<T: Tx>(tx: &mut T, lease: &PageLease) -> Result<i64> {
+pub(super) async fn lock_as_owner<T: Tx>(tx: &T, lease: &PageLease) -> Result<i64> {
     static SQL: Sql =
         Sql::new("SELECT account_id FROM feed WHERE id = $1 AND fence = $2{lock_rows}");
     tx.first(&SQL, &[&lease.feed_id, &lease.fence])

@@ -11,7 +11,7 @@ use crate::domain::{Timestamp, version_key};
 
 /// Stores the links of a page, if fresh links were requested for the feed.
 pub(super) async fn store_links<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
     links: &[FreshLink],
     now: Timestamp,
@@ -42,7 +42,7 @@ pub(super) async fn store_links<T: Tx>(
 /// Requests a fresh link to the file of a version that `destination` is to receive: first by
 /// an overlap read, then, if that brought none, by reading the feed from its beginning.
 pub(super) async fn request_fresh_link<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: i64,
     sequence: i64,
     now: Timestamp,
@@ -68,7 +68,7 @@ pub(super) async fn request_fresh_link<T: Tx>(
 /// Completes a request for links that was made before this pull began. A request made
 /// during the pull triggers another one, due now.
 pub(super) async fn complete_link_request<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
     kind: TriggerKind,
     now: Timestamp,
@@ -94,7 +94,7 @@ pub(super) async fn complete_link_request<T: Tx>(
 }
 
 /// Returns true if fresh links were requested for the feed.
-async fn links_requested<T: Tx>(tx: &mut T, feed: i64) -> Result<bool> {
+async fn links_requested<T: Tx>(tx: &T, feed: i64) -> Result<bool> {
     static SQL: Sql = Sql::new("SELECT 1 FROM fresh_link_request WHERE feed_id = $1");
     Ok(tx.first::<()>(&SQL, &[&feed]).await?.is_some())
 }

@@ -16,7 +16,7 @@ operations! {
 }
 
 async fn list_check<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     destination: DestinationName,
     place: i64,
 ) -> Result<Option<String>> {
@@ -32,7 +32,7 @@ async fn list_check<T: Tx>(
 }
 
 /// Stores the check of the places after `before`, which are being added.
-pub(super) async fn add_places<T: Tx>(tx: &mut T, destination: i64, before: i64) -> Result<()> {
+pub(super) async fn add_places<T: Tx>(tx: &T, destination: i64, before: i64) -> Result<()> {
     static SQL: Sql = Sql::new(
         "INSERT INTO list_place (destination_id, first_number, check_text) VALUES ($1, $2, $3)",
     );

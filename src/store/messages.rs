@@ -86,7 +86,7 @@ pub enum Insertion {
 
 /// Writes to every table that messages with these bodies need, to see that they could be stored.
 /// The transaction must be rolled back.
-pub(super) async fn rehearse_messages<T: Tx>(tx: &mut T, bodies: &[&[u8]]) -> Result<()> {
+pub(super) async fn rehearse_messages<T: Tx>(tx: &T, bodies: &[&[u8]]) -> Result<()> {
     static ACCOUNT: Sql = Sql::new("INSERT INTO account (name) VALUES ($1) RETURNING id");
     static FEED: Sql = Sql::new(
         "INSERT INTO feed (account_id, queue, company, known_at) VALUES ($1, '', '', 0) RETURNING id",
@@ -174,7 +174,7 @@ rows! {
     UnclearNotifications { account, total, last_at }
 }
 
-async fn unclear_notifications<T: Tx>(tx: &mut T) -> Result<Vec<UnclearNotifications>> {
+async fn unclear_notifications<T: Tx>(tx: &T) -> Result<Vec<UnclearNotifications>> {
     static SQL: Sql = Sql::new(
         "SELECT a.name, u.total, u.last_at FROM unclear_notification u
          JOIN account a ON a.id = u.account_id ORDER BY a.name{bytewise}",
@@ -182,7 +182,7 @@ async fn unclear_notifications<T: Tx>(tx: &mut T) -> Result<Vec<UnclearNotificat
     tx.all(&SQL, &[]).await
 }
 
-async fn notification<T: Tx>(tx: &mut T, id: i64) -> Result<Option<StoredNotification>> {
+async fn notification<T: Tx>(tx: &T, id: i64) -> Result<Option<StoredNotification>> {
     static SQL: Sql = Sql::new(
         "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at, n.body
          FROM notification n JOIN account a ON a.id = n.account_id WHERE n.id = $1",
@@ -190,11 +190,7 @@ async fn notification<T: Tx>(tx: &mut T, id: i64) -> Result<Option<StoredNotific
     tx.first(&SQL, &[&id]).await
 }
 
-async fn notifications<T: Tx>(
-    tx: &mut T,
-    after: i64,
-    limit: usize,
-) -> Result<Vec<NotificationRow>> {
+async fn notifications<T: Tx>(tx: &T, after: i64, limit: usize) -> Result<Vec<NotificationRow>> {
     static SQL: Sql = Sql::new(
         "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at
          FROM notification n JOIN account a ON a.id = n.account_id

@@ -52,7 +52,7 @@ operations! {
 }
 
 async fn commit_page<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     lease: PageLease,
     mut page: PageToCommit,
     plan: PullPlan,
@@ -131,7 +131,7 @@ async fn commit_page<T: Tx>(
     Ok(outcome)
 }
 
-async fn pause_for_ignored_company<T: Tx>(tx: &mut T, lease: PageLease) -> Result<()> {
+async fn pause_for_ignored_company<T: Tx>(tx: &T, lease: PageLease) -> Result<()> {
     lock_as_owner(tx, &lease).await?;
     let reason = FeedPauseReason::CompanyFilterIgnored;
     pause_feed(tx, lease.feed_id, reason, None, COMPANY_FILTER_IGNORED).await
@@ -165,7 +165,7 @@ fn is_doubtful(lease: &PageLease, stored: &[(bool, bool)]) -> bool {
 }
 
 /// Returns true if a person vouched that the vendor obeys the company in requests for the feed.
-async fn is_vouched<T: Tx>(tx: &mut T, feed: i64) -> Result<bool> {
+async fn is_vouched<T: Tx>(tx: &T, feed: i64) -> Result<bool> {
     static SQL: Sql = Sql::new("SELECT company_vouched FROM feed WHERE id = $1");
     tx.one(&SQL, &[&feed]).await
 }
@@ -173,7 +173,7 @@ async fn is_vouched<T: Tx>(tx: &mut T, feed: i64) -> Result<bool> {
 /// Returns for each document whether its version is stored for another company of the account,
 /// and whether it is stored here.
 async fn stored_versions<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     lease: &PageLease,
     account: i64,
     versions: &[Version<'_>],
@@ -196,14 +196,14 @@ async fn stored_versions<T: Tx>(
 }
 
 /// Returns the moment when the newest notification of this feed arrived.
-async fn notified_at<T: Tx>(tx: &mut T, feed: i64) -> Result<Option<Timestamp>> {
+async fn notified_at<T: Tx>(tx: &T, feed: i64) -> Result<Option<Timestamp>> {
     static SQL: Sql = Sql::new("SELECT due_at FROM feed_trigger WHERE feed_id = $1 AND kind = $2");
     tx.first(&SQL, &[&feed, &TriggerKind::Notification]).await
 }
 
 /// Updates the feed, and stores what came with the documents.
 async fn record_page<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     lease: &PageLease,
     page: &PageToCommit,
     now: Timestamp,
@@ -222,7 +222,7 @@ async fn record_page<T: Tx>(
     store_links(tx, feed, &page.links, now).await
 }
 
-async fn record_success<T: Tx>(tx: &mut T, account: i64, now: Timestamp) -> Result<()> {
+async fn record_success<T: Tx>(tx: &T, account: i64, now: Timestamp) -> Result<()> {
     // A wait set since by another request in flight is kept.
     static SQL: Sql = Sql::new(
         "UPDATE account SET paused = NULL,
@@ -235,7 +235,7 @@ async fn record_success<T: Tx>(tx: &mut T, account: i64, now: Timestamp) -> Resu
 }
 
 /// Records how far the vendor's clock is ahead of ours, if that was not known or has changed.
-async fn record_clock<T: Tx>(tx: &mut T, account: i64, offset: Option<i64>) -> Result<()> {
+async fn record_clock<T: Tx>(tx: &T, account: i64, offset: Option<i64>) -> Result<()> {
     static SQL: Sql = Sql::new(
         "UPDATE account SET clock_offset = $2
          WHERE id = $1 AND (clock_offset IS NULL OR abs(clock_offset - $2) > $3)",
@@ -252,7 +252,7 @@ async fn record_clock<T: Tx>(tx: &mut T, account: i64, offset: Option<i64>) -> R
 /// Raises the size of the largest page of the account's queue, which has none before its first page.
 /// The account's feeds are pulled at the same time, so the larger one stays.
 async fn record_page_size<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     lease: &PageLease,
     account: i64,
     entries: usize,
@@ -270,7 +270,7 @@ async fn record_page_size<T: Tx>(
 
 /// Stores the unreadable entries, and records the page's gaps; returns the number of new gaps.
 async fn record_gaps<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     lease: &PageLease,
     page: &PageToCommit,
     now: Timestamp,
@@ -296,7 +296,7 @@ async fn record_gaps<T: Tx>(
 }
 
 /// Marks a feed as failing although its page was stored.
-async fn fail_feed<T: Tx>(tx: &mut T, feed: i64) -> Result<()> {
+async fn fail_feed<T: Tx>(tx: &T, feed: i64) -> Result<()> {
     static SQL: Sql =
         Sql::new("UPDATE feed SET failures = failures + 1, last_error = $2 WHERE id = $1");
     tx.run(&SQL, &[&feed, &CURSOR_LEADS_NOWHERE]).await
@@ -305,7 +305,7 @@ async fn fail_feed<T: Tx>(tx: &mut T, feed: i64) -> Result<()> {
 /// Stores an entry without a usable id, once, unless a person has erased it; returns true if it is new, even if
 /// there is no room for it.
 async fn store_unreadable<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
     entry: &UnreadableEntry,
     now: Timestamp,
@@ -331,7 +331,7 @@ async fn store_unreadable<T: Tx>(
 
 /// Saves the position of the pull, and the feed's cursor if this kind of pull moves it.
 async fn move_cursor<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     lease: &PageLease,
     page: &PageToCommit,
     plan: &PullPlan,
@@ -347,7 +347,7 @@ async fn move_cursor<T: Tx>(
 }
 
 /// Saves a cursor, and removes those that no overlap read needs any more.
-async fn save_cursor<T: Tx>(tx: &mut T, feed: i64, cursor: &Cursor, plan: &PullPlan) -> Result<()> {
+async fn save_cursor<T: Tx>(tx: &T, feed: i64, cursor: &Cursor, plan: &PullPlan) -> Result<()> {
     static REMOVE: Sql =
         Sql::new("DELETE FROM feed_cursor WHERE feed_id = $1 AND saved_at IN ({elements}($2))");
     static SAVE: Sql =
@@ -364,7 +364,7 @@ async fn save_cursor<T: Tx>(tx: &mut T, feed: i64, cursor: &Cursor, plan: &PullP
 /// Stores new versions, and leaves one version of each document current: the latest by its
 /// moment, or else by its sequence number.
 async fn insert<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     lease: &PageLease,
     new: &[&Version<'_>],
     now: Timestamp,

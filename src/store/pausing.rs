@@ -42,7 +42,7 @@ operations! {
 }
 
 async fn fail_page<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     lease: PageLease,
     failure: PageFailure,
     error: String,
@@ -94,14 +94,14 @@ async fn fail_page<T: Tx>(
     }
 }
 
-async fn release_page<T: Tx>(tx: &mut T, lease: PageLease) -> Result<()> {
+async fn release_page<T: Tx>(tx: &T, lease: PageLease) -> Result<()> {
     static SQL: Sql = Sql::new("UPDATE feed SET leased_until = NULL WHERE id = $1 AND fence = $2");
     tx.run(&SQL, &[&lease.feed_id, &lease.fence]).await
 }
 
 /// Pauses a feed until a person resumes it, and releases its lease.
 pub(super) async fn pause_feed<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
     reason: FeedPauseReason,
     retry_at: Option<Timestamp>,
@@ -114,7 +114,7 @@ pub(super) async fn pause_feed<T: Tx>(
 }
 
 async fn set_paused<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     account: Account,
     feed: Option<Feed>,
     change: PauseChange,

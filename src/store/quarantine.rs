@@ -109,7 +109,7 @@ fn claimed_topic(body: Vec<u8>) -> Option<String> {
     Some(envelope.topic_arn().to_owned())
 }
 
-async fn quarantine<T: Tx>(tx: &mut T, after: i64, limit: usize) -> Result<Vec<QuarantineRow>> {
+async fn quarantine<T: Tx>(tx: &T, after: i64, limit: usize) -> Result<Vec<QuarantineRow>> {
     static SQL: Sql = Sql::new(
         "SELECT id, received_at, account, event, reason, length(body), body
          FROM quarantine WHERE id > $1 ORDER BY id LIMIT $2",
@@ -118,7 +118,7 @@ async fn quarantine<T: Tx>(tx: &mut T, after: i64, limit: usize) -> Result<Vec<Q
 }
 
 async fn newest_quarantined<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     before: Option<i64>,
     limit: usize,
 ) -> Result<Vec<QuarantineRow>> {
@@ -129,7 +129,7 @@ async fn newest_quarantined<T: Tx>(
     tx.all(&SQL, &[&before.unwrap_or(i64::MAX), &limit]).await
 }
 
-async fn quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<Option<QuarantinedMessage>> {
+async fn quarantined<T: Tx>(tx: &T, id: i64) -> Result<Option<QuarantinedMessage>> {
     static SQL: Sql = Sql::new(
         "SELECT id, received_at, account, event, reason, length(body), body, headers, body
          FROM quarantine WHERE id = $1",
@@ -137,7 +137,7 @@ async fn quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<Option<QuarantinedMes
     tx.first(&SQL, &[&id]).await
 }
 
-async fn remove_quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<()> {
+async fn remove_quarantined<T: Tx>(tx: &T, id: i64) -> Result<()> {
     static SQL: Sql = Sql::new("DELETE FROM quarantine WHERE id = $1");
     tx.run(&SQL, &[&id]).await
 }
@@ -145,7 +145,7 @@ async fn remove_quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<()> {
 /// Removes a batch of the messages that were received before this moment; returns their
 /// number.
 pub(super) async fn remove_old_quarantined<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     before: Timestamp,
     limit: i64,
 ) -> Result<usize> {
@@ -180,7 +180,7 @@ impl Share {
 }
 
 /// Counts what is stored.
-async fn stored_shares<T: Tx>(tx: &mut T) -> Result<Shares> {
+async fn stored_shares<T: Tx>(tx: &T) -> Result<Shares> {
     static SQL: Sql = Sql::new(
         "SELECT allowed_topic, count(*), CAST(sum(length(body) + octet_length(headers)) AS BIGINT)
          FROM quarantine GROUP BY 1",
@@ -195,7 +195,7 @@ async fn stored_shares<T: Tx>(tx: &mut T) -> Result<Shares> {
 /// Stores the messages that fit the bound, and drops the others; returns what is stored now.
 /// `known` is what was stored, if that is known.
 pub(super) async fn store_quarantined<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     limit_bytes: u64,
     known: Option<Shares>,
     items: &[Quarantined],

@@ -54,7 +54,7 @@ operations! {
     pub write retain(retention: Retention) -> RetentionOutcome;
 }
 
-async fn retain<T: Tx>(tx: &mut T, retention: Retention) -> Result<RetentionOutcome> {
+async fn retain<T: Tx>(tx: &T, retention: Retention) -> Result<RetentionOutcome> {
     let outcome = RetentionOutcome {
         notification_bodies: remove_notification_bodies(tx, retention.notifications_before).await?,
         document_bodies: remove_document_bodies(tx, &retention).await?,
@@ -70,7 +70,7 @@ async fn retain<T: Tx>(tx: &mut T, retention: Retention) -> Result<RetentionOutc
 
 /// Removes the bodies of a batch of old notifications, continuing where the last step ended;
 /// none while another replica does so.
-async fn remove_notification_bodies<T: Tx>(tx: &mut T, before: Timestamp) -> Result<usize> {
+async fn remove_notification_bodies<T: Tx>(tx: &T, before: Timestamp) -> Result<usize> {
     static DONE: Sql = Sql::new("SELECT notification_id FROM retention{skip_locked}");
     static NEWEST: Sql = Sql::new(
         "SELECT max(id) FROM (
@@ -96,7 +96,7 @@ async fn remove_notification_bodies<T: Tx>(tx: &mut T, before: Timestamp) -> Res
 
 /// Removes the bodies of a batch of documents that were delivered long ago and that no
 /// configured destination has yet to receive, the earliest first.
-async fn remove_document_bodies<T: Tx>(tx: &mut T, retention: &Retention) -> Result<usize> {
+async fn remove_document_bodies<T: Tx>(tx: &T, retention: &Retention) -> Result<usize> {
     // Rows that another replica has locked are left to it.
     static REMOVABLE: Sql = Sql::with(
         "SELECT h.sequence FROM delivery h
@@ -137,7 +137,7 @@ async fn remove_document_bodies<T: Tx>(tx: &mut T, retention: &Retention) -> Res
 }
 
 /// Removes a batch of old links.
-async fn remove_links<T: Tx>(tx: &mut T, before: Timestamp) -> Result<()> {
+async fn remove_links<T: Tx>(tx: &T, before: Timestamp) -> Result<()> {
     static SQL: Sql = Sql::new(
         "DELETE FROM document_link WHERE sequence IN (
              SELECT sequence FROM document_link WHERE listed_at < $1 ORDER BY listed_at LIMIT $2{skip_locked})",

@@ -9,7 +9,7 @@ use super::trigger_kind::TriggerKind;
 use crate::domain::{Account, Feed, Timestamp};
 
 /// Returns the account's id; adds the account if it is new.
-pub(super) async fn account_id<T: Tx>(tx: &mut T, account: &Account) -> Result<i64> {
+pub(super) async fn account_id<T: Tx>(tx: &T, account: &Account) -> Result<i64> {
     static FIND: Sql = Sql::new("SELECT id FROM account WHERE name = $1");
     static INSERT: Sql =
         Sql::new("INSERT INTO account (name) VALUES ($1) ON CONFLICT (name) DO NOTHING");
@@ -47,7 +47,7 @@ const WANTED: Fragment = Fragment::Differs(
 
 /// Returns the feeds' ids; new feeds are added, due for reconciliation at `due_at`.
 pub(super) async fn feed_ids<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feeds: impl IntoIterator<Item = impl Into<NewFeed>> + Send,
     due_at: Timestamp,
 ) -> Result<HashMap<Feed, i64>> {
@@ -99,7 +99,7 @@ pub(super) async fn feed_ids<T: Tx>(
     Ok(found)
 }
 
-async fn find_feeds<T: Tx>(tx: &mut T, feeds: &[Feed]) -> Result<HashMap<Feed, i64>> {
+async fn find_feeds<T: Tx>(tx: &T, feeds: &[Feed]) -> Result<HashMap<Feed, i64>> {
     static SQL: Sql = Sql::with(
         "SELECT a.name, f.queue, f.company, f.id
          FROM {wanted} {then_join} account a ON a.name = v.account

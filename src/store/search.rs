@@ -120,7 +120,7 @@ operations! {
     pub read find_documents(search: TextSearch) -> TextMatches;
 }
 
-async fn find_documents<T: Tx>(tx: &mut T, search: TextSearch) -> Result<TextMatches> {
+async fn find_documents<T: Tx>(tx: &T, search: TextSearch) -> Result<TextMatches> {
     let ids = ids(tx, &search.text).await?;
     let start = search.after.unwrap_or(Place::START);
     let readings = match search.whole {
@@ -184,7 +184,7 @@ async fn find_documents<T: Tx>(tx: &mut T, search: TextSearch) -> Result<TextMat
 }
 
 /// Returns the ids that a text names: its own, or those of an upload's documents.
-async fn ids<T: Tx>(tx: &mut T, text: &SearchText) -> Result<Vec<String>> {
+async fn ids<T: Tx>(tx: &T, text: &SearchText) -> Result<Vec<String>> {
     let uploads = uploads_named(tx, text.as_str().to_owned(), MAX_UPLOADS).await?;
     let of_uploads = uploads.into_iter().flat_map(|upload| upload.documents);
     Ok(text.ids().into_iter().chain(of_uploads).collect())
@@ -192,11 +192,7 @@ async fn ids<T: Tx>(tx: &mut T, text: &SearchText) -> Result<Vec<String>> {
 
 /// Returns the versions of these documents before a sequence number, newest first, and where they
 /// continue.
-async fn identified<T: Tx>(
-    tx: &mut T,
-    ids: &[String],
-    before: i64,
-) -> Result<(Vec<i64>, Option<i64>)> {
+async fn identified<T: Tx>(tx: &T, ids: &[String], before: i64) -> Result<(Vec<i64>, Option<i64>)> {
     static SQL: Sql = Sql::new(
         "SELECT d.sequence FROM document d{by_identity}
          WHERE d.document_id IN ({elements}($1)) AND d.sequence < $2 ORDER BY d.sequence DESC LIMIT $3",
@@ -215,7 +211,7 @@ struct Fitting {
 
 /// Returns for each part of a reading the terms that fit it.
 async fn expanded<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     reading: &AllOf,
     company: &Option<Company>,
 ) -> Result<Vec<Fitting>> {
@@ -244,7 +240,7 @@ async fn expanded<T: Tx>(
 }
 
 /// Returns terms that begin with a text, at most `limit`, without reading the versions that have them.
-async fn terms_that_begin<T: Tx>(tx: &mut T, beginning: &str, limit: usize) -> Result<Vec<String>> {
+async fn terms_that_begin<T: Tx>(tx: &T, beginning: &str, limit: usize) -> Result<Vec<String>> {
     static SQL: Sql = Sql::new(
         "WITH RECURSIVE found (term, number) AS (
              SELECT (SELECT s.term FROM search_term s WHERE s.term >= $1 AND s.term < $2 ORDER BY s.term LIMIT 1), 1
@@ -278,7 +274,7 @@ struct Candidates {
 }
 
 /// Returns versions before a sequence number that may have one of the terms of each list.
-async fn candidates<T: Tx>(tx: &mut T, lists: &[Fitting], before: i64) -> Result<Candidates> {
+async fn candidates<T: Tx>(tx: &T, lists: &[Fitting], before: i64) -> Result<Candidates> {
     let limit = if lists.len() == 1 { FEW } else { MANY };
     let mut newest = Vec::new();
     for fitting in lists {
@@ -309,7 +305,7 @@ async fn candidates<T: Tx>(tx: &mut T, lists: &[Fitting], before: i64) -> Result
 
 /// Returns the newest versions before a sequence number that have one of these terms.
 async fn newest_with<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     fitting: &Fitting,
     before: i64,
     limit: usize,
@@ -338,7 +334,7 @@ async fn newest_with<T: Tx>(
 /// Returns those of these versions whose rank this is, newest first: of each document the one with the
 /// best rank, of those the newest.
 async fn matching<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     search: &TextSearch,
     ids: &[String],
     rank: usize,
@@ -412,7 +408,7 @@ async fn matching<T: Tx>(
 const AMONG: Fragment = Fragment::Differs("IN (SELECT value FROM json_each($1))", "= ANY ($1)");
 
 /// Returns the terms of these versions.
-async fn terms_of<T: Tx>(tx: &mut T, sequences: &[i64]) -> Result<BTreeMap<i64, BTreeSet<String>>> {
+async fn terms_of<T: Tx>(tx: &T, sequences: &[i64]) -> Result<BTreeMap<i64, BTreeSet<String>>> {
     static SQL: Sql = Sql::with(
         "SELECT sequence, term FROM search_term WHERE sequence {among}",
         &[("among", AMONG)],
@@ -429,7 +425,7 @@ async fn terms_of<T: Tx>(tx: &mut T, sequences: &[i64]) -> Result<BTreeMap<i64, 
 }
 
 /// Removes the terms of versions whose contents are removed.
-pub(super) async fn remove_terms<T: Tx>(tx: &mut T, sequences: &[i64]) -> Result<()> {
+pub(super) async fn remove_terms<T: Tx>(tx: &T, sequences: &[i64]) -> Result<()> {
     static SQL: Sql = Sql::with(
         "DELETE FROM search_term WHERE sequence {among}",
         &[("among", AMONG)],

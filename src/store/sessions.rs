@@ -59,7 +59,7 @@ pub struct NewLoginLink {
     pub now: Timestamp,
 }
 
-async fn make_login_link<T: Tx>(tx: &mut T, link: NewLoginLink) -> Result<()> {
+async fn make_login_link<T: Tx>(tx: &T, link: NewLoginLink) -> Result<()> {
     static EXPIRED: Sql = Sql::new("DELETE FROM login_link WHERE expires_at <= $1");
     static OLDEST: Sql = Sql::new(
         "DELETE FROM login_link WHERE hash IN (
@@ -93,7 +93,7 @@ pub struct UseLoginLink {
     pub now: Timestamp,
 }
 
-async fn use_login_link<T: Tx>(tx: &mut T, used: UseLoginLink) -> Result<Option<SessionRow>> {
+async fn use_login_link<T: Tx>(tx: &T, used: UseLoginLink) -> Result<Option<SessionRow>> {
     static REMOVE: Sql = Sql::new(
         "DELETE FROM login_link WHERE hash = $1 AND expires_at > $2 RETURNING rights, created_by",
     );
@@ -134,7 +134,7 @@ pub struct NewSession {
     pub now: Timestamp,
 }
 
-async fn open_session<T: Tx>(tx: &mut T, session: NewSession) -> Result<bool> {
+async fn open_session<T: Tx>(tx: &T, session: NewSession) -> Result<bool> {
     static TOKEN: Sql = Sql::new(
         "SELECT expires_at FROM api_token
          WHERE id = $1 AND (expires_at IS NULL OR expires_at > $2)",
@@ -169,7 +169,7 @@ rows! { TokenEnd { expires_at } }
 /// Stores a session, after removing those that have expired and the oldest if there are too
 /// many.
 async fn insert_session<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     hash: &[u8; 32],
     session: &SessionRow,
     now: Timestamp,
@@ -208,7 +208,7 @@ pub struct SessionRow {
 
 rows! { SessionRow { rights, created_by, last_used_at } }
 
-async fn session<T: Tx>(tx: &mut T, hash: [u8; 32], now: Timestamp) -> Result<Option<SessionRow>> {
+async fn session<T: Tx>(tx: &T, hash: [u8; 32], now: Timestamp) -> Result<Option<SessionRow>> {
     static SQL: Sql = Sql::new(
         "SELECT rights, created_by, last_used_at FROM session WHERE hash = $1 AND expires_at > $2",
     );
@@ -216,13 +216,13 @@ async fn session<T: Tx>(tx: &mut T, hash: [u8; 32], now: Timestamp) -> Result<Op
     tx.first(&SQL, &[&hash, &now]).await
 }
 
-async fn end_session<T: Tx>(tx: &mut T, hash: [u8; 32]) -> Result<()> {
+async fn end_session<T: Tx>(tx: &T, hash: [u8; 32]) -> Result<()> {
     static SQL: Sql = Sql::new("DELETE FROM session WHERE hash = $1");
     tx.run(&SQL, &[&hash]).await
 }
 
 /// Ends the sessions and links of the token of this row.
-pub(super) async fn end_sessions_of_token<T: Tx>(tx: &mut T, id: i64) -> Result<()> {
+pub(super) async fn end_sessions_of_token<T: Tx>(tx: &T, id: i64) -> Result<()> {
     static SESSIONS: Sql = Sql::new("DELETE FROM session WHERE created_by LIKE $1");
     static LINKS: Sql = Sql::new("DELETE FROM login_link WHERE created_by LIKE $1");
     // The owner's text begins with the row, and `:` ends it.
@@ -240,7 +240,7 @@ pub enum Used {
     Session([u8; 32], Timestamp),
 }
 
-async fn record_use<T: Tx>(tx: &mut T, used: Used) -> Result<()> {
+async fn record_use<T: Tx>(tx: &T, used: Used) -> Result<()> {
     static TOKEN: Sql = Sql::new("UPDATE api_token SET last_used_at = $2 WHERE id = $1");
     static SESSION: Sql = Sql::new("UPDATE session SET last_used_at = $2 WHERE hash = $1");
     match used {

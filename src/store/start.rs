@@ -5,7 +5,7 @@ use super::error::Result;
 use super::triggers::reconsider;
 
 /// Releases all leases: at the start of the only process, those of a process that ended.
-pub(super) async fn release_all_leases<T: Tx>(tx: &mut T) -> Result<()> {
+pub(super) async fn release_all_leases<T: Tx>(tx: &T) -> Result<()> {
     static FEEDS: Sql =
         Sql::new("UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL");
     static DESTINATIONS: Sql = Sql::new("UPDATE destination SET leased_until = NULL");
@@ -20,7 +20,7 @@ pub(super) async fn release_all_leases<T: Tx>(tx: &mut T) -> Result<()> {
 
 /// Resumes at the start of a process what was paused for a person, as a restart often fixes
 /// it.
-pub(super) async fn resume_at_start<T: Tx>(tx: &mut T) -> Result<()> {
+pub(super) async fn resume_at_start<T: Tx>(tx: &T) -> Result<()> {
     static FEEDS: Sql = Sql::new(
         "SELECT id FROM feed WHERE paused IN ('unauthorized', 'forbidden', 'not_found'){lock_in_order}",
     );

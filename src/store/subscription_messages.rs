@@ -53,7 +53,7 @@ impl<'m> Signal<'m> {
 ///
 /// `ask` makes new subscriptions wait for a person.
 pub(super) async fn record_confirmation<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     account: i64,
     incoming: &AcceptedMessage,
     ask: bool,
@@ -84,7 +84,7 @@ const OF_TOPIC: Fragment = Fragment::Same("account_id = $1 AND event = $2 AND to
 ///
 /// A topic has one subscription that waits at each webhook. A new one answers the oldest
 /// request.
-async fn offer<T: Tx>(tx: &mut T, signal: &Signal<'_>, state: SubscriptionState) -> Result<()> {
+async fn offer<T: Tx>(tx: &T, signal: &Signal<'_>, state: SubscriptionState) -> Result<()> {
     let Some((id, last_message_at)) = waiting(tx, signal).await? else {
         return answer(tx, signal, state).await.map(drop);
     };
@@ -97,7 +97,7 @@ async fn offer<T: Tx>(tx: &mut T, signal: &Signal<'_>, state: SubscriptionState)
 
 /// Gives the offer to the oldest request of the webhook, or else to a new row; returns the
 /// row's id.
-async fn answer<T: Tx>(tx: &mut T, signal: &Signal<'_>, state: SubscriptionState) -> Result<i64> {
+async fn answer<T: Tx>(tx: &T, signal: &Signal<'_>, state: SubscriptionState) -> Result<i64> {
     static REQUESTED: Sql = Sql::new(
         "SELECT id FROM subscription WHERE account_id = $1 AND event = $2 AND state = 'requested' ORDER BY id LIMIT 1",
     );
@@ -113,7 +113,7 @@ async fn answer<T: Tx>(tx: &mut T, signal: &Signal<'_>, state: SubscriptionState
 /// Returns the subscription of the topic that waits at the webhook, and when SNS sent the
 /// message that it reflects.
 async fn waiting<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     signal: &Signal<'_>,
 ) -> Result<Option<(i64, Option<Timestamp>)>> {
     static SQL: Sql = Sql::with(
@@ -128,7 +128,7 @@ async fn waiting<T: Tx>(
 }
 
 /// Adds a row for the webhook; returns its id.
-async fn insert<T: Tx>(tx: &mut T, signal: &Signal<'_>, state: SubscriptionState) -> Result<i64> {
+async fn insert<T: Tx>(tx: &T, signal: &Signal<'_>, state: SubscriptionState) -> Result<i64> {
     static SQL: Sql = Sql::new(
         "INSERT INTO subscription (account_id, event, topic_arn, state, created_at, changed_at)
          VALUES ($1, $2, $3, $4, $5, $5) RETURNING id",
@@ -141,7 +141,7 @@ async fn insert<T: Tx>(tx: &mut T, signal: &Signal<'_>, state: SubscriptionState
 
 /// Gives a row the state that a message brings, with the token that confirms or restores it.
 async fn reflect<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     id: i64,
     signal: &Signal<'_>,
     state: SubscriptionState,
@@ -160,7 +160,7 @@ async fn reflect<T: Tx>(
 }
 
 /// Records the end of the subscription that the message names, and of no other.
-async fn end<T: Tx>(tx: &mut T, signal: &Signal<'_>, subscription_arn: Option<&str>) -> Result<()> {
+async fn end<T: Tx>(tx: &T, signal: &Signal<'_>, subscription_arn: Option<&str>) -> Result<()> {
     static SET_ARN: Sql = Sql::new(
         "UPDATE subscription SET subscription_arn = coalesce($2, subscription_arn) WHERE id = $1",
     );
@@ -215,7 +215,7 @@ impl Known {
 }
 
 async fn of_topic<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     account: i64,
     event: Event,
     topic_arn: &str,
@@ -227,7 +227,7 @@ async fn of_topic<T: Tx>(
     tx.all(&SQL, &[&account, &event, &topic_arn]).await
 }
 
-async fn by_arn<T: Tx>(tx: &mut T, subscription_arn: &str) -> Result<Option<Known>> {
+async fn by_arn<T: Tx>(tx: &T, subscription_arn: &str) -> Result<Option<Known>> {
     static SQL: Sql = Sql::with("{known} WHERE subscription_arn = $1", &[("known", KNOWN)]);
     tx.first(&SQL, &[&subscription_arn]).await
 }
@@ -289,7 +289,7 @@ impl<'m> HeardTopics<'m> {
 
     /// Records which topics were heard. Writes at most once a minute for each, unless a
     /// subscription turns out to live: reading is cheap, and a row is not.
-    pub(super) async fn record<T: Tx>(self, tx: &mut T) -> Result<()> {
+    pub(super) async fn record<T: Tx>(self, tx: &T) -> Result<()> {
         for heard in &self.0 {
             if heard.change(tx).await?.is_none() {
                 continue;
@@ -315,7 +315,7 @@ enum HeardChange {
 }
 
 impl Heard<'_> {
-    async fn change<T: Tx>(&self, tx: &mut T) -> Result<Option<HeardChange>> {
+    async fn change<T: Tx>(&self, tx: &T) -> Result<Option<HeardChange>> {
         let rows = of_topic(tx, self.account, self.event, self.topic_arn).await?;
         Ok(self.change_of(&rows))
     }
@@ -353,7 +353,7 @@ impl Heard<'_> {
         }
     }
 
-    async fn record<T: Tx>(&self, tx: &mut T, change: HeardChange) -> Result<()> {
+    async fn record<T: Tx>(&self, tx: &T, change: HeardChange) -> Result<()> {
         static HEARD: Sql =
             Sql::new("UPDATE subscription SET last_heard_at = $2 WHERE id IN ({elements}($1))");
         static LIVES: Sql = Sql::new(
@@ -404,7 +404,7 @@ pub enum UnknownTopicOffer {
 }
 
 async fn offer_unknown_topic<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     account: Account,
     event: Event,
     confirmation: Arc<UnknownTopicConfirmation>,

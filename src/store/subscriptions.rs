@@ -136,7 +136,7 @@ operations! {
         -> Option<SubscriptionRow>;
 }
 
-async fn withdraw_subscription<T: Tx>(tx: &mut T, id: i64) -> Result<bool> {
+async fn withdraw_subscription<T: Tx>(tx: &T, id: i64) -> Result<bool> {
     static SQL: Sql = Sql::new("DELETE FROM subscription WHERE id = $1 AND state = 'requested'");
     tx.lock(SUBSCRIPTIONS_LOCK).await?;
     Ok(tx.execute(&SQL, &[&id]).await? > 0)
@@ -156,13 +156,13 @@ rows! {
     }
 }
 
-async fn subscriptions<T: Tx>(tx: &mut T) -> Result<Vec<SubscriptionRow>> {
+async fn subscriptions<T: Tx>(tx: &T) -> Result<Vec<SubscriptionRow>> {
     static SQL: Sql = Sql::with("{rows} ORDER BY s.id", &[("rows", ROWS)]);
     tx.all(&SQL, &[]).await
 }
 
 async fn subscription_requested<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     account: Account,
     event: Event,
     name: String,
@@ -201,7 +201,7 @@ const SET_STATE: Fragment = Fragment::Same(
 );
 
 async fn change_subscription<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     id: i64,
     change: SubscriptionChange,
     now: Timestamp,
@@ -260,7 +260,7 @@ async fn change_subscription<T: Tx>(
     }
 }
 
-async fn find<T: Tx>(tx: &mut T, id: i64) -> Result<Option<SubscriptionRow>> {
+async fn find<T: Tx>(tx: &T, id: i64) -> Result<Option<SubscriptionRow>> {
     static SQL: Sql = Sql::with("{rows} WHERE s.id = $1", &[("rows", ROWS)]);
     tx.first(&SQL, &[&id]).await
 }
@@ -268,7 +268,7 @@ async fn find<T: Tx>(tx: &mut T, id: i64) -> Result<Option<SubscriptionRow>> {
 /// Makes a subscription that waits for a person pending, and allows its topic if it is not
 /// known; returns false if it does not wait.
 async fn approve<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     row: &SubscriptionRow,
     by: &str,
     valid_since: Timestamp,
@@ -303,7 +303,7 @@ const TOKEN_EXPIRED: &str =
 
 /// Gives the oldest unanswered request of a subscription's webhook to that subscription, which
 /// takes its name.
-pub(super) async fn merge_request<T: Tx>(tx: &mut T, id: i64) -> Result<()> {
+pub(super) async fn merge_request<T: Tx>(tx: &T, id: i64) -> Result<()> {
     static REQUEST: Sql = Sql::new(
         "SELECT r.id, r.name FROM subscription r JOIN subscription s
              ON s.account_id = r.account_id AND s.event = r.event
@@ -324,7 +324,7 @@ pub(super) async fn merge_request<T: Tx>(tx: &mut T, id: i64) -> Result<()> {
 /// subscribing a target again, the two become one; so does a row of the topic whose ARN is
 /// not known.
 async fn confirm<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     row: &SubscriptionRow,
     subscription_arn: &str,
     now: Timestamp,

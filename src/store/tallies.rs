@@ -45,7 +45,7 @@ pub(super) static RAISE: Sql = Sql::with(
     &[("part", Fragment::Differs("0", "pg_backend_pid() % 16"))],
 );
 
-async fn raise<T: Tx>(tx: &mut T, what: Tally, hour: i64, count: usize) -> Result<()> {
+async fn raise<T: Tx>(tx: &T, what: Tally, hour: i64, count: usize) -> Result<()> {
     match count {
         0 => Ok(()),
         _ => tx.run(&RAISE, params! { what, hour, count }).await,
@@ -53,14 +53,14 @@ async fn raise<T: Tx>(tx: &mut T, what: Tally, hour: i64, count: usize) -> Resul
 }
 
 /// Raises a count in all.
-pub(super) async fn count<T: Tx>(tx: &mut T, what: Tally, more: usize) -> Result<()> {
+pub(super) async fn count<T: Tx>(tx: &T, what: Tally, more: usize) -> Result<()> {
     raise(tx, what, IN_ALL, more).await
 }
 
 /// Raises the counts of the hours of these moments. It must be among the last statements: other
 /// transactions may wait from here on.
 pub(super) async fn count_by_hour<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     what: Tally,
     moments: impl IntoIterator<Item = Timestamp> + Send,
 ) -> Result<()> {
@@ -81,7 +81,7 @@ pub(super) fn by_hour(moments: impl IntoIterator<Item = Timestamp>) -> BTreeMap<
 }
 
 /// Returns a count in all.
-pub(super) async fn counted<T: Tx>(tx: &mut T, what: Tally) -> Result<u64> {
+pub(super) async fn counted<T: Tx>(tx: &T, what: Tally) -> Result<u64> {
     static SQL: Sql = Sql::new(
         "SELECT coalesce(CAST(sum(count) AS BIGINT), 0) FROM tally WHERE what = $1 AND hour = $2",
     );
@@ -90,7 +90,7 @@ pub(super) async fn counted<T: Tx>(tx: &mut T, what: Tally) -> Result<u64> {
 
 /// Returns the counts of hours that begin at `since` or later.
 pub(super) async fn counted_by_hour<T: Tx, C: Column + Send>(
-    tx: &mut T,
+    tx: &T,
     what: Tally,
     since: Timestamp,
 ) -> Result<Vec<C>> {
@@ -102,7 +102,7 @@ pub(super) async fn counted_by_hour<T: Tx, C: Column + Send>(
 }
 
 /// Removes the counts of hours before `before`.
-pub(super) async fn remove_old_tallies<T: Tx>(tx: &mut T, before: Timestamp) -> Result<()> {
+pub(super) async fn remove_old_tallies<T: Tx>(tx: &T, before: Timestamp) -> Result<()> {
     static SQL: Sql =
         Sql::new("DELETE FROM tally WHERE what IN ($1, $2) AND hour > 0 AND hour < $3");
     tx.run(&SQL, params! { Tally::Accepted, Tally::Documents, before })

@@ -68,7 +68,7 @@ operations! {
 
 rows! { ApiTokenRow { id, name, rights, created_at, expires_at, last_used_at } }
 
-async fn make_api_token<T: Tx>(tx: &mut T, token: NewApiToken) -> Result<ApiTokenMade> {
+async fn make_api_token<T: Tx>(tx: &T, token: NewApiToken) -> Result<ApiTokenMade> {
     static COUNT: Sql = Sql::new(
         "SELECT EXISTS (SELECT 1 FROM api_token WHERE name = $1), count(*) FROM api_token",
     );
@@ -90,21 +90,21 @@ async fn make_api_token<T: Tx>(tx: &mut T, token: NewApiToken) -> Result<ApiToke
     Ok(ApiTokenMade::Row(tx.one(&INSERT, params).await?))
 }
 
-async fn api_tokens<T: Tx>(tx: &mut T) -> Result<Vec<ApiTokenRow>> {
+async fn api_tokens<T: Tx>(tx: &T) -> Result<Vec<ApiTokenRow>> {
     static SQL: Sql = Sql::new(
         "SELECT id, name, rights, created_at, expires_at, last_used_at FROM api_token ORDER BY id",
     );
     tx.all(&SQL, &[]).await
 }
 
-async fn api_token<T: Tx>(tx: &mut T, hash: [u8; 32]) -> Result<Option<ApiTokenRow>> {
+async fn api_token<T: Tx>(tx: &T, hash: [u8; 32]) -> Result<Option<ApiTokenRow>> {
     static SQL: Sql = Sql::new(
         "SELECT id, name, rights, created_at, expires_at, last_used_at FROM api_token WHERE hash = $1",
     );
     tx.first(&SQL, &[&hash]).await
 }
 
-async fn revoke_api_token<T: Tx>(tx: &mut T, id: i64) -> Result<bool> {
+async fn revoke_api_token<T: Tx>(tx: &T, id: i64) -> Result<bool> {
     static SQL: Sql = Sql::new("DELETE FROM api_token WHERE id = $1");
     tx.lock(SESSIONS_LOCK).await?;
     let exists = tx.execute(&SQL, &[&id]).await? > 0;

@@ -19,13 +19,13 @@ operations! {
     pub write trigger_reconciliation(due_at: Timestamp) -> usize, then wake_pullers;
 }
 
-async fn register_feeds<T: Tx>(tx: &mut T, feeds: Vec<Feed>, now: Timestamp) -> Result<()> {
+async fn register_feeds<T: Tx>(tx: &T, feeds: Vec<Feed>, now: Timestamp) -> Result<()> {
     // A future moment of a caller's clock would delay work.
     let due_at = now.min(tx.now_or(now));
     feed_ids(tx, feeds, due_at).await.map(drop)
 }
 
-async fn trigger<T: Tx>(tx: &mut T, triggers: Vec<Trigger>) -> Result<()> {
+async fn trigger<T: Tx>(tx: &T, triggers: Vec<Trigger>) -> Result<()> {
     let Some(due_at) = triggers.iter().map(|trigger| trigger.due_at).min() else {
         return Ok(());
     };
@@ -55,7 +55,7 @@ async fn trigger<T: Tx>(tx: &mut T, triggers: Vec<Trigger>) -> Result<()> {
 
 /// Triggers a backfill from the feed's beginning, unless a backfill is pending already.
 pub(super) async fn backfill_from_beginning<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
     now: Timestamp,
 ) -> Result<()> {
@@ -72,7 +72,7 @@ pub(super) async fn backfill_from_beginning<T: Tx>(
     raise(tx, feed, kind, now).await
 }
 
-async fn start_backfill<T: Tx>(tx: &mut T, feed: i64, from: Option<Cursor>) -> Result<()> {
+async fn start_backfill<T: Tx>(tx: &T, feed: i64, from: Option<Cursor>) -> Result<()> {
     // A page in flight of an earlier backfill must not set this one's position.
     static TAKE_LEASE: Sql =
         Sql::new("UPDATE feed SET fence = fence + 1, leased_until = NULL WHERE id = $1");
@@ -86,7 +86,7 @@ async fn start_backfill<T: Tx>(tx: &mut T, feed: i64, from: Option<Cursor>) -> R
         .await
 }
 
-async fn trigger_reconciliation<T: Tx>(tx: &mut T, due_at: Timestamp) -> Result<usize> {
+async fn trigger_reconciliation<T: Tx>(tx: &T, due_at: Timestamp) -> Result<usize> {
     // Replicas that start together run this together, so the rows are locked in order.
     static SOONER: Sql = Sql::new(
         "WITH later AS (
@@ -101,7 +101,7 @@ async fn trigger_reconciliation<T: Tx>(tx: &mut T, due_at: Timestamp) -> Result<
 }
 
 /// Looks at the pending triggers of feeds again, which may be pulled sooner than before.
-pub(super) async fn reconsider<T: Tx>(tx: &mut T, feeds: &[i64]) -> Result<()> {
+pub(super) async fn reconsider<T: Tx>(tx: &T, feeds: &[i64]) -> Result<()> {
     // The same order everywhere prevents deadlocks.
     static SQL: Sql = Sql::new(
         "WITH chosen AS (
@@ -121,7 +121,7 @@ pub(super) async fn reconsider<T: Tx>(tx: &mut T, feeds: &[i64]) -> Result<()> {
 /// something newer. Of the other kinds one is pending at a time, at the sooner time; a
 /// follow-up requested for a later time is kept for another pull.
 pub(super) async fn raise<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     feed: i64,
     kind: TriggerKind,
     due_at: Timestamp,

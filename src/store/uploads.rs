@@ -228,7 +228,7 @@ impl NewUpload {
             .cast_signed()
     }
 
-    async fn insert<T: Tx>(&self, tx: &mut T, account: i64) -> Result<i64> {
+    async fn insert<T: Tx>(&self, tx: &T, account: i64) -> Result<i64> {
         static SQL: Sql = Sql::new(
             "INSERT INTO upload (account_id, correlation, sha256, size_bytes, file_name, state, created_at, changed_at)
              VALUES ($1, $2, $3, $4, $5, 'sending', $6, $6) RETURNING id",
@@ -240,7 +240,7 @@ impl NewUpload {
     }
 }
 
-async fn begin_upload<T: Tx>(tx: &mut T, upload: NewUpload) -> Result<UploadBegun> {
+async fn begin_upload<T: Tx>(tx: &T, upload: NewUpload) -> Result<UploadBegun> {
     static LATEST: Sql = Sql::new(
         "SELECT id, state, owner, claimed_until, location FROM upload
          WHERE account_id = $1 AND sha256 = $2 ORDER BY id DESC LIMIT 1",
@@ -294,7 +294,7 @@ struct Latest {
 rows! { Latest { id, state, owner, claimed_until, location } }
 
 async fn keep_upload_location<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     id: i64,
     owner: String,
     location: Option<SecretString>,
@@ -303,12 +303,7 @@ async fn keep_upload_location<T: Tx>(
     tx.run(&SQL, &[&id, &owner, &location]).await
 }
 
-async fn settle_upload<T: Tx>(
-    tx: &mut T,
-    id: i64,
-    reason: String,
-    now: Timestamp,
-) -> Result<Settling> {
+async fn settle_upload<T: Tx>(tx: &T, id: i64, reason: String, now: Timestamp) -> Result<Settling> {
     static SQL: Sql = Sql::new(
         "UPDATE upload SET settled_at = $2, settled_reason = $3
          WHERE id = $1 AND state = 'sent' AND settled_at IS NULL
@@ -323,7 +318,7 @@ async fn settle_upload<T: Tx>(
 
 /// Removes a batch of locations that were last used before `before`, when they have expired.
 pub(super) async fn remove_upload_locations<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     before: Timestamp,
     limit: i64,
 ) -> Result<()> {
@@ -336,7 +331,7 @@ pub(super) async fn remove_upload_locations<T: Tx>(
 }
 
 async fn end_upload<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     id: i64,
     owner: String,
     end: UploadEnd,
@@ -360,7 +355,7 @@ async fn end_upload<T: Tx>(
 
 /// Links the documents of a page to the files that they were made of.
 pub(super) async fn link_documents<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     account: &Account,
     returns: &[UploadReturn],
 ) -> Result<()> {
@@ -387,7 +382,7 @@ pub(super) async fn link_documents<T: Tx>(
     Ok(())
 }
 
-async fn uploads<T: Tx>(tx: &mut T, filter: UploadFilter) -> Result<Vec<UploadRow>> {
+async fn uploads<T: Tx>(tx: &T, filter: UploadFilter) -> Result<Vec<UploadRow>> {
     static ALL: Sql = Sql::with(
         "{rows} WHERE u.id > $1 ORDER BY u.id LIMIT $2",
         &[("rows", ROWS), ("using", ANY_INDEX)],
@@ -408,7 +403,7 @@ async fn uploads<T: Tx>(tx: &mut T, filter: UploadFilter) -> Result<Vec<UploadRo
 }
 
 pub(super) async fn uploads_named<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     name: String,
     limit: usize,
 ) -> Result<Vec<UploadRow>> {
@@ -429,7 +424,7 @@ pub(super) async fn uploads_named<T: Tx>(
 }
 
 async fn uploads_of_document<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     account: Account,
     document_id: String,
 ) -> Result<Vec<UploadRow>> {
@@ -442,7 +437,7 @@ async fn uploads_of_document<T: Tx>(
 }
 
 async fn newest_uploads<T: Tx>(
-    tx: &mut T,
+    tx: &T,
     before: Option<i64>,
     limit: usize,
 ) -> Result<Vec<UploadRow>> {

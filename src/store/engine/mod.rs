@@ -41,17 +41,21 @@ pub(super) type ReadRow<'a> = &'a mut (dyn FnMut(&dyn Row) -> Result<ControlFlow
 pub(super) type TermsOf<'a> = &'a (dyn Fn(usize) -> BTreeSet<String> + Sync);
 
 /// An open transaction. It is committed if its operation succeeds.
-pub(super) trait Tx: Send {
+///
+/// Statements run in the order in which they are first polled. On PostgreSQL those that are polled
+/// together are sent at once, so that they take one wait for all (`try_join!`); each sees what those
+/// before it did.
+pub(super) trait Tx: Send + Sync {
     /// Returns the moment when the transaction began, by the database's clock if processes
     /// share the database; otherwise `local`, the caller's moment.
     fn now_or(&self, local: Timestamp) -> Timestamp;
 
     /// Waits until no other transaction holds the lock `number`, and holds it until the end.
-    fn lock(&mut self, number: i64) -> impl Future<Output = Result<()>> + Send;
+    fn lock(&self, number: i64) -> impl Future<Output = Result<()>> + Send;
 
     /// Runs a statement and passes its rows to `row`, which may end the reading early.
     fn each(
-        &mut self,
+        &self,
         sql: &'static Sql,
         params: &[&dyn Param],
         row: ReadRow<'_>,
@@ -59,7 +63,7 @@ pub(super) trait Tx: Send {
 
     /// Runs a statement that returns no rows; returns the number of changed rows.
     fn execute(
-        &mut self,
+        &self,
         sql: &'static Sql,
         params: &[&dyn Param],
     ) -> impl Future<Output = Result<usize>> + Send;
@@ -67,7 +71,7 @@ pub(super) trait Tx: Send {
     /// Stores notifications that are not stored yet, which are in the order of their identity;
     /// returns for each whether it was new.
     fn insert_notifications(
-        &mut self,
+        &self,
         notifications: &[NewNotification<'_>],
     ) -> impl Future<Output = Result<Vec<bool>>> + Send;
 
@@ -79,7 +83,7 @@ pub(super) trait Tx: Send {
     /// It must be the last statement, since it may commit: the counter, for which others wait,
     /// is held for as short as possible.
     fn insert_numbered(
-        &mut self,
+        &self,
         sql: &'static Sql,
         rows: &[Vec<&dyn Param>],
         terms: TermsOf<'_>,
@@ -91,14 +95,14 @@ pub(super) trait Tx: Send {
     /// This may commit: on PostgreSQL they are sent together with COMMIT, so that their locks are
     /// held for as short as possible.
     fn last(
-        &mut self,
+        &self,
         statements: &[Statement<'_>],
         row: ReadRow<'_>,
     ) -> impl Future<Output = Result<()>> + Send;
 
     /// Runs a statement and returns all its rows.
     fn all<C: Column + Send>(
-        &mut self,
+        &self,
         sql: &'static Sql,
         params: &[&dyn Param],
     ) -> impl Future<Output = Result<Vec<C>>> + Send {
@@ -115,7 +119,7 @@ pub(super) trait Tx: Send {
 
     /// Runs a statement and returns its first row, if there is one.
     fn first<C: Column + Send>(
-        &mut self,
+        &self,
         sql: &'static Sql,
         params: &[&dyn Param],
     ) -> impl Future<Output = Result<Option<C>>> + Send {
@@ -132,7 +136,7 @@ pub(super) trait Tx: Send {
 
     /// Runs a statement that returns one row.
     fn one<C: Column + Send>(
-        &mut self,
+        &self,
         sql: &'static Sql,
         params: &[&dyn Param],
     ) -> impl Future<Output = Result<C>> + Send {
@@ -145,7 +149,7 @@ pub(super) trait Tx: Send {
 
     /// Runs a statement that returns no rows.
     fn run(
-        &mut self,
+        &self,
         sql: &'static Sql,
         params: &[&dyn Param],
     ) -> impl Future<Output = Result<()>> + Send {
@@ -162,7 +166,7 @@ pub(super) trait Operation: Send + 'static {
     type Output: Send + 'static;
 
     /// Runs it. It must await nothing but `tx`: SQLite's writer thread polls it once.
-    fn run<T: Tx>(self, tx: &mut T) -> impl Future<Output = Result<Self::Output>> + Send;
+    fn run<T: Tx>(self, tx: &T) -> impl Future<Output = Result<Self::Output>> + Send;
 }
 
 /// Declares methods of the store. Each reads one snapshot (`read_own` for the service's own work), or writes, in a transaction of its
@@ -197,7 +201,7 @@ macro_rules! operations {
 
                         async fn run<T: $crate::store::engine::Tx>(
                             self,
-                            tx: &mut T,
+                            tx: &T,
                         ) -> Result<$output, $crate::store::StoreError> {
                             $name(tx $(, self.$argument)*).await
                         }

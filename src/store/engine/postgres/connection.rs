@@ -4,13 +4,15 @@
 //! mode can be used. The settings of a transaction are one statement; its other statements are
 //! prepared if it runs in a session of its connection's own ([`Session`]).
 
+use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::{join_all, join3};
+use futures_util::future::{join, join_all};
 use futures_util::{TryFutureExt as _, TryStreamExt as _};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -18,7 +20,7 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, NoTls, Row, RowStream, SimpleQueryMessage, Statement as Prepared};
+use tokio_postgres::{Client, NoTls, Row, RowStream, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::cannot_connect;
@@ -199,7 +201,7 @@ impl Pool {
     /// Begins a transaction that stores messages in this turn, which ends when COMMIT is sent.
     pub(super) async fn ingest(&self, turn: Option<Turn>) -> Result<Transaction<'_>> {
         let mut transaction = self.begin(Use::Ingest, BEGIN_WRITING).await?;
-        transaction.turn = turn;
+        transaction.turn = Mutex::new(turn);
         Ok(transaction)
     }
 
@@ -234,9 +236,10 @@ impl Pool {
                         connection: Some((session, permit)),
                         pool: self,
                         limit: Some(RESPONSE_TIMEOUT),
-                        is_running: AtomicBool::new(false),
-                        is_committed: false,
-                        turn: None,
+                        order: tokio::sync::Mutex::default(),
+                        unanswered: AtomicUsize::new(0),
+                        is_committed: AtomicBool::new(false),
+                        turn: Mutex::default(),
                     });
                 }
                 // The server was restarted since the last use; nothing has been done yet.
@@ -361,11 +364,13 @@ pub(super) struct Transaction<'p> {
     prepares: bool,
     /// The time to wait for an answer.
     limit: Option<Duration>,
-    /// True while the server may be running a statement.
-    is_running: AtomicBool,
+    /// Held while a statement is prepared and sent.
+    order: tokio::sync::Mutex<()>,
+    /// The number of statements that the server may be running.
+    unanswered: AtomicUsize,
     now: Timestamp,
-    is_committed: bool,
-    turn: Option<Turn>,
+    is_committed: AtomicBool,
+    turn: Mutex<Option<Turn>>,
 }
 
 impl Drop for Transaction<'_> {
@@ -374,7 +379,7 @@ impl Drop for Transaction<'_> {
             return;
         };
         let runtime = tokio::runtime::Handle::try_current();
-        let (Ok(runtime), true) = (runtime, self.is_running.load(Ordering::Relaxed)) else {
+        let (Ok(runtime), true) = (runtime, self.unanswered.load(Ordering::Relaxed) > 0) else {
             return;
         };
         // Its place is free once the server has ended the statement: otherwise new connections
@@ -422,11 +427,12 @@ impl Transaction<'_> {
     where
         StoreError: From<E>,
     {
-        self.is_running.store(true, Ordering::Relaxed);
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
         let answer = within(self.limit, work).await;
         // Without an answer it may still run.
-        let is_running = matches!(answer, Err(StoreError::Unreachable { .. }));
-        self.is_running.store(is_running, Ordering::Relaxed);
+        if !matches!(answer, Err(StoreError::Unreachable { .. })) {
+            self.unanswered.fetch_sub(1, Ordering::Relaxed);
+        }
         answer
     }
 
@@ -450,18 +456,19 @@ impl Transaction<'_> {
         values
     }
 
-    /// Returns the prepared statement, if those of the transaction are.
-    async fn prepared(
-        &self,
-        sql: &'static str,
-        values: &[(Value<'_>, Type)],
-    ) -> Result<Option<Prepared>> {
+    /// Sends a statement after those that began before it, and returns its rows as they arrive.
+    async fn rows(&self, sql: &'static str, params: &[&dyn Param]) -> Result<RowStream> {
+        let values = self.typed(sql, params);
+        let session = self.session()?;
+        let client = session.client();
+        let order = self.order.lock().await;
         if !self.prepares {
-            return Ok(None);
+            return sent(client.query_typed_raw(sql, values), || drop(order)).await;
         }
         let types: Vec<Type> = values.iter().map(|(_, kind)| kind.clone()).collect();
-        let preparing = self.session()?.prepare(sql, &types);
-        self.answer(preparing).await.map(Some)
+        let prepared = session.prepare(sql, &types).await?;
+        let values = values.into_iter().map(|(value, _)| value);
+        sent(client.query_raw(&prepared, values), || drop(order)).await
     }
 
     /// Runs a statement and passes its rows to `row`, which may end the reading early.
@@ -471,11 +478,8 @@ impl Transaction<'_> {
         params: &[&dyn Param],
         mut row: impl FnMut(&Row) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let values = self.typed(sql, params);
-        let prepared = self.prepared(sql, &values).await?;
-        let client = self.client()?;
         self.answer(async {
-            let mut rows = pin!(rows(client, sql, prepared, values).await?);
+            let mut rows = pin!(self.rows(sql, params).await?);
             while let Some(found) = rows.try_next().await? {
                 if row(&found)?.is_break() {
                     break;
@@ -502,11 +506,8 @@ impl Transaction<'_> {
 
     /// Runs a statement and returns the number of changed rows.
     pub(super) async fn execute(&self, sql: &'static str, params: &[&dyn Param]) -> Result<usize> {
-        let values = self.typed(sql, params);
-        let prepared = self.prepared(sql, &values).await?;
-        let client = self.client()?;
         self.answer(async {
-            let mut rows = pin!(rows(client, sql, prepared, values).await?);
+            let mut rows = pin!(self.rows(sql, params).await?);
             while rows.try_next().await?.is_some() {}
             let changed = rows.rows_affected().unwrap_or(0);
             Ok::<_, StoreError>(usize::try_from(changed).unwrap_or(usize::MAX))
@@ -530,7 +531,7 @@ impl Transaction<'_> {
     }
 
     async fn end(mut self, word: &str) -> Result<()> {
-        if !self.is_committed {
+        if !*self.is_committed.get_mut() {
             self.script(word).await?;
         }
         if let Some((session, _)) = self.connection.take() {
@@ -543,36 +544,35 @@ impl Transaction<'_> {
     /// server waits for this process, even if it is suspended in between. Passes the rows to `row` once
     /// they are committed.
     pub(super) async fn run_and_commit(
-        &mut self,
+        &self,
         statements: &[Statement<'_>],
         mut row: impl FnMut(&Row) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let turn = self.turn.take();
-        let client = self.client()?;
-        let mut ready = Vec::with_capacity(statements.len());
-        for (sql, params) in statements {
-            let (sql, values) = (sql.postgres(), self.typed(sql.postgres(), params));
-            ready.push((sql, self.prepared(sql, &values).await?, values));
-        }
-        let run = ready.into_iter().map(async |(sql, prepared, values)| {
-            rows(client, sql, prepared, values)
-                .await?
-                .try_collect()
-                .await
+        let run = statements.iter().map(async |(sql, params)| {
+            self.answer(async {
+                let rows = self.rows(sql.postgres(), params).await?;
+                Ok::<_, StoreError>(rows.try_collect::<Vec<Row>>().await?)
+            })
+            .await
         });
-        let run = join_all(run);
-        let commit = client.batch_execute("COMMIT");
-        // Each is sent when first polled, in this order. After a failed statement the server fails
-        // those after it and answers COMMIT by rolling back, so the first error decides.
-        let all = join3(run, commit, async { drop(turn) });
-        let (run, committed, ()) = self
-            .answer(async { Ok::<_, StoreError>(all.await) })
-            .await?;
-        let found: Vec<Vec<Row>> = run
-            .into_iter()
-            .collect::<Result<_, tokio_postgres::Error>>()?;
+        let commit = self.answer(async {
+            let order = self.order.lock().await;
+            let turn = self
+                .turn
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            sent(self.client()?.batch_execute("COMMIT"), || {
+                drop((turn, order))
+            })
+            .await
+        });
+        // After a failed statement the server fails those after it and answers COMMIT by rolling back,
+        // so the first error decides.
+        let (run, committed) = join(join_all(run), commit).await;
+        let found: Vec<Vec<Row>> = run.into_iter().collect::<Result<_>>()?;
         committed?;
-        self.is_committed = true;
+        self.is_committed.store(true, Ordering::Relaxed);
         for found in found.iter().flatten() {
             if row(found)?.is_break() {
                 break;
@@ -582,19 +582,18 @@ impl Transaction<'_> {
     }
 }
 
-/// Runs a statement, prepared or not, and returns its rows as they arrive.
-async fn rows(
-    client: &Client,
-    sql: &str,
-    prepared: Option<Prepared>,
-    values: Vec<(Value<'_>, Type)>,
-) -> Result<RowStream, tokio_postgres::Error> {
-    match prepared {
-        Some(prepared) => {
-            let values = values.into_iter().map(|(value, _)| value);
-            client.query_raw(&prepared, values).await
-        }
-        None => client.query_typed_raw(sql, values).await,
+/// Waits for the answer to a request, which the client sends when it is first polled; calls
+/// `when_sent` in between.
+async fn sent<T>(
+    request: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    when_sent: impl FnOnce(),
+) -> Result<T> {
+    let mut request = pin!(request);
+    let polled = poll_fn(|context| Poll::Ready(request.as_mut().poll(context))).await;
+    when_sent();
+    match polled {
+        Poll::Ready(answer) => Ok(answer?),
+        Poll::Pending => Ok(request.await?),
     }
 }
 

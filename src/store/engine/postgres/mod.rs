@@ -68,8 +68,8 @@ impl PostgresEngine {
         let hooks = options.hooks.clone();
         let pool = Arc::new(Pool::new(address, options.clock.clone(), hooks)?);
         schema::migrate(&pool).await?;
-        let mut transaction = pool.write().await?;
-        resume_at_start(&mut transaction).await?;
+        let transaction = pool.write().await?;
+        resume_at_start(&transaction).await?;
         transaction.commit().await?;
         let (messages, arriving) = mpsc::channel(options.queue.max(1));
         let (quarantine, refused) = mpsc::channel(QUARANTINE_QUEUE);
@@ -118,8 +118,8 @@ impl PostgresEngine {
     /// Runs an operation that writes.
     pub(in crate::store) async fn write<O: Operation>(&self, operation: O) -> Result<O::Output> {
         self.may_write()?;
-        let mut transaction = self.pool.write().await?;
-        match operation.run(&mut transaction).await {
+        let transaction = self.pool.write().await?;
+        match operation.run(&transaction).await {
             Ok(outcome) => {
                 transaction.commit().await?;
                 Ok(outcome)
@@ -144,8 +144,8 @@ impl PostgresEngine {
     }
 
     async fn read_for<O: Operation>(&self, used_for: Use, operation: O) -> Result<O::Output> {
-        let mut transaction = self.pool.read(used_for).await?;
-        let outcome = operation.run(&mut transaction).await?;
+        let transaction = self.pool.read(used_for).await?;
+        let outcome = operation.run(&transaction).await?;
         transaction.commit().await?;
         Ok(outcome)
     }
@@ -200,7 +200,7 @@ impl PostgresEngine {
         }
         // A server in recovery refuses a transaction that may write; if a pooler routes it
         // elsewhere, this query detects that.
-        let mut transaction = self.pool.write().await?;
+        let transaction = self.pool.write().await?;
         let row = transaction
             .query_one(
                 "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean",
@@ -226,7 +226,7 @@ impl PostgresEngine {
             getrandom::fill(&mut large).expect("the system provides random bytes");
             bodies.extend([small.as_slice(), large.as_slice()]);
         }
-        rehearse_messages(&mut transaction, &bodies).await?;
+        rehearse_messages(&transaction, &bodies).await?;
         transaction.roll_back().await?;
         self.no_room.store(false, Ordering::Relaxed);
         Ok(())

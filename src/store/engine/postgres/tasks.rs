@@ -54,8 +54,8 @@ impl Ingest {
         row_ids: &mut RowIds,
         turn: Option<Turn>,
     ) -> Result<Vec<Insertion>> {
-        let mut transaction = self.pool.ingest(turn).await?;
-        let stored = store_group(&mut transaction, messages, row_ids, self.ask).await?;
+        let transaction = self.pool.ingest(turn).await?;
+        let stored = store_group(&transaction, messages, row_ids, self.ask).await?;
         transaction.commit().await?;
         // Only committed rows are cached.
         row_ids.extend(stored.row_ids);
@@ -105,8 +105,8 @@ pub(super) async fn run_quarantine(
             }
         }
         let storing = async {
-            let mut transaction = pool.write().await?;
-            store_quarantined(&mut transaction, limit_bytes, None, &refused).await?;
+            let transaction = pool.write().await?;
+            store_quarantined(&transaction, limit_bytes, None, &refused).await?;
             transaction.commit().await
         };
         if !refused.is_empty()

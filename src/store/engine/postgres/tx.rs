@@ -21,26 +21,21 @@ impl Tx for Transaction<'_> {
         self.now()
     }
 
-    async fn lock(&mut self, number: i64) -> Result<()> {
+    async fn lock(&self, number: i64) -> Result<()> {
         Transaction::execute(self, "SELECT pg_advisory_xact_lock($1)", &[&number]).await?;
         Ok(())
     }
 
-    async fn each(
-        &mut self,
-        sql: &'static Sql,
-        params: &[&dyn Param],
-        row: ReadRow<'_>,
-    ) -> Result<()> {
+    async fn each(&self, sql: &'static Sql, params: &[&dyn Param], row: ReadRow<'_>) -> Result<()> {
         Transaction::each(self, sql.postgres(), params, |found| row(found)).await
     }
 
-    async fn execute(&mut self, sql: &'static Sql, params: &[&dyn Param]) -> Result<usize> {
+    async fn execute(&self, sql: &'static Sql, params: &[&dyn Param]) -> Result<usize> {
         Transaction::execute(self, sql.postgres(), params).await
     }
 
     async fn insert_notifications(
-        &mut self,
+        &self,
         notifications: &[NewNotification<'_>],
     ) -> Result<Vec<bool>> {
         static SQL: Sql = Sql::new(
@@ -64,12 +59,12 @@ impl Tx for Transaction<'_> {
         Ok(list(new, |one| inserted.remove(&one.identity())))
     }
 
-    async fn last(&mut self, statements: &[Statement<'_>], row: ReadRow<'_>) -> Result<()> {
+    async fn last(&self, statements: &[Statement<'_>], row: ReadRow<'_>) -> Result<()> {
         self.run_and_commit(statements, |found| row(found)).await
     }
 
     async fn insert_numbered(
-        &mut self,
+        &self,
         sql: &'static Sql,
         rows: &[Vec<&dyn Param>],
         terms: TermsOf<'_>,
@@ -98,7 +93,7 @@ impl Tx for Transaction<'_> {
                 let no_rows = |_: &_| Ok(ControlFlow::Break(()));
                 self.run_and_commit(&[(sql, &params)], no_rows).await?;
             } else {
-                self.execute(sql, &params).await?;
+                Tx::execute(self, sql, &params).await?;
             }
             rest = later;
         }

@@ -144,7 +144,7 @@ impl SqliteEngine {
     async fn on_writer<T: Send + 'static>(
         &self,
         begin: Begin,
-        work: impl FnOnce(&mut SqliteTx<'_>) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&SqliteTx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (answer, outcome) = oneshot::channel();
         let database = Arc::clone(&self.database);
@@ -178,7 +178,7 @@ impl SqliteEngine {
         let database = Arc::clone(&self.database);
         let files = self.files.clone();
         let work = move |connection: &mut Connection| {
-            let read = |tx: &mut SqliteTx<'_>| immediate(operation.run(tx));
+            let read = |tx: &SqliteTx<'_>| immediate(operation.run(tx));
             let outcome = in_transaction(connection, &database, Begin::Reading, read);
             match (&outcome, files.and_then(|files| files.upgrade())) {
                 // What looks like damage may be another file, or what was left of this one.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::future::ready;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use rusqlite::types::{ToSqlOutput, Value as OwnedValue, ValueRef};
@@ -25,7 +25,10 @@ pub(super) struct Database {
 }
 
 /// A transaction in progress on a connection.
-pub(super) struct SqliteTx<'c> {
+pub(super) struct SqliteTx<'c>(Mutex<Open<'c>>);
+
+/// The connection, which runs one statement after the other.
+struct Open<'c> {
     connection: &'c mut Connection,
     database: &'c Database,
 }
@@ -64,7 +67,7 @@ pub(super) fn in_transaction<T>(
     connection: &mut Connection,
     database: &Database,
     begin: Begin,
-    work: impl FnOnce(&mut SqliteTx<'_>) -> Result<T>,
+    work: impl FnOnce(&SqliteTx<'_>) -> Result<T>,
 ) -> Result<T> {
     let control = |connection: &Connection, sql: &str| {
         connection
@@ -73,11 +76,11 @@ pub(super) fn in_transaction<T>(
             .map_err(|error| explain(&database.path, error))
     };
     control(connection, begin.sql())?;
-    let outcome = work(&mut SqliteTx {
-        connection,
+    let open = Mutex::new(Open {
+        connection: &mut *connection,
         database,
-    })
-    .and_then(|value| {
+    });
+    let outcome = work(&SqliteTx(open)).and_then(|value| {
         control(connection, begin.end())?;
         Ok(value)
     });
@@ -102,7 +105,13 @@ pub(super) fn immediate<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     }
 }
 
-impl SqliteTx<'_> {
+impl<'c> SqliteTx<'c> {
+    fn open(&self) -> MutexGuard<'_, Open<'c>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open<'_> {
     /// Returns the prepared statement, without values.
     fn prepare(&self, sql: &Sql) -> Result<CachedStatement<'_>> {
         if let Some(hooks) = &self.database.hooks {
@@ -117,6 +126,12 @@ impl SqliteTx<'_> {
         let mut statement = self.prepare(sql)?;
         bind_all(&mut statement, params).map_err(|error| explain(&self.database.path, error))?;
         Ok(statement)
+    }
+
+    fn execute(&self, sql: &Sql, params: &[&dyn Param]) -> Result<usize> {
+        let mut statement = self.bind(sql, params)?;
+        let changed = statement.raw_execute();
+        changed.map_err(|error| explain(&self.database.path, error))
     }
 
     /// Executes a prepared statement with these values; returns the number of rows that it
@@ -188,40 +203,36 @@ impl Tx for SqliteTx<'_> {
         local
     }
 
-    fn lock(&mut self, _number: i64) -> impl Future<Output = Result<()>> + Send {
+    fn lock(&self, _number: i64) -> impl Future<Output = Result<()>> + Send {
         // There is one writer.
         ready(Ok(()))
     }
 
     fn each(
-        &mut self,
+        &self,
         sql: &'static Sql,
         params: &[&dyn Param],
         row: ReadRow<'_>,
     ) -> impl Future<Output = Result<()>> + Send {
-        ready(self.read_each(sql, params, row))
+        ready(self.open().read_each(sql, params, row))
     }
 
     fn execute(
-        &mut self,
+        &self,
         sql: &'static Sql,
         params: &[&dyn Param],
     ) -> impl Future<Output = Result<usize>> + Send {
-        ready(self.bind(sql, params).and_then(|mut statement| {
-            statement
-                .raw_execute()
-                .map_err(|error| explain(&self.database.path, error))
-        }))
+        ready(self.open().execute(sql, params))
     }
 
     fn insert_notifications(
-        &mut self,
+        &self,
         notifications: &[NewNotification<'_>],
     ) -> impl Future<Output = Result<Vec<bool>>> + Send {
-        ready(self.insert_each(notifications))
+        ready(self.open().insert_each(notifications))
     }
 
-    async fn last(&mut self, statements: &[Statement<'_>], row: ReadRow<'_>) -> Result<()> {
+    async fn last(&self, statements: &[Statement<'_>], row: ReadRow<'_>) -> Result<()> {
         for (sql, params) in statements {
             self.each(sql, params, row).await?;
         }
@@ -229,7 +240,7 @@ impl Tx for SqliteTx<'_> {
     }
 
     async fn insert_numbered(
-        &mut self,
+        &self,
         sql: &'static Sql,
         rows: &[Vec<&dyn Param>],
         terms: TermsOf<'_>,
@@ -237,7 +248,7 @@ impl Tx for SqliteTx<'_> {
         static LAST: Sql = Sql::new("SELECT last FROM sequence");
         static SET_LAST: Sql = Sql::new("UPDATE sequence SET last = $1");
         let last: i64 = self.one(&LAST, &[]).await?;
-        let last = self.insert_after(last, sql, rows, terms)?;
+        let last = self.open().insert_after(last, sql, rows, terms)?;
         self.run(&SET_LAST, &[&last]).await
     }
 }
@@ -330,7 +341,7 @@ mod tests {
         }
     }
 
-    fn with_tx<T>(work: impl AsyncFnOnce(&mut SqliteTx<'_>) -> Result<T>) -> Result<T> {
+    fn with_tx<T>(work: impl AsyncFnOnce(&SqliteTx<'_>) -> Result<T>) -> Result<T> {
         let mut connection = Connection::open_in_memory().expect("opened a database");
         in_transaction(&mut connection, &database(), Begin::Writing, |tx| {
             immediate(work(tx))
@@ -398,7 +409,7 @@ mod tests {
     fn a_failed_operation_leaves_nothing_behind() {
         static TABLES: Sql = Sql::new("SELECT count(*) FROM sqlite_schema");
         let mut connection = Connection::open_in_memory().expect("opened a database");
-        let mut run = |work: fn(&mut SqliteTx<'_>) -> Result<i64>| {
+        let mut run = |work: fn(&SqliteTx<'_>) -> Result<i64>| {
             let database = database();
             in_transaction(&mut connection, &database, Begin::Writing, work)
         };
