@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::future::try_join;
 use tokio::sync::oneshot;
 
 use super::allowed_topics::check_approvals;
@@ -164,21 +165,32 @@ pub(super) async fn store_group<T: Tx>(
         };
         row_ids.accounts.insert(account.clone(), id);
     }
-    let outcomes = insert(tx, messages, &row_ids.accounts).await?;
+    let of_account = |incoming: &AcceptedMessage| row_ids.accounts[&incoming.account];
+    let notifications = messages
+        .iter()
+        .filter(|incoming| incoming.message.message_type() == MessageType::Notification)
+        .map(|incoming| (of_account(incoming), incoming));
+    let mut heard = HeardTopics::of(notifications);
+    let inserting = insert(tx, messages, &row_ids.accounts);
+    let (outcomes, ()) = try_join(inserting, heard.read(tx)).await?;
     let new: Vec<&AcceptedMessage> = messages
         .iter()
         .zip(&outcomes)
         .filter(|(_, outcome)| **outcome == Insertion::New)
         .map(|(incoming, _)| incoming)
         .collect();
-    let mut heard = HeardTopics::default();
+    let mut confirmed = false;
     for incoming in &new {
-        let account = row_ids.accounts[&incoming.account];
+        let account = of_account(incoming);
         if incoming.message.message_type() == MessageType::Notification {
             heard.add(account, incoming);
         } else {
             record_confirmation(tx, account, incoming, ask).await?;
+            confirmed = true;
         }
+    }
+    if confirmed {
+        heard.read(tx).await?;
     }
     heard.record(tx).await?;
     let triggers = triggers(tx, &new, known, &mut row_ids).await?;

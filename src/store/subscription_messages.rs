@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use secrecy::SecretString;
 
 use super::engine::{Fragment, SUBSCRIPTIONS_LOCK, Sql, Tx, operations, params, rows};
@@ -112,10 +113,7 @@ async fn answer<T: Tx>(tx: &T, signal: &Signal<'_>, state: SubscriptionState) ->
 
 /// Returns the subscription of the topic that waits at the webhook, and when SNS sent the
 /// message that it reflects.
-async fn waiting<T: Tx>(
-    tx: &T,
-    signal: &Signal<'_>,
-) -> Result<Option<(i64, Option<Timestamp>)>> {
+async fn waiting<T: Tx>(tx: &T, signal: &Signal<'_>) -> Result<Option<(i64, Option<Timestamp>)>> {
     static SQL: Sql = Sql::with(
         "SELECT id, last_message_at FROM subscription
          WHERE {of_topic} AND state IN ('unknown_topic', 'awaiting_approval', 'pending', 'failed')
@@ -253,7 +251,6 @@ fn unnamed<'r>(rows: &'r [Known], subscription_arn: Option<&str>) -> Option<&'r 
 }
 
 /// The topics that the notifications of a group came from.
-#[derive(Default)]
 pub(super) struct HeardTopics<'m>(Vec<Heard<'m>>);
 
 /// A topic that was heard at one webhook.
@@ -261,29 +258,47 @@ struct Heard<'m> {
     account: i64,
     event: Event,
     topic_arn: &'m str,
-    /// When SNS sent the newest notification.
-    sent_at: Timestamp,
+    /// Its subscriptions.
+    known: Vec<Known>,
+    /// When SNS sent the newest of the new notifications; `None` if none is new.
+    sent_at: Option<Timestamp>,
     received_at: Timestamp,
 }
 
 impl<'m> HeardTopics<'m> {
-    /// Adds a new notification.
-    pub(super) fn add(&mut self, account: i64, incoming: &'m AcceptedMessage) {
-        let message = &incoming.message;
-        let (event, topic_arn) = (incoming.event, message.topic_arn());
-        let sent_at = message.timestamp();
-        let same = |heard: &&mut Heard<'m>| {
-            heard.account == account && heard.event == event && heard.topic_arn == topic_arn
-        };
-        match self.0.iter_mut().find(same) {
-            Some(heard) => heard.sent_at = heard.sent_at.max(sent_at),
-            None => self.0.push(Heard {
-                account,
-                event,
-                topic_arn,
-                sent_at,
-                received_at: incoming.received_at,
-            }),
+    /// Returns the topics of notifications, none of which is new yet; each is beside its account.
+    pub(super) fn of(notifications: impl Iterator<Item = (i64, &'m AcceptedMessage)>) -> Self {
+        let mut topics: Vec<Heard<'m>> = Vec::new();
+        for (account, incoming) in notifications {
+            if !topics.iter().any(|topic| topic.is_of(account, incoming)) {
+                topics.push(Heard {
+                    account,
+                    event: incoming.event,
+                    topic_arn: incoming.message.topic_arn(),
+                    known: Vec::new(),
+                    sent_at: None,
+                    received_at: incoming.received_at,
+                });
+            }
+        }
+        Self(topics)
+    }
+
+    /// Reads the subscriptions of the topics.
+    pub(super) async fn read<T: Tx>(&mut self, tx: &T) -> Result<()> {
+        let known = self.0.iter().map(|topic| topic.subscriptions(tx));
+        let known = try_join_all(known).await?;
+        for (topic, known) in self.0.iter_mut().zip(known) {
+            topic.known = known;
+        }
+        Ok(())
+    }
+
+    /// Adds a new notification of one of the topics.
+    pub(super) fn add(&mut self, account: i64, incoming: &AcceptedMessage) {
+        let mut topics = self.0.iter_mut();
+        if let Some(heard) = topics.find(|topic| topic.is_of(account, incoming)) {
+            heard.sent_at = heard.sent_at.max(Some(incoming.message.timestamp()));
         }
     }
 
@@ -291,13 +306,16 @@ impl<'m> HeardTopics<'m> {
     /// subscription turns out to live: reading is cheap, and a row is not.
     pub(super) async fn record<T: Tx>(self, tx: &T) -> Result<()> {
         for heard in &self.0 {
-            if heard.change(tx).await?.is_none() {
+            let Some(sent_at) = heard.sent_at else {
+                continue;
+            };
+            if change_of(&heard.known, sent_at).is_none() {
                 continue;
             }
             tx.lock(SUBSCRIPTIONS_LOCK).await?;
             // Another replica may have been faster.
-            if let Some(change) = heard.change(tx).await? {
-                heard.record(tx, change).await?;
+            if let Some(change) = change_of(&heard.subscriptions(tx).await?, sent_at) {
+                heard.record(tx, change, sent_at).await?;
             }
         }
         Ok(())
@@ -314,46 +332,52 @@ enum HeardChange {
     New,
 }
 
+/// Returns what a notification that was sent at `sent_at` changes in the subscriptions of its topic.
+fn change_of(rows: &[Known], sent_at: Timestamp) -> Option<HeardChange> {
+    if rows.is_empty() {
+        return Some(HeardChange::New);
+    }
+    let is_due = |row: &&Known| {
+        row.last_heard_at
+            .is_none_or(|last| last.after(HEARD_PRECISION) <= sent_at)
+    };
+    let due = |states: &[SubscriptionState]| {
+        let of_states = rows.iter().filter(|row| states.contains(&row.state));
+        let ids: Vec<i64> = of_states.filter(is_due).map(|row| row.id).collect();
+        (!ids.is_empty()).then_some(HeardChange::Heard(ids))
+    };
+    let confirmed = SubscriptionState::Confirmed;
+    if rows.iter().any(|row| row.state == confirmed) {
+        return due(&[confirmed]);
+    }
+    let ended = rows.iter().filter(|row| {
+        let ended = matches!(
+            row.state,
+            SubscriptionState::Unsubscribed | SubscriptionState::Failed
+        );
+        ended && row.last_message_at < Some(sent_at)
+    });
+    match ended.max_by_key(|row| row.last_message_at) {
+        Some(row) => Some(HeardChange::Lives(row.id)),
+        None => due(&[
+            SubscriptionState::Pending,
+            SubscriptionState::AwaitingApproval,
+        ]),
+    }
+}
+
 impl Heard<'_> {
-    async fn change<T: Tx>(&self, tx: &T) -> Result<Option<HeardChange>> {
-        let rows = of_topic(tx, self.account, self.event, self.topic_arn).await?;
-        Ok(self.change_of(&rows))
+    fn is_of(&self, account: i64, incoming: &AcceptedMessage) -> bool {
+        self.account == account
+            && self.event == incoming.event
+            && self.topic_arn == incoming.message.topic_arn()
     }
 
-    fn change_of(&self, rows: &[Known]) -> Option<HeardChange> {
-        if rows.is_empty() {
-            return Some(HeardChange::New);
-        }
-        let is_due = |row: &&Known| {
-            row.last_heard_at
-                .is_none_or(|last| last.after(HEARD_PRECISION) <= self.sent_at)
-        };
-        let due = |states: &[SubscriptionState]| {
-            let of_states = rows.iter().filter(|row| states.contains(&row.state));
-            let ids: Vec<i64> = of_states.filter(is_due).map(|row| row.id).collect();
-            (!ids.is_empty()).then_some(HeardChange::Heard(ids))
-        };
-        let confirmed = SubscriptionState::Confirmed;
-        if rows.iter().any(|row| row.state == confirmed) {
-            return due(&[confirmed]);
-        }
-        let ended = rows.iter().filter(|row| {
-            let ended = matches!(
-                row.state,
-                SubscriptionState::Unsubscribed | SubscriptionState::Failed
-            );
-            ended && row.last_message_at < Some(self.sent_at)
-        });
-        match ended.max_by_key(|row| row.last_message_at) {
-            Some(row) => Some(HeardChange::Lives(row.id)),
-            None => due(&[
-                SubscriptionState::Pending,
-                SubscriptionState::AwaitingApproval,
-            ]),
-        }
+    async fn subscriptions<T: Tx>(&self, tx: &T) -> Result<Vec<Known>> {
+        of_topic(tx, self.account, self.event, self.topic_arn).await
     }
 
-    async fn record<T: Tx>(&self, tx: &T, change: HeardChange) -> Result<()> {
+    async fn record<T: Tx>(&self, tx: &T, change: HeardChange, sent_at: Timestamp) -> Result<()> {
         static HEARD: Sql =
             Sql::new("UPDATE subscription SET last_heard_at = $2 WHERE id IN ({elements}($1))");
         static LIVES: Sql = Sql::new(
@@ -365,7 +389,7 @@ impl Heard<'_> {
             "INSERT INTO subscription (account_id, event, topic_arn, state, created_at, changed_at, last_heard_at)
              VALUES ($1, $2, $3, 'confirmed', $4, $4, $5)",
         );
-        let (sent_at, received_at) = (&self.sent_at, &self.received_at);
+        let (sent_at, received_at) = (&sent_at, &self.received_at);
         match change {
             HeardChange::Heard(ids) => tx.run(&HEARD, &[&ids, sent_at]).await,
             HeardChange::Lives(id) => tx.run(&LIVES, &[&id, received_at, sent_at]).await,
