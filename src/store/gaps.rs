@@ -297,18 +297,8 @@ pub(super) async fn incomplete_reason<T: Tx>(
     tx.first(&SQL, &[&feed]).await
 }
 
-/// Returns where a pull must begin to prove the open gaps of groups that were cut, if a larger page
-/// than theirs has been seen since.
-pub(super) async fn provable_start<T: Tx>(
-    tx: &T,
-    feed: i64,
-    largest_page: usize,
-) -> Result<Option<Option<Cursor>>> {
-    let open = open_gaps(tx, feed).await?;
-    Ok(earliest_provable(&open, largest_page))
-}
-
-async fn open_gaps<T: Tx>(tx: &T, feed: i64) -> Result<Vec<StoredGap>> {
+/// Returns the open gaps of a feed, oldest first.
+pub(super) async fn open_gaps<T: Tx>(tx: &T, feed: i64) -> Result<Vec<StoredGap>> {
     static SQL: Sql = Sql::with(
         "{stored} AND closed_at IS NULL ORDER BY id",
         &[("stored", STORED)],

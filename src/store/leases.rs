@@ -4,13 +4,18 @@
 //! it, and whoever finds here that its feed can't be pulled yet moves it to when it can: so each
 //! lease reads a few entries of an index, however many feeds are due, waiting or paused.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
+use futures_util::future::{try_join3, try_join5};
+
 use super::columns::UnknownValue;
-use super::engine::{Column, Columns, Fragment, Sql, Tx, operations, params, rows};
+use super::engine::{
+    Column, Columns, Fragment, Param, Row, Sql, Statement, Tx, operations, params, rows,
+};
 use super::error::Result;
 use super::feeds::{LeaseRequest, PageLease, Position, PullProgress};
-use super::gaps::{earlier, provable_start};
+use super::gaps::{StoredGap, earlier, earliest_provable, open_gaps};
 use super::pulls::{SavedCursor, overlap_start, position_kind};
 use super::trigger_kind::TriggerKind;
 use super::{Store, StoreError};
@@ -22,10 +27,21 @@ use crate::domain::{Account, Cursor, Feed, Queue, Timestamp};
 const LEASED: Fragment =
     Fragment::Same("coalesce(f.leased_until > $1 AND f.last_leased_at <= $2, false)");
 
-/// Queues of accounts: ids $3, queues $4.
+/// True if the feeds of the account `a` do not wait at $1. A wait is over if it began later than $2.
+const OPEN: Fragment = Fragment::Same(
+    "a.removed_at IS NULL
+       AND NOT coalesce(a.waits_until > $1 AND (a.waits_since IS NULL OR a.waits_since <= $2), false)",
+);
+
+/// The number of feeds of the account `a` that are leased at $1.
+const IN_FLIGHT: Fragment = Fragment::Same(
+    "(SELECT count(*) FROM feed f WHERE f.account_id = a.id AND f.leased_until > $1 AND {leased})",
+);
+
+/// Queues of accounts: names $3, queues $4.
 const QUEUES: Fragment = Fragment::Differs(
-    "(SELECT value AS account_id, $4 ->> key AS queue FROM json_each($3)) AS q",
-    "unnest($3, $4) AS q (account_id, queue)",
+    "(SELECT value AS account, $4 ->> key AS queue FROM json_each($3)) AS q CROSS JOIN account a ON a.name = q.account",
+    "unnest($3, $4) AS q (account, queue) JOIN account a ON a.name = q.account",
 );
 
 /// The kinds of triggers, most urgent first.
@@ -34,7 +50,7 @@ const KINDS: Fragment = Fragment::Same("(VALUES (0), (1), (2), (3), (4)) AS k");
 /// The feeds of one queue and kind that are not leased, in the order of their turns.
 const IN_TURN: Fragment = Fragment::Same(
     "FROM feed_trigger d {then_join} feed f ON f.id = d.feed_id
-           WHERE d.account_id = q.account_id AND d.queue = q.queue AND d.kind = k.column1
+           WHERE d.account_id = a.id AND d.queue = q.queue AND d.kind = k.column1
              AND NOT {leased}",
 );
 
@@ -78,59 +94,15 @@ impl Store {
     }
 }
 
-/// An account whose feeds are pulled.
-struct AccountState {
-    id: i64,
-    account: Account,
-    is_removed: bool,
-    waits_since: Option<Timestamp>,
-    waits_until: Option<Timestamp>,
-    in_flight: u32,
-}
-
-impl AccountState {
-    fn wait(&self, now: Timestamp) -> Option<Timestamp> {
-        backoff::rest_since(self.waits_since, self.waits_until, now)
-    }
-
-    fn is_open(&self, request: &LeaseRequest, now: Timestamp) -> bool {
-        !self.is_removed
-            && self.in_flight < request.requests_per_account
-            && self.wait(now).is_none()
-    }
-
-    /// Returns the queues that the process can pull, beside the account's id for each.
-    fn queues(&self, request: &LeaseRequest) -> (Vec<i64>, Vec<Queue>) {
-        let queues = request.queues.iter();
-        queues
-            .filter(|(account, _)| *account == self.account)
-            .map(|(_, queue)| (self.id, *queue))
-            .unzip()
-    }
-}
-
-/// Returns the accounts of these names.
-async fn accounts<T: Tx>(
-    tx: &T,
-    names: &[&Account],
-    now: Timestamp,
-) -> Result<Vec<AccountState>> {
-    static SQL: Sql = Sql::with(
-        "SELECT a.id, a.name, a.removed_at IS NOT NULL,
-             a.waits_since, a.waits_until,
-             (SELECT count(*) FROM feed f WHERE f.account_id = a.id AND f.leased_until > $1 AND {leased})
-         FROM account a WHERE a.name IN ({elements}($3))",
-        &[("leased", LEASED)],
-    );
-    tx.all(&SQL, params! { now, backoff::latest_present(now), names })
-        .await
-}
-
 async fn next_due<T: Tx>(tx: &T, request: LeaseRequest) -> Result<Option<Timestamp>> {
-    static NEXT: Sql = Sql::with(
-        "SELECT min(c.next_at) FROM (
-             SELECT (SELECT d.next_at {in_turn} AND d.next_at IS NOT NULL ORDER BY d.next_at LIMIT 1) AS next_at
-             FROM {queues} CROSS JOIN {kinds}) AS c",
+    // The leases of an account are beside one kind of its triggers.
+    static SQL: Sql = Sql::with(
+        "SELECT a.waits_since, a.waits_until,
+             (SELECT d.next_at {in_turn} AND d.next_at IS NOT NULL ORDER BY d.next_at LIMIT 1),
+             CASE k.column1 WHEN 0 THEN (
+                 SELECT min(f.leased_until) FROM feed f
+                 WHERE f.account_id = a.id AND f.leased_until > $1 AND {leased}) END
+         FROM {queues} CROSS JOIN {kinds} WHERE a.removed_at IS NULL",
         &[
             ("in_turn", IN_TURN),
             ("leased", LEASED),
@@ -138,37 +110,31 @@ async fn next_due<T: Tx>(tx: &T, request: LeaseRequest) -> Result<Option<Timesta
             ("kinds", KINDS),
         ],
     );
-    static LEASED_UNTIL: Sql = Sql::with(
-        "SELECT min(f.leased_until) FROM feed f
-         WHERE f.account_id = $3 AND f.leased_until > $1 AND {leased}",
-        &[("leased", LEASED)],
+    type Moments = (
+        Option<Timestamp>,
+        Option<Timestamp>,
+        Option<Timestamp>,
+        Option<Timestamp>,
     );
     let now = tx.now_or(request.now);
-    let present = backoff::latest_present(now);
-    let mut due_at: Option<Timestamp> = None;
-    for account in accounts(tx, &request.accounts(), now).await? {
-        if account.is_removed {
-            continue;
-        }
-        let (ids, queues) = account.queues(&request);
-        let next: Option<Timestamp> = tx.one(&NEXT, params! { now, present, ids, queues }).await?;
-        let leased: Option<Timestamp> = tx
-            .one(&LEASED_UNTIL, params! { now, present, account.id })
-            .await?;
-        let next = next.into_iter().chain(leased).min();
-        let next = next.map(|next| account.wait(now).map_or(next, |wait| wait.max(next)));
-        due_at = due_at.into_iter().chain(next).min();
-    }
-    Ok(due_at)
+    let (accounts, queues) = request.queues();
+    let params = params! { now, backoff::latest_present(now), accounts, queues };
+    let found: Vec<Moments> = tx.all(&SQL, params).await?;
+    let next = found
+        .into_iter()
+        .filter_map(|(waits_since, waits_until, trigger, leased)| {
+            let next = trigger.into_iter().chain(leased).min()?;
+            let wait = backoff::rest_since(waits_since, waits_until, now);
+            Some(wait.map_or(next, |wait| wait.max(next)))
+        });
+    Ok(next.min())
 }
 
 impl LeaseRequest {
-    /// Returns the accounts that the process can pull.
-    fn accounts(&self) -> Vec<&Account> {
-        let mut accounts: Vec<&Account> = self.queues.iter().map(|(account, _)| account).collect();
-        accounts.sort();
-        accounts.dedup();
-        accounts
+    /// Returns the queues that the process can pull, beside the account of each.
+    fn queues(&self) -> (Vec<&Account>, Vec<Queue>) {
+        let queues = self.queues.iter();
+        queues.map(|(account, queue)| (account, *queue)).unzip()
     }
 
     /// Returns the longest time for which a trigger may have to wait, apart from its account.
@@ -182,20 +148,18 @@ impl LeaseRequest {
 
 /// The locks are those of an UPDATE that does not change the key, so that ingest, whose rows
 /// refer to these, never waits for them.
-async fn try_lease<T: Tx>(
-    tx: &T,
-    request: LeaseRequest,
-    locked: Vec<i64>,
-) -> Result<LeaseAttempt> {
-    static LOCK_FEED: Sql = Sql::with(
-        "SELECT 1 FROM feed WHERE id = $1{skip_leased}",
+async fn try_lease<T: Tx>(tx: &T, request: LeaseRequest, locked: Vec<i64>) -> Result<LeaseAttempt> {
+    // The account's serializes the counting of requests in flight.
+    static LOCK: Sql = Sql::with(
+        "SELECT 1 FROM feed f JOIN account a ON a.id = f.account_id WHERE f.id = $1{lock}",
         &[(
-            "skip_leased",
-            Fragment::Differs("", " FOR NO KEY UPDATE SKIP LOCKED"),
+            "lock",
+            Fragment::Differs(
+                "",
+                " FOR NO KEY UPDATE OF f SKIP LOCKED FOR NO KEY UPDATE OF a",
+            ),
         )],
     );
-    // Serializes the counting of requests in flight.
-    static LOCK_ACCOUNT: Sql = Sql::new("SELECT name FROM account WHERE id = $1{lock_rows}");
     static FEED: Sql = Sql::with(
         "SELECT a.name, f.queue, f.company, f.cursor, f.first_complete_at IS NULL, f.pulled_at IS NULL,
                 f.failures, a.failures,
@@ -203,13 +167,29 @@ async fn try_lease<T: Tx>(
                 f.removed_at IS NOT NULL OR coalesce(f.paused, '') IN ('by_hand', 'company_filter_ignored'),
                 f.waits_since, f.waits_until,
                 (SELECT q.largest_page FROM account_queue q WHERE q.account_id = a.id AND q.queue = f.queue)
-         FROM feed f JOIN account a ON a.id = f.account_id WHERE f.id = $3 AND NOT {leased}",
-        &[("leased", LEASED)],
+         FROM feed f JOIN account a ON a.id = f.account_id
+         WHERE f.id = $3 AND NOT {leased} AND {open} AND {in_flight} < $4",
+        &[
+            ("open", OPEN),
+            ("in_flight", IN_FLIGHT),
+            ("leased", LEASED),
+        ],
     );
     static TRIGGERS: Sql = Sql::new(
         "SELECT d.kind, d.raised, coalesce(r.completed, 0), r.target IS NOT NULL, d.due_at, d.next_at, r.started_at
          FROM feed_trigger d LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
          WHERE d.feed_id = $1 ORDER BY d.kind",
+    );
+    static POSITIONS: Sql = Sql::new(
+        "SELECT kind, position, previous_next, progress FROM feed_pull WHERE feed_id = $1",
+    );
+    // A trigger may have been raised meanwhile.
+    static MOVE: Sql = Sql::new(
+        "UPDATE feed_trigger SET next_at = $3 WHERE feed_id = $1 AND kind = $2 AND raised = $4",
+    );
+    static START: Sql = Sql::new(
+        "INSERT INTO feed_pull (feed_id, kind, target, started_at) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (feed_id, kind) DO UPDATE SET target = excluded.target, started_at = excluded.started_at",
     );
     static LEASE: Sql = Sql::new(
         "UPDATE feed SET fence = fence + 1, leased_until = $2, last_leased_at = $3 WHERE id = $1
@@ -217,27 +197,28 @@ async fn try_lease<T: Tx>(
     );
     let now = tx.now_or(request.now);
     let present = backoff::latest_present(now);
-    let Some((feed_id, account, kind)) = choose(tx, &request, &locked, now).await? else {
+    let Some((feed_id, kind)) = choose(tx, &request, &locked, now).await? else {
         return Ok(LeaseAttempt::Nothing);
     };
-    if tx.first::<()>(&LOCK_FEED, &[&feed_id]).await?.is_none() {
+    // Read again after the locks: others may have committed since the choice, which saw an older
+    // snapshot.
+    let (lock, feed, triggers, positions, overlap) = try_join5(
+        tx.first::<()>(&LOCK, &[&feed_id]),
+        tx.first::<LeasableFeed>(
+            &FEED,
+            params! { now, present, feed_id, request.requests_per_account },
+        ),
+        tx.all::<PendingTrigger>(&TRIGGERS, &[&feed_id]),
+        tx.all::<(TriggerKind, Position)>(&POSITIONS, &[&feed_id]),
+        Overlap::of(tx, feed_id, kind, now),
+    )
+    .await?;
+    if lock.is_none() {
         return Ok(LeaseAttempt::Locked(feed_id));
     }
-    let name: Account = tx.one(&LOCK_ACCOUNT, &[&account]).await?;
-    // Read again: others may have committed between the choice, which saw an older snapshot,
-    // and the locks.
-    let accounts = accounts(tx, &[&name], now).await?;
-    if !accounts
-        .iter()
-        .all(|account| account.is_open(&request, now))
-    {
-        return Ok(LeaseAttempt::Moved);
-    }
-    let feed: Option<LeasableFeed> = tx.first(&FEED, params! { now, present, feed_id }).await?;
     let Some(feed) = feed else {
         return Ok(LeaseAttempt::Moved);
     };
-    let triggers: Vec<PendingTrigger> = tx.all(&TRIGGERS, &[&feed_id]).await?;
     let next = feed.next(&triggers, &request, now);
     // A less urgent one of this feed has its turn among those of other feeds.
     let found = triggers.iter().position(|trigger| trigger.kind == kind);
@@ -245,6 +226,7 @@ async fn try_lease<T: Tx>(
         .iter()
         .position(|next| next.is_some_and(|at| at <= now));
     let chosen = chosen.filter(|chosen| found.is_some_and(|found| *chosen <= found));
+    let mut moves = Vec::new();
     for (index, (trigger, next)) in triggers.iter().zip(next).enumerate() {
         let next = match next {
             // The end of the line: other feeds have their turns first.
@@ -252,18 +234,28 @@ async fn try_lease<T: Tx>(
             Some(at) if at <= now => continue,
             next => next,
         };
-        move_trigger(tx, feed_id, trigger, next).await?;
+        if trigger.next_at != next {
+            moves.push((trigger, next));
+        }
     }
-    let Some(trigger) = chosen.map(|index| &triggers[index]) else {
-        return Ok(LeaseAttempt::Moved);
+    let moves: Vec<[&dyn Param; 4]> = moves
+        .iter()
+        .map(|(trigger, next)| -> [&dyn Param; 4] {
+            [&feed_id, &trigger.kind, next, &trigger.raised]
+        })
+        .collect();
+    let mut last: Vec<Statement<'_>> = moves
+        .iter()
+        .map(|values| (&MOVE, values.as_slice()))
+        .collect();
+    let mut fence = 0;
+    let mut read_fence = |row: &dyn Row| {
+        fence = row.integer(0)?;
+        Ok(ControlFlow::Continue(()))
     };
-    let candidate = Candidate {
-        kind: trigger.kind,
-        raised: trigger.raised,
-        in_progress: trigger.in_progress,
-        cursor: feed.cursor,
-        first_read: feed.first_read,
-        largest_page: feed.largest_page.unwrap_or(0),
+    let Some(trigger) = chosen.map(|index| &triggers[index]) else {
+        tx.last(&last, &mut read_fence).await?;
+        return Ok(LeaseAttempt::Moved);
     };
     if triggers
         .iter()
@@ -271,14 +263,37 @@ async fn try_lease<T: Tx>(
     {
         forget_future_starts(tx, feed_id, present).await?;
     }
-    let position = start_or_resume(tx, &request, feed_id, &candidate, now).await?;
-    let fence = tx
-        .one(&LEASE, &[&feed_id, &now.after(request.lease), &now])
-        .await?;
+    let position_kind = position_kind(trigger.kind, feed.first_read);
+    let stored = positions
+        .into_iter()
+        .find_map(|(kind, position)| (kind == position_kind).then_some(position));
+    let stored = stored.unwrap_or_default();
+    // A pull in progress goes on; a new one too, if a backfill was requested, or a pull of another kind
+    // has begun the first read: with all that it has seen.
+    let goes_on = trigger.in_progress || stored.from.is_some();
+    let position = match goes_on {
+        true => stored,
+        false => Position {
+            from: feed.start(trigger.kind, overlap, &request),
+            ..Position::default()
+        },
+    };
+    let progress = position.progress.to_json();
+    let started = params! { feed_id, trigger.kind, trigger.raised, now };
+    let saved = params! { feed_id, position_kind, position.from, position.previous_next, progress };
+    let leased = params! { feed_id, now.after(request.lease), now };
+    if !trigger.in_progress {
+        last.push((&START, started));
+    }
+    if !goes_on {
+        last.push((&SAVE_POSITION, saved));
+    }
+    last.push((&LEASE, leased));
+    tx.last(&last, &mut read_fence).await?;
     Ok(LeaseAttempt::Leased(Box::new(PageLease {
         feed_id,
         feed: feed.feed,
-        kind: candidate.kind,
+        kind: trigger.kind,
         fence,
         position,
         first_pull: feed.first_pull,
@@ -290,27 +305,28 @@ async fn try_lease<T: Tx>(
     })))
 }
 
-/// Returns feed, account and kind of the most urgent trigger to look at: one whose time has come, or
+/// Returns feed and kind of the most urgent trigger to look at: one whose time has come, or
 /// else one that was to wait for longer than any does.
 async fn choose<T: Tx>(
     tx: &T,
     request: &LeaseRequest,
     locked: &[i64],
     now: Timestamp,
-) -> Result<Option<(i64, i64, TriggerKind)>> {
+) -> Result<Option<(i64, TriggerKind)>> {
     static SQL: Sql = Sql::with(
-        "SELECT c.feed_id, c.account_id, c.kind FROM ({first_of_each}) AS c
+        "SELECT c.feed_id, c.kind FROM ({first_of_each}) AS c
          WHERE c.feed_id IS NOT NULL ORDER BY c.kind, c.next_at LIMIT 1",
         &[
             // SQLite knows no LATERAL, and PostgreSQL takes long to plan the other.
             (
                 "first_of_each",
                 Fragment::Differs(
-                    "SELECT q.account_id, k.column1 AS kind,
+                    "SELECT k.column1 AS kind,
                          (SELECT d.feed_id {waiting}) AS feed_id, (SELECT d.next_at {waiting}) AS next_at
-                     FROM {queues} CROSS JOIN {kinds}",
-                    "SELECT q.account_id, k.column1 AS kind, w.feed_id, w.next_at
-                     FROM {queues} CROSS JOIN {kinds} CROSS JOIN LATERAL (SELECT d.feed_id, d.next_at {waiting}) AS w",
+                     FROM {queues} CROSS JOIN {kinds} WHERE {may_request}",
+                    "SELECT k.column1 AS kind, w.feed_id, w.next_at
+                     FROM {queues} CROSS JOIN {kinds} CROSS JOIN LATERAL (SELECT d.feed_id, d.next_at {waiting}) AS w
+                     WHERE {may_request}",
                 ),
             ),
             (
@@ -320,19 +336,16 @@ async fn choose<T: Tx>(
                        AND d.feed_id NOT IN ({elements}($8)) ORDER BY d.next_at LIMIT 1",
                 ),
             ),
+            ("may_request", Fragment::Same("{open} AND {in_flight} < $9")),
+            ("open", OPEN),
+            ("in_flight", IN_FLIGHT),
             ("in_turn", IN_TURN),
             ("leased", LEASED),
             ("queues", QUEUES),
             ("kinds", KINDS),
         ],
     );
-    let open = accounts(tx, &request.accounts(), now).await?;
-    let open = open.iter().filter(|account| account.is_open(request, now));
-    let (ids, queues): (Vec<_>, Vec<_>) = open.map(|account| account.queues(request)).unzip();
-    let (ids, queues) = (ids.concat(), queues.concat());
-    if ids.is_empty() {
-        return Ok(None);
-    }
+    let (accounts, queues) = request.queues();
     let (first, last) = (
         Timestamp::from_millis(i64::MIN),
         Timestamp::from_millis(i64::MAX),
@@ -342,7 +355,8 @@ async fn choose<T: Tx>(
     let present = backoff::latest_present(now);
     for ([after, reconciled_after], until) in [([first, first], now), (latest, last)] {
         let params = params! {
-            now, present, ids, queues, after, reconciled_after, until, locked,
+            now, present, accounts, queues, after, reconciled_after, until, locked,
+            request.requests_per_account,
         };
         let chosen = tx.first(&SQL, params).await?;
         if chosen.is_some() {
@@ -350,27 +364,6 @@ async fn choose<T: Tx>(
         }
     }
     Ok(None)
-}
-
-/// Sets when a trigger is looked at again.
-async fn move_trigger<T: Tx>(
-    tx: &T,
-    feed_id: i64,
-    trigger: &PendingTrigger,
-    next: Option<Timestamp>,
-) -> Result<()> {
-    // It may have been raised meanwhile.
-    static SQL: Sql = Sql::new(
-        "UPDATE feed_trigger SET next_at = $3 WHERE feed_id = $1 AND kind = $2 AND raised = $4",
-    );
-    if trigger.next_at == next {
-        return Ok(());
-    }
-    tx.run(
-        &SQL,
-        params! { feed_id, trigger.kind, next, trigger.raised },
-    )
-    .await
 }
 
 /// A feed that may be leased.
@@ -399,7 +392,61 @@ struct PendingTrigger {
     started_at: Option<Timestamp>,
 }
 
+/// What decides where a pull that overlaps earlier ones starts.
+struct Overlap {
+    /// Newest first.
+    saved: Vec<SavedCursor>,
+    last_read: Timestamp,
+    gaps: Vec<StoredGap>,
+}
+
+impl Overlap {
+    /// Reads what pulls of this kind and of less urgent ones need.
+    async fn of<T: Tx>(
+        tx: &T,
+        feed: i64,
+        kind: TriggerKind,
+        now: Timestamp,
+    ) -> Result<Option<Self>> {
+        if !kind.overlaps() {
+            return Ok(None);
+        }
+        let (saved, last_read, gaps) = try_join3(
+            saved_cursors(tx, feed),
+            last_overlap_read(tx, feed, now),
+            open_gaps(tx, feed),
+        )
+        .await?;
+        Ok(Some(Self {
+            saved,
+            last_read,
+            gaps,
+        }))
+    }
+}
+
 impl LeasableFeed {
+    /// Returns where a new pull starts; `None` at the first entry of the queue.
+    fn start(
+        &self,
+        kind: TriggerKind,
+        overlap: Option<Overlap>,
+        request: &LeaseRequest,
+    ) -> Option<Cursor> {
+        if kind == TriggerKind::Backfill {
+            return None;
+        }
+        let Some(overlap) = overlap.filter(|_| kind.overlaps()) else {
+            return self.cursor.clone();
+        };
+        let old_enough = overlap.last_read.before(request.lookback);
+        let start = overlap_start(overlap.saved, old_enough);
+        match earliest_provable(&overlap.gaps, self.largest_page.unwrap_or(0)) {
+            Some(gap) => earlier(start.as_ref(), gap.as_ref()).cloned(),
+            None => start,
+        }
+    }
+
     /// Returns for each trigger when the feed may be pulled for it; `None` if it is not pending,
     /// or a person is needed.
     fn next(
@@ -427,18 +474,7 @@ impl LeasableFeed {
     }
 }
 
-/// A trigger whose pull starts or continues.
-struct Candidate {
-    kind: TriggerKind,
-    raised: i64,
-    in_progress: bool,
-    cursor: Option<Cursor>,
-    first_read: bool,
-    largest_page: usize,
-}
-
 rows! {
-    AccountState { id, account, is_removed, waits_since, waits_until, in_flight }
     LeasableFeed {
         feed, cursor, first_pull, first_read, feed_failures, account_failures, key_at_fault,
         needs_person, waits_since, waits_until, largest_page,
@@ -467,57 +503,11 @@ impl Column for PullProgress {
     }
 }
 
-/// Returns the position of the pull; a new pull is recorded first.
-async fn start_or_resume<T: Tx>(
-    tx: &T,
-    request: &LeaseRequest,
-    feed_id: i64,
-    candidate: &Candidate,
-    now: Timestamp,
-) -> Result<Position> {
-    static POSITION: Sql = Sql::new(
-        "SELECT position, previous_next, progress FROM feed_pull WHERE feed_id = $1 AND kind = $2",
-    );
-    static START: Sql = Sql::new(
-        "INSERT INTO feed_pull (feed_id, kind, target, started_at) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (feed_id, kind) DO UPDATE SET target = excluded.target, started_at = excluded.started_at",
-    );
-    let kind = candidate.kind;
-    let position_kind = position_kind(kind, candidate.first_read);
-    let stored: Option<Position> = tx.first(&POSITION, &[&feed_id, &position_kind]).await?;
-    let stored = stored.unwrap_or_default();
-    if candidate.in_progress {
-        return Ok(stored);
-    }
-    if stored.from.is_some() {
-        // Set when a backfill was requested; or a pull of another kind has begun the first read, and
-        // this one goes on, with all that it has seen.
-        tx.run(&START, &[&feed_id, &kind, &candidate.raised, &now])
-            .await?;
-        return Ok(stored);
-    }
-    let start = match kind {
-        TriggerKind::Backfill => None,
-        kind if kind.overlaps() => {
-            let saved = saved_cursors(tx, feed_id).await?;
-            let last = last_overlap_read(tx, feed_id, now).await?;
-            let start = overlap_start(saved, last.before(request.lookback));
-            match provable_start(tx, feed_id, candidate.largest_page).await? {
-                Some(gap) => earlier(start.as_ref(), gap.as_ref()).cloned(),
-                None => start,
-            }
-        }
-        _ => candidate.cursor.clone(),
-    };
-    let position = Position {
-        from: start,
-        ..Position::default()
-    };
-    tx.run(&START, &[&feed_id, &kind, &candidate.raised, &now])
-        .await?;
-    save_position(tx, feed_id, position_kind, &position).await?;
-    Ok(position)
-}
+static SAVE_POSITION: Sql = Sql::new(
+    "INSERT INTO feed_pull (feed_id, kind, position, previous_next, progress) VALUES ($1, $2, $3, $4, $5)
+     ON CONFLICT (feed_id, kind) DO UPDATE SET position = excluded.position,
+         previous_next = excluded.previous_next, progress = excluded.progress",
+);
 
 /// Saves the position of a pull.
 pub(super) async fn save_position<T: Tx>(
@@ -526,19 +516,17 @@ pub(super) async fn save_position<T: Tx>(
     kind: TriggerKind,
     position: &Position,
 ) -> Result<()> {
-    static SQL: Sql = Sql::new(
-        "INSERT INTO feed_pull (feed_id, kind, position, previous_next, progress) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT (feed_id, kind) DO UPDATE SET position = excluded.position,
-             previous_next = excluded.previous_next, progress = excluded.progress",
-    );
     let Position {
         from,
         previous_next,
         progress,
     } = position;
     let progress = progress.to_json();
-    tx.run(&SQL, &[&feed, &kind, from, previous_next, &progress])
-        .await
+    tx.run(
+        &SAVE_POSITION,
+        &[&feed, &kind, from, previous_next, &progress],
+    )
+    .await
 }
 
 /// Forgets when the complete pulls of a feed began that seem to have begun later than `present`:
