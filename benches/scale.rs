@@ -63,8 +63,8 @@ struct Arguments {
 /// The configured token of the measured service.
 const ADMIN_TOKEN: &str = "private-token-of-the-benches-0123456789";
 
-/// How often leases are ended and measured again.
-const LEASE_ROUNDS: u32 = 10;
+/// The number of measured rounds of the workers' steps.
+const ROUNDS: u32 = 10;
 
 /// The cost of a step.
 #[derive(Clone, Copy, Debug, Default)]
@@ -212,25 +212,48 @@ impl Bench {
     ) -> anyhow::Result<()> {
         // The first fills caches.
         work().await?;
-        let cost = self.cost(work).await?;
-        self.report(step, aim_ms, cost);
-        Ok(())
-    }
-
-    /// Runs a step several times; returns what one costs.
-    async fn cost(
-        &self,
-        mut work: impl AsyncFnMut() -> anyhow::Result<()>,
-    ) -> anyhow::Result<Cost> {
         let (cpu, began) = (self.cpu_ms()?, Instant::now());
         for _ in 0..self.repeat {
             work().await?;
         }
         let times = f64::from(self.repeat);
-        Ok(Cost {
+        let cost = Cost {
             elapsed_ms: began.elapsed().as_secs_f64() * 1e3 / times,
             cpu_ms: (self.cpu_ms()? - cpu) / times,
-        })
+        };
+        self.report(step, aim_ms, cost);
+        Ok(())
+    }
+
+    /// Runs a step of the service's workers in several rounds, in a task as they do, and prints what one
+    /// costs. All leases end before each round: in the service only a few feeds are leased at a time.
+    async fn step_of_workers<F: Future<Output = anyhow::Result<()>> + Send + 'static>(
+        &mut self,
+        step: &'static str,
+        work: impl Fn(SharedStore) -> F + Copy + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let mut cost = Cost::default();
+        // The first fills caches.
+        for round in 0..=ROUNDS {
+            self.run("UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL")
+                .await?;
+            let (store, repeat) = (self.store.clone(), self.repeat);
+            let (cpu, began) = (self.cpu_ms()?, Instant::now());
+            let task = tokio::spawn(async move {
+                for _ in 0..repeat {
+                    work(store.clone()).await?;
+                }
+                anyhow::Ok(())
+            });
+            task.await??;
+            if round > 0 {
+                let times = f64::from(self.repeat * ROUNDS);
+                cost.elapsed_ms += began.elapsed().as_secs_f64() * 1e3 / times;
+                cost.cpu_ms += (self.cpu_ms()? - cpu) / times;
+            }
+        }
+        self.report(step, 1.0, cost);
+        Ok(())
     }
 
     fn report(&mut self, step: &'static str, aim_ms: f64, cost: Cost) {
@@ -315,25 +338,6 @@ impl Bench {
     }
 
     async fn leases(&mut self, scale: Scale) -> anyhow::Result<()> {
-        let store = self.store.clone();
-        let request = || LeaseRequest {
-            now: Clock::system().now(),
-            lease: Duration::from_secs(120),
-            requests_per_account: u32::MAX,
-            lookback: Duration::from_secs(24 * 3600),
-            min_interval: Duration::from_secs(1),
-            reconcile_every: Duration::from_secs(3600),
-            queues: vec![(default_account(), Queue::Exported)],
-        };
-        // On the runtime's threads, as the service's workers.
-        let lease = async || -> anyhow::Result<_> {
-            let (store, request) = (store.clone(), request());
-            Ok(tokio::spawn(async move { store.lease_page(request).await }).await??)
-        };
-        let next_due = async || -> anyhow::Result<_> {
-            let (store, request) = (store.clone(), request());
-            Ok(tokio::spawn(async move { store.next_due(request).await }).await??)
-        };
         // What was due meanwhile has failed, which made the account wait.
         let later = Clock::system().now().after(Duration::from_secs(3600));
         self.run(&format!(
@@ -343,13 +347,15 @@ impl Bench {
             later = later.as_millis()
         ))
         .await?;
-        self.step("lease, nothing due", 1.0, async || {
-            ensure!(lease().await?.is_none(), "nothing is due");
+        self.step_of_workers("lease, nothing due", |store| async move {
+            let lease = store.lease_page(lease_request()).await?;
+            ensure!(lease.is_none(), "nothing is due");
             Ok(())
         })
         .await?;
-        self.step("next due", 1.0, async || {
-            ensure!(next_due().await?.is_some(), "something is due later");
+        self.step_of_workers("next due", |store| async move {
+            let next = store.next_due(lease_request()).await?;
+            ensure!(next.is_some(), "something is due later");
             Ok(())
         })
         .await?;
@@ -362,27 +368,12 @@ impl Bench {
         if self.postmaster.is_some() {
             self.run("VACUUM ANALYZE feed_trigger").await?;
         }
-        let mut sum = Cost::default();
-        for _ in 0..LEASE_ROUNDS {
-            // As in the service, where only a few are leased at a time.
-            self.run("UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL")
-                .await?;
-            let cost = self
-                .cost(async || {
-                    let lease = lease().await?;
-                    ensure!(lease.is_some() || scale.feeds < 1_000, "all are due");
-                    Ok(())
-                })
-                .await?;
-            sum.cpu_ms += cost.cpu_ms;
-            sum.elapsed_ms += cost.elapsed_ms;
-        }
-        let cost = Cost {
-            cpu_ms: sum.cpu_ms / f64::from(LEASE_ROUNDS),
-            elapsed_ms: sum.elapsed_ms / f64::from(LEASE_ROUNDS),
-        };
-        self.report("lease, all due", 1.0, cost);
-        Ok(())
+        self.step_of_workers("lease, all due", move |store| async move {
+            let lease = store.lease_page(lease_request()).await?;
+            ensure!(lease.is_some() || scale.feeds < 1_000, "all are due");
+            Ok(())
+        })
+        .await
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<()> {
@@ -496,6 +487,19 @@ impl Bench {
                 .await?;
         }
         Ok(())
+    }
+}
+
+/// What a worker asks for.
+fn lease_request() -> LeaseRequest {
+    LeaseRequest {
+        now: Clock::system().now(),
+        lease: Duration::from_secs(120),
+        requests_per_account: u32::MAX,
+        lookback: Duration::from_secs(24 * 3600),
+        min_interval: Duration::from_secs(1),
+        reconcile_every: Duration::from_secs(3600),
+        queues: vec![(default_account(), Queue::Exported)],
     }
 }
 
