@@ -43,8 +43,8 @@ pub(super) type TermsOf<'a> = &'a (dyn Fn(usize) -> BTreeSet<String> + Sync);
 /// An open transaction. It is committed if its operation succeeds.
 ///
 /// Statements run in the order in which they are first polled. On PostgreSQL those that are polled
-/// together are sent at once, so that they take one wait for all (`try_join!`); each sees what those
-/// before it did.
+/// together are sent at once, so that they take one wait for all: with `future::try_join` of
+/// futures-util, which polls in the order of its arguments. Each sees what those before it did.
 pub(super) trait Tx: Send + Sync {
     /// Returns the moment when the transaction began, by the database's clock if processes
     /// share the database; otherwise `local`, the caller's moment.
