@@ -55,6 +55,9 @@ const MAX_IDLE: Duration = Duration::from_secs(30);
 /// Pause after a store error.
 const STORE_ERROR_DELAY: Duration = Duration::from_secs(5);
 
+/// Time for which history gathers that is held: a first pull stores page after page of it.
+const HISTORY_PAUSE: Duration = Duration::from_millis(100);
+
 /// The result of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StepOutcome {
@@ -73,6 +76,8 @@ pub enum StepOutcome {
     Nothing {
         /// Latest time of the next step, if known.
         until: Option<Timestamp>,
+        /// True if what was read is held as history.
+        held: bool,
     },
 }
 
@@ -186,7 +191,9 @@ impl DestinationWorker {
         {
             DeliveryLeased::Batch(lease) => lease,
             DeliveryLeased::Advanced => return Ok(StepOutcome::Passed),
-            DeliveryLeased::Nothing { until } => return Ok(StepOutcome::Nothing { until }),
+            DeliveryLeased::Nothing { until, held } => {
+                return Ok(StepOutcome::Nothing { until, held });
+            }
         };
         match Session::new(self, lease, requested_at).run(stop).await {
             Err(StoreError::StaleLease) => {
@@ -609,7 +616,12 @@ pub async fn run(worker: Arc<DestinationWorker>, shutdown: CancellationToken) {
     let mut arrivals = worker.store.arrivals();
     while !shutdown.is_cancelled() {
         match worker.step(&shutdown).await {
-            Ok(StepOutcome::Nothing { until }) => {
+            Ok(StepOutcome::Nothing { until, held }) => {
+                if held {
+                    shutdown
+                        .run_until_cancelled(tokio::time::sleep(HISTORY_PAUSE))
+                        .await;
+                }
                 worker.idle(until, &mut arrivals, &shutdown).await;
             }
             // The next step reads from the row how long to wait.

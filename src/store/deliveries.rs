@@ -120,6 +120,8 @@ pub enum DeliveryLeased {
     Nothing {
         /// When to ask again at the latest, if known.
         until: Option<Timestamp>,
+        /// True if versions were passed that are held as history.
+        held: bool,
     },
 }
 

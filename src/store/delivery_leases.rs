@@ -175,14 +175,15 @@ async fn lease_deliveries<T: Tx>(tx: &T, request: DeliveryLeaseRequest) -> Resul
         "UPDATE destination SET fence = fence + 1, leased_until = $2 WHERE id = $1 RETURNING fence",
     );
     let now = tx.now_or(request.now);
+    let nothing = |until| DeliveryLeased::Nothing { until, held: false };
     let found: Option<Leasable> = tx.first(&LOCK, &[&request.destination]).await?;
     let Some(destination) = found.filter(|destination| !destination.paused) else {
-        return Ok(DeliveryLeased::Nothing { until: None });
+        return Ok(nothing(None));
     };
     let lease = backoff::rest_within(destination.leased_until, request.lease, now);
     let wait = rest(destination.waits_until, now);
     if let Some(until) = wait.into_iter().chain(lease).max() {
-        return Ok(DeliveryLeased::Nothing { until: Some(until) });
+        return Ok(nothing(Some(until)));
     }
     let id = destination.id;
     let more_lanes = add_lanes(tx, id, &request.lanes, now).await?;
@@ -194,7 +195,8 @@ async fn lease_deliveries<T: Tx>(tx: &T, request: DeliveryLeaseRequest) -> Resul
             return Ok(DeliveryLeased::Advanced);
         }
         let until = next_due(tx, id, now).await?;
-        return Ok(DeliveryLeased::Nothing { until });
+        let held = chosen.held > 0;
+        return Ok(DeliveryLeased::Nothing { until, held });
     }
     let deliveries = chosen.load(tx, id).await?;
     let fence = tx.one(&LEASE, &[&id, &now.after(request.lease)]).await?;
@@ -308,6 +310,8 @@ struct Choice<'r> {
     advanced: bool,
     /// True if a lane that was due has nothing left.
     emptied: bool,
+    /// The number of versions that were passed as history.
+    held: i64,
 }
 
 impl<'r> Choice<'r> {
@@ -330,6 +334,7 @@ impl<'r> Choice<'r> {
             chosen: HashSet::new(),
             advanced: false,
             emptied: false,
+            held: 0,
         }
     }
 
@@ -367,20 +372,18 @@ impl<'r> Choice<'r> {
         // keeps its lane due. What it has counted is committed and visible below.
         let last = documents::sequence(tx).await?.last;
         let each = self.wanted.div_ceil(lanes.len().max(1));
-        let mut held = 0;
         for lane in &lanes {
             if self.wanted == 0 || self.bytes == 0 {
                 break;
             }
-            held += self
-                .take_turn(tx, destination, lane, each, turn, last)
+            self.take_turn(tx, destination, lane, each, turn, last)
                 .await?;
         }
         self.advanced |= self.emptied && lanes.len() == turns;
         if lanes_first && self.wanted > 0 {
             self.add_apart(tx, destination).await?;
         }
-        add_held(tx, destination, held).await
+        add_held(tx, destination, self.held).await
     }
 
     /// Adds versions that are due apart from the order of their lanes: half of all at most, so
@@ -424,8 +427,7 @@ impl<'r> Choice<'r> {
         Ok(())
     }
 
-    /// Adds the next versions of a lane, at most `each`, and moves its position; returns the
-    /// number of versions that it passed as history.
+    /// Adds the next versions of a lane, at most `each`, and moves its position.
     async fn take_turn<T: Tx>(
         &mut self,
         tx: &T,
@@ -434,7 +436,7 @@ impl<'r> Choice<'r> {
         each: usize,
         turn: i64,
         last: i64,
-    ) -> Result<i64> {
+    ) -> Result<()> {
         static CANDIDATES: Sql = Sql::with(
             "SELECT d.sequence, d.size, d.document_id, coalesce(h.failures, 0), h.failing_since
              FROM (SELECT sequence, document_id, version, version_ms, superseded, first_pull, length(body) AS size
@@ -494,7 +496,8 @@ impl<'r> Choice<'r> {
         let params = params! { destination, feed, end, turn, is_idle, lane.arrivals, held };
         tx.run(&MOVE, params).await?;
         self.add_candidates(lane, &found, each);
-        Ok(held)
+        self.held += held;
+        Ok(())
     }
 
     /// Adds versions of a lane in order; of one that fails only the first, or now and then

@@ -35,7 +35,7 @@ async fn run_for(bench: &Bench, worker: &DestinationWorker, time: Duration) {
         bench.settle().await;
         drain(worker).await;
         let destination = match step(worker).await {
-            StepOutcome::Nothing { until } => until,
+            StepOutcome::Nothing { until, .. } => until,
             other => panic!("{other:?} after a drain"),
         };
         let pull = bench.puller().next_due().await.expect("the store works");
@@ -737,7 +737,13 @@ async fn a_pause_takes_effect_between_two_documents_of_a_batch() {
     };
     assert!((3..5).contains(&settled), "{settled}");
     assert_eq!(scene.ledger.requests(), settled, "none is canceled");
-    assert_eq!(scene.step().await, StepOutcome::Nothing { until: None });
+    assert_eq!(
+        scene.step().await,
+        StepOutcome::Nothing {
+            until: None,
+            held: false
+        }
+    );
     assert_eq!(
         scene.row().await.paused,
         Some(DestinationPauseReason::ByHand)

@@ -8,6 +8,7 @@ use crate::store::messages::Messages;
 
 on_both_stores! {
     history_is_held_by_time_until_a_person_starts_it,
+    a_worker_is_told_that_what_it_read_is_history,
     an_incomplete_first_pull_lets_no_history_go_out,
     the_first_export_of_a_new_company_is_delivered,
     a_clock_that_is_ahead_changes_nothing,
@@ -45,6 +46,27 @@ async fn history_is_held_by_time_until_a_person_starts_it(database: Database) {
         [format!("a@{}", at(1)), format!("late@{}", at(3))]
     );
     assert_eq!(scene.destination().await.held, 0);
+}
+
+async fn a_worker_is_told_that_what_it_read_is_history(database: Database) {
+    let scene = Scene::new(database).await;
+    let is_held = async || {
+        let leased = scene.store.lease_deliveries(scene.request()).await;
+        match leased.expect("leasing works") {
+            DeliveryLeased::Nothing { held, .. } => held,
+            other => panic!("{other:?}"),
+        }
+    };
+    scene.pull(&company("1"), &[("a", &at(1))]).await;
+    scene.make_lanes().await;
+    scene.pull(&company("1"), &[("b", &at(2))]).await;
+    assert!(is_held().await, "history came");
+    assert!(!is_held().await, "nothing came");
+    scene
+        .pull(&company("1"), &[("c", &at(3)), ("d", &new(5))])
+        .await;
+    let due = scene.due().await;
+    assert_eq!(due, [format!("d@{}", new(5))], "what is new does not wait");
 }
 
 async fn an_incomplete_first_pull_lets_no_history_go_out(database: Database) {
