@@ -305,6 +305,7 @@ impl Bench {
              UPDATE account SET failures = 0, waits_since = NULL, waits_until = NULL, last_error = NULL"
         ))
         .await?;
+        self.tidy().await?;
         // A request that was in flight may have let the account wait since.
         tokio::time::sleep(Duration::from_secs(2)).await;
         self.run("UPDATE account SET failures = 0, waits_since = NULL, waits_until = NULL")
@@ -323,6 +324,17 @@ impl Bench {
             last = now;
         }
         anyhow::bail!("the service did not come to rest")
+    }
+
+    /// Removes what a change of all feeds has left, as autovacuum does within minutes.
+    async fn tidy(&self) -> anyhow::Result<()> {
+        match self.postmaster {
+            Some(_) => {
+                self.run("VACUUM ANALYZE feed; VACUUM ANALYZE feed_trigger")
+                    .await
+            }
+            None => Ok(()),
+        }
     }
 
     async fn idle(&mut self, seconds: u64) -> anyhow::Result<()> {
@@ -347,6 +359,7 @@ impl Bench {
             later = later.as_millis()
         ))
         .await?;
+        self.tidy().await?;
         self.step_of_workers("lease, nothing due", |store| async move {
             let lease = store.lease_page(lease_request()).await?;
             ensure!(lease.is_none(), "nothing is due");
@@ -365,9 +378,7 @@ impl Bench {
             at = now.as_millis() - 1_000
         ))
         .await?;
-        if self.postmaster.is_some() {
-            self.run("VACUUM ANALYZE feed_trigger").await?;
-        }
+        self.tidy().await?;
         self.step_of_workers("lease, all due", move |store| async move {
             let lease = store.lease_page(lease_request()).await?;
             ensure!(lease.is_some() || scale.feeds < 1_000, "all are due");
