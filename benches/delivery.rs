@@ -187,6 +187,12 @@ impl Database {
     fn run(&self, statements: &str) -> anyhow::Result<()> {
         tokio::runtime::Handle::current().block_on(sql(&self.server, statements))
     }
+
+    /// Lets the server plan for what is stored, as autovacuum does within minutes.
+    fn analyze(&self) -> anyhow::Result<()> {
+        let url = database_of(&self.server, &self.name)?;
+        tokio::runtime::Handle::current().block_on(sql(&url, "VACUUM ANALYZE"))
+    }
 }
 
 impl Drop for Scene {
@@ -332,6 +338,9 @@ fn kind(
     scene.pulled(count)?;
     // The documents of a first pull are held until the destination is started.
     scene.held(count)?;
+    if let Some(database) = &scene.database {
+        database.analyze()?;
+    }
     let before = scene.server.processor_time()?.as_secs_f64();
     scene.post("/v1/destinations/one/start", &json!({ "from": "all" }))?;
     let elapsed = scene.delivered()?;
