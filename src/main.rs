@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Lets the C library have one heap for each processor instead of eight: messages are allocated by the
+/// Lets the C library have one heap for each processor, and at least two, instead of eight: messages are allocated by the
 /// thread that reads them and freed by the one that stores them, and what each heap keeps for itself
 /// costs time and memory. `MALLOC_ARENA_MAX` decides where it is set.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

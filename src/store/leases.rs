@@ -27,16 +27,16 @@ use crate::domain::{Account, Cursor, Feed, Queue, Timestamp};
 const LEASED: Fragment =
     Fragment::Same("coalesce(f.leased_until > $1 AND f.last_leased_at <= $2, false)");
 
-/// True if the feeds of the account `a` do not wait at $1. A wait is over if it began later than $2.
+/// True if the account `a` is not removed and does not wait at $1, as by [`backoff::rest_since`]. A wait
+/// is over if it began later than $2.
 const OPEN: Fragment = Fragment::Same(
     "a.removed_at IS NULL
        AND NOT coalesce(a.waits_until > $1 AND (a.waits_since IS NULL OR a.waits_since <= $2), false)",
 );
 
-/// The number of feeds of the account `a` that are leased at $1.
-const IN_FLIGHT: Fragment = Fragment::Same(
-    "(SELECT count(*) FROM feed f WHERE f.account_id = a.id AND f.leased_until > $1 AND {leased})",
-);
+/// The feeds of the account `a` that are leased at $1.
+const IN_FLIGHT: Fragment =
+    Fragment::Same("FROM feed f WHERE f.account_id = a.id AND f.leased_until > $1 AND {leased}");
 
 /// Queues of accounts: names $3, queues $4.
 const QUEUES: Fragment = Fragment::Differs(
@@ -99,12 +99,11 @@ async fn next_due<T: Tx>(tx: &T, request: LeaseRequest) -> Result<Option<Timesta
     static SQL: Sql = Sql::with(
         "SELECT a.waits_since, a.waits_until,
              (SELECT d.next_at {in_turn} AND d.next_at IS NOT NULL ORDER BY d.next_at LIMIT 1),
-             CASE k.column1 WHEN 0 THEN (
-                 SELECT min(f.leased_until) FROM feed f
-                 WHERE f.account_id = a.id AND f.leased_until > $1 AND {leased}) END
+             CASE k.column1 WHEN 0 THEN (SELECT min(f.leased_until) {in_flight}) END
          FROM {queues} CROSS JOIN {kinds} WHERE a.removed_at IS NULL",
         &[
             ("in_turn", IN_TURN),
+            ("in_flight", IN_FLIGHT),
             ("leased", LEASED),
             ("queues", QUEUES),
             ("kinds", KINDS),
@@ -168,7 +167,7 @@ async fn try_lease<T: Tx>(tx: &T, request: LeaseRequest, locked: Vec<i64>) -> Re
                 f.waits_since, f.waits_until,
                 (SELECT q.largest_page FROM account_queue q WHERE q.account_id = a.id AND q.queue = f.queue)
          FROM feed f JOIN account a ON a.id = f.account_id
-         WHERE f.id = $3 AND NOT {leased} AND {open} AND {in_flight} < $4",
+         WHERE f.id = $3 AND NOT {leased} AND {open} AND (SELECT count(*) {in_flight}) < $4",
         &[
             ("open", OPEN),
             ("in_flight", IN_FLIGHT),
@@ -336,7 +335,7 @@ async fn choose<T: Tx>(
                        AND d.feed_id NOT IN ({elements}($8)) ORDER BY d.next_at LIMIT 1",
                 ),
             ),
-            ("may_request", Fragment::Same("{open} AND {in_flight} < $9")),
+            ("may_request", Fragment::Same("{open} AND (SELECT count(*) {in_flight}) < $9")),
             ("open", OPEN),
             ("in_flight", IN_FLIGHT),
             ("in_turn", IN_TURN),

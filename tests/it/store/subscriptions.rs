@@ -32,6 +32,7 @@ on_both_stores! {
     an_end_without_a_name_ends_the_only_one_it_can_mean,
     an_end_older_than_the_confirmation_is_ignored,
     a_later_notification_clears_the_end_in_any_order,
+    a_later_notification_clears_the_end_in_one_group,
     ended_subscriptions_are_bounded,
     being_heard_is_written_once_a_minute,
     a_notification_of_an_unrecorded_subscription_records_it,
@@ -436,6 +437,29 @@ async fn a_later_notification_clears_the_end_in_any_order(database: Database) {
         let ended = states().await;
         assert!(ended.iter().all(|row| row.1 == Unsubscribed), "{order:?}");
     }
+}
+
+/// The subscription was heard shortly before, so that the notification alone would change nothing.
+async fn a_later_notification_clears_the_end_in_one_group(database: Database) {
+    let scene = Scene::new(TestStore::new(database).await);
+    let second = |number: u64| START.after(Duration::from_secs(number));
+    scene.accept(offer(1, START)).await;
+    scene.confirm("token1", &arn("a")).await.expect("pending");
+    scene.accept(notification(2, START)).await;
+    // While the first is stored, the others gather.
+    let messages = [
+        scene.verified(account(), &notification(3, second(1))).await,
+        scene
+            .verified(account(), &ended(4, &arn("a"), second(2)))
+            .await,
+        scene.verified(account(), &notification(5, second(3))).await,
+    ];
+    let stored = messages.map(|message| scene.test.store.accept(message));
+    for stored in futures_util::future::join_all(stored).await {
+        stored.expect("accepted");
+    }
+    assert_eq!(scene.states().await, [known(Confirmed, "a")]);
+    assert_eq!(scene.rows().await[0].last_heard_at, Some(second(3)));
 }
 
 async fn ended_subscriptions_are_bounded(database: Database) {
