@@ -428,9 +428,10 @@ CREATE INDEX lane_feed ON lane (feed_id);
 -- that retention has removed the document's body. `number` is the place in the list that a
 -- program reads.
 -- `import_error_id` is the import error of its last rejection.
+-- Without references to rows that are never removed, so that storing outcomes checks none.
 CREATE TABLE delivery (
-    destination_id {integer} NOT NULL REFERENCES destination (id),
-    sequence {integer} NOT NULL REFERENCES document (sequence),
+    destination_id {integer} NOT NULL,
+    sequence {integer} NOT NULL,
     state TEXT NOT NULL,
     import_error_id {integer},
     number {integer},
@@ -465,7 +466,8 @@ CREATE TABLE list_place (
     PRIMARY KEY (destination_id, first_number)
 ){by_key};
 
--- Attempts; consecutive ones with the same result are one row.
+-- Attempts; consecutive ones with the same result are one row. Without a reference to `delivery`, whose
+-- rows are never removed.
 CREATE TABLE delivery_attempt (
     destination_id {integer} NOT NULL,
     sequence {integer} NOT NULL,
@@ -475,8 +477,7 @@ CREATE TABLE delivery_attempt (
     result TEXT NOT NULL,
     detail TEXT,
     times {integer} NOT NULL,
-    PRIMARY KEY (destination_id, sequence, number),
-    FOREIGN KEY (destination_id, sequence) REFERENCES delivery (destination_id, sequence)
+    PRIMARY KEY (destination_id, sequence, number)
 ){by_key};
 
 -- Files of erased documents at destinations that are folders, until they are removed: one line
