@@ -148,7 +148,7 @@ async fn attempted_versions<T: Tx>(
         "SELECT d.sequence, d.feed_id, d.document_id, d.erased_at IS NOT NULL, d.superseded, h.state,
                 coalesce(h.failures, 0), h.next_try_at IS NOT NULL, h.failing_since, h.changed_at, s.last_success_at
          FROM document d {then_join} destination s ON s.id = $1
-         LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = d.sequence
+         {with_delivery}
          WHERE d.sequence IN ({elements}($2))",
     );
     let sequences: Vec<i64> = attempts.iter().map(|one| one.sequence).collect();

@@ -42,7 +42,7 @@ operations! {
     pub read_own is_delivery_due(destination: DestinationName, now: Timestamp) -> bool;
 
     /// Records attempts, renews the lease and returns the next versions; none whose sequence
-    /// numbers are in `in_flight`.
+    /// numbers are in `taken`.
     ///
     /// # Errors
     ///
@@ -51,14 +51,14 @@ operations! {
     write settle_and_continue(
         lease: DeliveryLease,
         attempts: Vec<Attempt>,
-        in_flight: Vec<i64>,
+        taken: Vec<i64>,
         request: DeliveryLeaseRequest,
     ) -> Continued;
 }
 
 impl super::Store {
     /// Records attempts, renews the lease and returns the next versions; none whose sequence
-    /// numbers are in `in_flight`.
+    /// numbers are in `taken`.
     ///
     /// # Errors
     ///
@@ -68,12 +68,12 @@ impl super::Store {
         &self,
         lease: DeliveryLease,
         attempts: Vec<Attempt>,
-        in_flight: Vec<i64>,
+        taken: Vec<i64>,
         request: DeliveryLeaseRequest,
     ) -> Result<Continued> {
         let wakes = Self::wakes_of(&attempts);
         let continued = self
-            .settle_and_continue(lease, attempts, in_flight, request)
+            .settle_and_continue(lease, attempts, taken, request)
             .await?;
         self.wake_after(wakes);
         Ok(continued)
@@ -212,7 +212,7 @@ async fn settle_and_continue<T: Tx>(
     tx: &T,
     lease: DeliveryLease,
     attempts: Vec<Attempt>,
-    in_flight: Vec<i64>,
+    taken: Vec<i64>,
     request: DeliveryLeaseRequest,
 ) -> Result<Continued> {
     static STATE: Sql = Sql::new(
@@ -234,7 +234,7 @@ async fn settle_and_continue<T: Tx>(
             deliveries: Vec::new(),
         });
     }
-    let mut chosen = Choice::new(&request, destination.probing, &in_flight, now);
+    let mut chosen = Choice::new(&request, destination.probing, &taken, now);
     chosen.choose(tx, id).await?;
     Ok(Continued {
         may_continue: true,
@@ -299,7 +299,7 @@ async fn next_due<T: Tx>(tx: &T, destination: i64, now: Timestamp) -> Result<Opt
 /// The versions that a destination gets next.
 struct Choice<'r> {
     now: Timestamp,
-    in_flight: &'r [i64],
+    taken: &'r [i64],
     /// The number of versions that are still wanted, and bytes of their bodies.
     wanted: usize,
     bytes: usize,
@@ -318,16 +318,16 @@ impl<'r> Choice<'r> {
     fn new(
         request: &DeliveryLeaseRequest,
         probing: bool,
-        in_flight: &'r [i64],
+        taken: &'r [i64],
         now: Timestamp,
     ) -> Self {
         let wanted = match probing {
-            true => 1_usize.saturating_sub(in_flight.len()),
+            true => 1_usize.saturating_sub(taken.len()),
             false => request.limit,
         };
         Self {
             now,
-            in_flight,
+            taken,
             wanted,
             bytes: request.limit_bytes,
             sequences: Vec::new(),
@@ -344,7 +344,7 @@ impl<'r> Choice<'r> {
 
     /// Adds a version, unless there is no room for it or it is in flight; one fits always.
     fn add(&mut self, sequence: i64, size: usize) {
-        if self.wanted == 0 || self.bytes == 0 || self.in_flight.contains(&sequence) {
+        if self.wanted == 0 || self.bytes == 0 || self.taken.contains(&sequence) {
             return;
         }
         if self.chosen.insert(sequence) {
@@ -405,7 +405,7 @@ impl<'r> Choice<'r> {
         static LATER: Sql = Sql::new(
             "UPDATE delivery SET next_try_at = $3 WHERE destination_id = $1 AND sequence IN ({elements}($2))",
         );
-        let limit = self.wanted.div_ceil(2) + self.in_flight.len();
+        let limit = self.wanted.div_ceil(2) + self.taken.len();
         let due: Vec<Apart> = tx.all(&DUE, &[&destination, &self.now, &limit]).await?;
         let may_be_more = due.len() == limit;
         let (mut superseded, mut later) = (Vec::new(), Vec::new());
@@ -442,7 +442,7 @@ impl<'r> Choice<'r> {
              FROM (SELECT sequence, document_id, version, version_ms, superseded, first_pull, length(body) AS size
                    FROM document WHERE feed_id = $2 AND sequence > $5 AND sequence <= $6
                    ORDER BY sequence LIMIT $7) AS d
-             LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = d.sequence
+             {with_delivery}
              WHERE {in_order} ORDER BY d.sequence LIMIT $8",
             &[("in_order", IN_ORDER)],
         );
@@ -458,13 +458,12 @@ impl<'r> Choice<'r> {
              WHERE destination_id = $1 AND feed_id = $2",
         );
         static HELD: Sql = Sql::new(
-            "SELECT count(*) FROM document d WHERE d.feed_id = $2 AND d.sequence > $3 AND d.sequence <= $4
-                 AND NOT d.superseded AND d.body IS NOT NULL
-                 AND NOT EXISTS (SELECT 1 FROM delivery h WHERE h.destination_id = $1 AND h.sequence = d.sequence
-                     AND h.state <> 'held')",
+            "SELECT count(*) FROM document d {with_delivery}
+             WHERE d.feed_id = $2 AND d.sequence > $3 AND d.sequence <= $4
+                 AND NOT d.superseded AND d.body IS NOT NULL AND coalesce(h.state, 'held') = 'held'",
         );
         let (feed, position) = (lane.feed, lane.position);
-        let limit = each.max(BESIDE + 1) + self.in_flight.len();
+        let limit = each.max(BESIDE + 1) + self.taken.len();
         let params = params! {
             destination, feed, lane.begins_at, lane.history_from, position, last, SCAN_WINDOW, limit,
         };
@@ -507,7 +506,7 @@ impl<'r> Choice<'r> {
             return;
         };
         if lane.failures == 0 {
-            for one in found.iter().take(each + self.in_flight.len()) {
+            for one in found.iter().take(each + self.taken.len()) {
                 self.add(one.sequence, one.size);
             }
             return;
@@ -525,16 +524,17 @@ impl<'r> Choice<'r> {
     async fn load<T: Tx>(self, tx: &T, destination: i64) -> Result<Vec<Delivery>> {
         static LOAD: Sql = Sql::with(
             "SELECT {columns},
-                    (SELECT n.note FROM document e{by_identity}
-                     {then_join} delivery n ON n.sequence = e.sequence AND n.destination_id = $1
-                     WHERE e.document_id = d.document_id AND e.feed_id = d.feed_id AND n.note IS NOT NULL
-                     ORDER BY n.sequence DESC LIMIT 1)
-             FROM (SELECT o.sequence, coalesce(h.link_tries, 0) AS link_tries,
+                    (SELECT p.note FROM (
+                         SELECT e.sequence, (SELECT n.note FROM delivery n
+                                             WHERE n.destination_id = $1 AND n.sequence = e.sequence) AS note
+                         FROM document e{by_identity}
+                         WHERE e.document_id = d.document_id AND e.feed_id{apart} = d.feed_id) AS p
+                     WHERE p.note IS NOT NULL ORDER BY p.sequence{apart} DESC LIMIT 1)
+             FROM (SELECT d.sequence, coalesce(h.link_tries, 0) AS link_tries,
                           coalesce(w.requested_at <= $3 OR w.requested_at > $4, false) AS link_timed_out
-                   FROM document o
-                   LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = o.sequence
-                   LEFT JOIN fresh_link_request w ON w.feed_id = o.feed_id
-                   WHERE o.sequence IN ({elements}($2))) AS c
+                   FROM document d {with_delivery}
+                   LEFT JOIN fresh_link_request w ON w.feed_id = d.feed_id
+                   WHERE d.sequence IN ({elements}($2))) AS c
              {of_chosen}",
             &[("columns", COLUMNS), ("of_chosen", OF_CHOSEN)],
         );

@@ -71,16 +71,16 @@ async fn destinations<T: Tx>(tx: &T) -> Result<Vec<DestinationRow>> {
     // Those that a lane is to deliver are the next after its position, for the most part. The order is
     // the index's, without which PostgreSQL may read all lanes to find the first.
     static WAITING: Sql = Sql::new(
-        "SELECT count(*), min(w.stored_at) FROM (
-             SELECT d.sequence, d.stored_at, d.superseded, d.version, d.version_ms, d.first_pull, d.body IS NULL AS bare,
+        "SELECT count(*), min(d.stored_at) FROM (
+             SELECT v.sequence, v.stored_at, v.superseded, v.version, v.version_ms, v.first_pull, v.body IS NULL AS bare,
                     l.begins_at, l.history_from
-             FROM lane l{by_due} {then_join} document d ON d.feed_id = l.feed_id AND d.sequence > l.position
-             WHERE l.destination_id = $1 AND l.due_at IS NOT NULL ORDER BY l.due_at LIMIT $2) AS w
-         LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = w.sequence
-         WHERE NOT w.superseded AND NOT w.bare AND CASE
+             FROM lane l{by_due} {then_join} document v ON v.feed_id = l.feed_id AND v.sequence > l.position
+             WHERE l.destination_id = $1 AND l.due_at IS NOT NULL ORDER BY l.due_at LIMIT $2) AS d
+         {with_delivery}
+         WHERE NOT d.superseded AND NOT d.bare AND CASE
              WHEN h.sequence IS NOT NULL AND h.state <> 'held' THEN h.state = 'pending' AND h.number IS NULL AND h.next_try_at IS NULL
-             WHEN w.version_ms IS NULL THEN NOT w.first_pull OR coalesce(w.history_from = '', false)
-             ELSE coalesce(w.version{bytewise} >= w.begins_at, false) OR coalesce(w.version{bytewise} >= w.history_from, false) END",
+             WHEN d.version_ms IS NULL THEN NOT d.first_pull OR coalesce(d.history_from = '', false)
+             ELSE coalesce(d.version{bytewise} >= d.begins_at, false) OR coalesce(d.version{bytewise} >= d.history_from, false) END",
     );
     let mut rows: Vec<(i64, DestinationRow)> = tx.all(&SQL, &[&MAX_COUNTED, &MAX_WAITING]).await?;
     for (id, row) in &mut rows {

@@ -179,11 +179,11 @@ async fn stored_versions<T: Tx>(
     versions: &[Version<'_>],
 ) -> Result<Vec<(bool, bool)>> {
     static SQL: Sql = Sql::with(
-        "SELECT EXISTS (SELECT 1 FROM document d JOIN feed f ON f.id = d.feed_id
+        "SELECT EXISTS (SELECT 1 FROM document d JOIN feed f ON f.id = d.feed_id{apart}
                 WHERE d.document_id = v.document_id AND d.version = v.version AND d.feed_id <> $3
                   AND f.account_id = $4 AND f.queue = 'exported'),
              EXISTS (SELECT 1 FROM document d
-                WHERE d.document_id = v.document_id AND d.version = v.version AND d.feed_id = $3)
+                WHERE d.document_id = v.document_id AND d.version = v.version AND d.feed_id{apart} = $3)
          FROM {versions} ORDER BY v.number",
         &[("versions", VERSIONS)],
     );
@@ -371,7 +371,7 @@ async fn insert<T: Tx>(
 ) -> Result<()> {
     static CURRENT: Sql = Sql::new(
         "SELECT document_id, sequence, version, version_ms IS NOT NULL FROM document{by_identity}
-         WHERE document_id IN ({elements}($2)) AND feed_id = $1 AND NOT superseded",
+         WHERE document_id IN ({elements}($2)) AND feed_id{apart} = $1 AND NOT superseded",
     );
     static SUPERSEDE: Sql =
         Sql::new("UPDATE document SET superseded = true WHERE sequence IN ({elements}($1))");

@@ -45,11 +45,25 @@ const DIALECT: &[Named] = &[
     // Joins after the tables before it. SQLite reorders inner joins otherwise, and may choose
     // one that scans or sorts.
     ("then_join", Fragment::Differs("CROSS JOIN", "JOIN")),
-    // Reads a document's few versions; SQLite would otherwise scan its whole feed.
+    // Joins the delivery `h` of a version `d` to destination $1, if there is one. PostgreSQL looks
+    // each up, whatever it knows of the table: as long as nothing has analyzed it, it takes a
+    // destination for one of two hundred, and may read all deliveries for each version.
+    (
+        "with_delivery",
+        Fragment::Differs(
+            "LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = d.sequence",
+            "LEFT JOIN LATERAL (SELECT * FROM delivery
+                 WHERE destination_id = $1 AND sequence = d.sequence LIMIT 1) AS h ON true",
+        ),
+    ),
+    // Reads a document's few versions; SQLite would otherwise scan its whole feed. PostgreSQL would as
+    // long as it takes the feed for a small one, unless the feed is compared apart from any index:
+    // `feed_id{apart} = $1`.
     (
         "by_identity",
         Fragment::Differs(" INDEXED BY document_identity", ""),
     ),
+    ("apart", Fragment::Differs("", " + 0")),
     // Reads the deliveries in one state, the lanes that are due, and those in trouble; SQLite would
     // otherwise read all of their destination.
     (

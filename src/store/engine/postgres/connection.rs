@@ -4,6 +4,7 @@
 //! mode can be used. The settings of a transaction are one statement; its other statements are
 //! prepared if it runs in a session of its connection's own ([`Session`]).
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::pin::pin;
@@ -24,7 +25,7 @@ use tokio_postgres::{Client, NoTls, Row, RowStream, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::cannot_connect;
-use super::session::Session;
+use super::session::{Growth, Session};
 use super::turn::Turn;
 use super::types::type_of;
 use crate::config::{Encryption, PostgresAddress};
@@ -94,7 +95,7 @@ const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 /// Lets the service's own statements be planned once in a session, for any values and sizes of
 /// tables, as the tests of their plans do: planning takes longer than running most of them.
 const PLAN_ONCE: &str =
-    "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off";
+    "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off;";
 
 /// Fails if the answer takes longer than [`RESPONSE_TIMEOUT`].
 async fn with_timeout<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T>
@@ -166,6 +167,7 @@ pub(super) struct Pool {
     address: PostgresAddress,
     tls: Option<MakeRustlsConnect>,
     idle: Mutex<Vec<Session>>,
+    growth: Growth,
     permits: [Arc<Semaphore>; Use::ALL.len()],
     pub(super) time: DatabaseClock,
     hooks: Option<Arc<dyn Hooks>>,
@@ -187,6 +189,7 @@ impl Pool {
             address,
             tls,
             idle: Mutex::default(),
+            growth: Growth::default(),
             permits: Use::ALL.map(|one| Arc::new(Semaphore::new(one.connections()))),
             time: DatabaseClock::new(clock),
             hooks,
@@ -226,8 +229,12 @@ impl Pool {
                 Some(session) => (session, false),
                 None => (self.connect().await?, true),
             };
+            let first = match session.has_old_plans(&self.growth) {
+                true => Cow::Owned(format!("{statements} DISCARD PLANS;")),
+                false => Cow::Borrowed(&statements),
+            };
             let before = self.time.base.now();
-            match with_timeout(session.client().simple_query(&statements)).await {
+            match with_timeout(session.client().simple_query(&first)).await {
                 Ok(answer) => {
                     let database = database_time(&answer)?;
                     return Ok(Transaction {
@@ -471,6 +478,29 @@ impl Transaction<'_> {
         sent(client.query_raw(&prepared, values), || drop(order)).await
     }
 
+    /// Runs a statement and passes its rows to `row`, which may end the reading early; returns the
+    /// number of rows that it returned or changed, or 0 if the reading ended early.
+    async fn read(
+        &self,
+        sql: &'static str,
+        params: &[&dyn Param],
+        mut row: impl FnMut(Row) -> Result<ControlFlow<()>>,
+    ) -> Result<usize> {
+        self.answer(async {
+            let mut rows = pin!(self.rows(sql, params).await?);
+            while let Some(found) = rows.try_next().await? {
+                if row(found)?.is_break() {
+                    return Ok(0);
+                }
+            }
+            let count = rows.rows_affected().unwrap_or(0);
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            self.pool.growth.count(sql, count);
+            Ok::<_, StoreError>(count)
+        })
+        .await
+    }
+
     /// Runs a statement and passes its rows to `row`, which may end the reading early.
     pub(super) async fn each(
         &self,
@@ -478,16 +508,7 @@ impl Transaction<'_> {
         params: &[&dyn Param],
         mut row: impl FnMut(&Row) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        self.answer(async {
-            let mut rows = pin!(self.rows(sql, params).await?);
-            while let Some(found) = rows.try_next().await? {
-                if row(&found)?.is_break() {
-                    break;
-                }
-            }
-            Ok::<_, StoreError>(())
-        })
-        .await
+        self.read(sql, params, |found| row(&found)).await.map(drop)
     }
 
     /// Runs a statement and returns its rows.
@@ -506,13 +527,8 @@ impl Transaction<'_> {
 
     /// Runs a statement and returns the number of changed rows.
     pub(super) async fn execute(&self, sql: &'static str, params: &[&dyn Param]) -> Result<usize> {
-        self.answer(async {
-            let mut rows = pin!(self.rows(sql, params).await?);
-            while rows.try_next().await?.is_some() {}
-            let changed = rows.rows_affected().unwrap_or(0);
-            Ok::<_, StoreError>(usize::try_from(changed).unwrap_or(usize::MAX))
-        })
-        .await
+        self.read(sql, params, |_| Ok(ControlFlow::Continue(())))
+            .await
     }
 
     /// Runs several statements without values.
@@ -549,11 +565,13 @@ impl Transaction<'_> {
         mut row: impl FnMut(&Row) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let run = statements.iter().map(async |(sql, params)| {
-            self.answer(async {
-                let rows = self.rows(sql.postgres(), params).await?;
-                Ok::<_, StoreError>(rows.try_collect::<Vec<Row>>().await?)
-            })
-            .await
+            let mut found = Vec::new();
+            let all = |row| {
+                found.push(row);
+                Ok(ControlFlow::Continue(()))
+            };
+            self.read(sql.postgres(), params, all).await?;
+            Ok(found)
         });
         let commit = self.answer(async {
             let order = self.order.lock().await;

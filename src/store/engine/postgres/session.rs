@@ -3,8 +3,13 @@
 //! A pooler in transaction mode gives each transaction of a connection any of its sessions, which
 //! other connections use too. A connection marks the first session that it gets, if no other has, and
 //! prepares statements in transactions of that session only. Without a pooler these are all.
+//!
+//! The server plans a prepared statement for the sizes that tables have then, and again when they
+//! are analyzed: about once a minute while they grow, or never. What was planned for an empty table
+//! may read all of it, so plans are discarded as tables grow ([`Growth`]).
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,11 +22,43 @@ use crate::store::columns::random_hex;
 /// the growth of tables, also where nothing analyzes them.
 const LIFETIME: Duration = Duration::from_secs(10 * 60);
 
+/// How much this process has inserted: what grows together with the tables.
+#[derive(Default)]
+pub(super) struct Growth {
+    /// Rows by statement that inserts.
+    inserted: Mutex<HashMap<&'static str, usize>>,
+    /// The number of times that a statement had inserted four times as many as before.
+    steps: AtomicU32,
+}
+
+impl Growth {
+    /// Counts what a statement has changed.
+    pub(super) fn count(&self, sql: &'static str, rows: usize) {
+        if rows == 0 || !sql.contains("INSERT INTO") {
+            return;
+        }
+        let mut inserted = self.inserted.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = inserted.entry(sql).or_default();
+        let before = Self::step(*count);
+        *count += rows;
+        if Self::step(*count) > before {
+            self.steps.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns a number that is higher by one if `rows` are four times as many; the first few are none.
+    const fn step(rows: usize) -> u32 {
+        (rows | 0xf).ilog2() / 2
+    }
+}
+
 /// A connection, and the session that it marked.
 pub(super) struct Session {
     client: Client,
     mark: String,
     since: Instant,
+    /// The steps of growth when its plans were last discarded.
+    planned_at: AtomicU32,
     prepared: Mutex<HashMap<&'static str, Statement>>,
 }
 
@@ -39,6 +76,7 @@ impl Session {
             client,
             mark,
             since: Instant::now(),
+            planned_at: AtomicU32::new(0),
             prepared: Mutex::default(),
         })
     }
@@ -51,6 +89,12 @@ impl Session {
     /// Returns true if another transaction can use the connection.
     pub(super) fn is_usable(&self) -> bool {
         !self.client.is_closed() && self.since.elapsed() < LIFETIME
+    }
+
+    /// Returns true if its plans are to be discarded, since tables have grown.
+    pub(super) fn has_old_plans(&self, growth: &Growth) -> bool {
+        let now = growth.steps.load(Ordering::Relaxed);
+        self.planned_at.swap(now, Ordering::Relaxed) != now
     }
 
     /// Returns true if a transaction whose first statement selected the mark runs in the session
@@ -79,5 +123,25 @@ impl Session {
 
     fn prepared(&self) -> std::sync::MutexGuard<'_, HashMap<&'static str, Statement>> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_grow_in_few_steps() {
+        let growth = Growth::default();
+        let steps = || growth.steps.load(Ordering::Relaxed);
+        growth.count("SELECT 1", 1_000_000);
+        growth.count("INSERT INTO feed", 63);
+        assert_eq!(steps(), 0);
+        growth.count("INSERT INTO feed", 1);
+        assert_eq!(steps(), 1);
+        for _ in 0..1_000_000 {
+            growth.count("WITH w AS (SELECT 1) INSERT INTO document", 1);
+        }
+        assert_eq!(steps(), 1 + 7);
     }
 }

@@ -20,6 +20,7 @@ use super::test_store::{HOUR, START, account, company, last_page, retention};
 use crate::support::databases::{Database, Options, on_both_stores};
 
 mod erasing;
+mod growth;
 mod histories;
 mod import_errors;
 mod leases;
