@@ -384,6 +384,8 @@ struct Session<'w> {
     last_stored_at: Instant,
     /// When the versions that were read ahead are chosen again.
     choose_after: Instant,
+    /// True if those that are chosen now come after the ready ones, else instead of them.
+    adds: bool,
     /// Attempts stored in all, and since versions were last chosen.
     stored: usize,
     since_chosen: usize,
@@ -416,6 +418,7 @@ impl<'w> Session<'w> {
             storing: None,
             last_stored_at: requested_at.instant,
             choose_after: requested_at.instant + READ_AHEAD,
+            adds: false,
             stored: 0,
             since_chosen: 0,
             more: true,
@@ -537,7 +540,8 @@ impl<'w> Session<'w> {
         stores || chooses || (renews && !self.in_flight.is_empty())
     }
 
-    /// Stores the outcomes and chooses what comes next.
+    /// Stores the outcomes and chooses what comes next: in place of the ready ones if they are old,
+    /// or after them once half of them have started.
     fn begin_storing(&mut self) {
         let attempts = std::mem::take(&mut self.attempts);
         self.stored += attempts.len();
@@ -546,16 +550,27 @@ impl<'w> Session<'w> {
         self.ended.clear();
         let worker = self.worker;
         let least = MIN_BATCH.max(2 * worker.places());
-        let limit = (4 * self.since_chosen).clamp(least, MAX_BATCH.max(least));
-        let in_flight: Vec<i64> = self.documents.keys().copied().collect();
-        let (lease, request) = (self.lease.clone(), worker.request(limit));
+        let mut limit = (4 * self.since_chosen).clamp(least, MAX_BATCH.max(least));
+        let mut taken: Vec<i64> = self.documents.keys().copied().collect();
         self.requested_at = worker.present();
         self.last_stored_at = self.requested_at.instant;
-        self.more = false;
+        self.adds = !self.ready.is_empty() && self.requested_at.instant < self.choose_after;
+        if self.adds {
+            taken.extend(self.ready.iter().map(|one| one.sequence));
+            let bytes: usize = self.ready.iter().map(|one| one.body.len()).sum();
+            let is_enough = self.ready.len() > limit / 2 || bytes > MAX_BATCH_BYTES / 2;
+            limit = if is_enough {
+                0
+            } else {
+                limit - self.ready.len()
+            };
+        }
+        self.more &= limit == 0;
+        let (lease, request) = (self.lease.clone(), worker.request(limit));
         self.storing = Some(Box::pin(async move {
             let store = &worker.store;
             store
-                .continue_deliveries(lease, attempts, in_flight, request)
+                .continue_deliveries(lease, attempts, taken, request)
                 .await
         }));
     }
@@ -574,11 +589,14 @@ impl<'w> Session<'w> {
             .copied()
             .chain(self.attempts.iter().map(|one| one.sequence))
             .collect();
-        self.ready = continued.deliveries.into();
-        self.ready.retain(|one| {
+        if !self.adds {
+            self.ready.clear();
+            self.choose_after = self.requested_at.instant + READ_AHEAD;
+        }
+        let chosen = continued.deliveries.into_iter().filter(|one| {
             !known.contains(&one.sequence) && !self.ended.iter().any(|key| is_version_of(one, key))
         });
-        self.choose_after = self.requested_at.instant + READ_AHEAD;
+        self.ready.extend(chosen);
         self.since_chosen = 0;
     }
 
