@@ -4,9 +4,8 @@
 //! connections, among them duplicates and tampered ones, and prints throughput, latencies and
 //! processor time. The load generator shares the machine with the service.
 //!
-//! `SNSBENCH_SKETCH` may name a receiver that only parses, verifies, stores and answers: the
-//! ceiling of this machine. Then both run in turn, and the ratio of each pair counts. It is started
-//! with `MODE` (`sqlite` or `pg`), `PORT`, `DB`, `CKPT` and `IDS`, and takes messages at `/sns`.
+//! `SNSBENCH_SKETCH` may name the ceiling of this machine (`support/ceiling.rs`). Then both run in turn,
+//! and the ratio of each pair counts.
 //!
 //! `cargo bench --bench accept`, and with `--postgres postgres://USER@HOST/postgres` on a server
 //! whose user may create databases.
@@ -18,20 +17,17 @@
 )]
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::Parser;
 use ivesk_webhook::store::Store;
 use serde_json::json;
-use tokio::net::TcpStream;
 
+use support::ceiling::{self, Ceiling, Mode};
 use support::load::{Answers, Mix, Sns, count, median, requests, send};
-use support::{
-    Process, TIMEOUT, free_address, stored_messages, with_new_store, write_json, write_settings,
-};
+use support::{Process, stored_messages, with_new_store, write_json, write_settings};
 
 mod support;
 
@@ -52,9 +48,8 @@ struct Arguments {
     /// URL of a PostgreSQL server whose user may create databases; without it, SQLite
     #[arg(long)]
     postgres: Option<String>,
-    /// Program of the ceiling
-    #[arg(long, env = "SNSBENCH_SKETCH")]
-    ceiling: Option<PathBuf>,
+    #[command(flatten)]
+    ceiling: Ceiling,
     /// Write the results to this file as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -96,10 +91,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
             let (mut ours, mut ceiling) = (Vec::new(), Vec::new());
             for _ in 0..arguments.runs {
                 ours.push(run_service(arguments, &sns, &bodies, connections).await?);
-                if let Some(program) = &arguments.ceiling {
-                    let run = run_ceiling(arguments, program, &bodies, connections).await?;
-                    ceiling.push(run);
-                }
+                ceiling.extend(run_ceiling(arguments, &bodies, connections).await?);
             }
             results.push(report(version, connections, &ours, &ceiling));
         }
@@ -170,26 +162,18 @@ async fn run_service(
 
 async fn run_ceiling(
     arguments: &Arguments,
-    program: &Path,
     bodies: &[String],
     connections: usize,
-) -> anyhow::Result<Run> {
+) -> anyhow::Result<Option<Run>> {
     let folder = tempfile::tempdir()?;
-    let address = free_address()?;
-    let mode = if arguments.postgres.is_some() {
-        "pg"
-    } else {
-        "sqlite"
+    let mode = Mode::of(arguments.postgres.as_deref());
+    let Some((server, address)) = arguments.ceiling.start(mode, folder.path())? else {
+        return Ok(None);
     };
-    let settings = [
-        ("MODE", mode.to_owned()),
-        ("PORT", address.port().to_string()),
-        ("DB", folder.path().join("bench.db").display().to_string()),
-        ("CKPT", "10000".to_owned()),
-        ("IDS", "blob".to_owned()),
-    ];
-    let server = Process::start_program(program, folder.path(), &settings)?;
-    load(arguments, &server, address, "/sns", bodies, connections).await
+    let path = ceiling::PATH;
+    load(arguments, &server, address, path, bodies, connections)
+        .await
+        .map(Some)
 }
 
 /// Sends the messages to a receiver that has just been started.
@@ -201,11 +185,7 @@ async fn load(
     bodies: &[String],
     connections: usize,
 ) -> anyhow::Result<Run> {
-    let started = Instant::now();
-    while TcpStream::connect(address).await.is_err() {
-        ensure!(started.elapsed() < TIMEOUT, "the receiver does not listen");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    ceiling::wait_for(address).await?;
     let mut warm_up = requests(&arguments.mix, bodies, path);
     let measured = Arc::new(warm_up.split_off(WARM_UP.min(warm_up.len())));
     // The first one alone, which fetches the certificate.

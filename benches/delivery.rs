@@ -5,6 +5,9 @@
 //! Linux. The emulator and the receiver share the machine with the service, and with PostgreSQL,
 //! whose processor time is not in the figures.
 //!
+//! `SNSBENCH_SKETCH` may name the ceiling of this machine (`support/ceiling.rs`): deliveries over HTTP are
+//! compared with as many posts of this program, which stores nothing, to it, which only answers.
+//!
 //! `cargo bench --bench delivery -- --documents 20000 --backlog 200000`, and with
 //! `--postgres postgres://USER@HOST/postgres` on a server whose user may create databases.
 
@@ -28,7 +31,8 @@ use clap::Parser;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use support::load::median;
+use support::ceiling::{self, Ceiling, Mode};
+use support::load::{median, send};
 use support::{
     Process, TIMEOUT, Vendor, database_of, mebibytes, per_second, request, sql, stored, write_json,
     write_settings,
@@ -51,6 +55,8 @@ struct Arguments {
     /// Concurrent deliveries to the destination with the backlog
     #[arg(long, default_value_t = 1)]
     max_concurrency: usize,
+    #[command(flatten)]
+    ceiling: Ceiling,
     /// URL of a PostgreSQL server whose user may create databases; without it, SQLite
     #[arg(long)]
     postgres: Option<String>,
@@ -64,6 +70,9 @@ struct Arguments {
 
 const COMPANY: &str = "302320404";
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// Size of a delivered document, as the emulator makes them.
+const DOCUMENT_BYTES: usize = 1_700;
 
 /// Time between requests for progress.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
@@ -305,8 +314,19 @@ fn kinds(arguments: &Arguments, receiver: &Receiver, rows: &mut Vec<Value>) -> a
     let http = |max_concurrency| move |folder: &Path| receiver.section(folder, max_concurrency);
     let all = arguments.documents;
     receiver.reset(true);
-    kind(arguments, "http, max_concurrency 1", all, rows, http(1))?;
-    kind(arguments, "http, max_concurrency 16", all, rows, http(16))?;
+    for (name, at_once) in [
+        ("http, max_concurrency 1", 1),
+        ("http, max_concurrency 16", 16),
+    ] {
+        kind(arguments, name, all, rows, http(at_once))?;
+        let Some(ceiling) = posts_a_second(arguments, all, at_once)? else {
+            continue;
+        };
+        let ours = rows.last().and_then(|row| row["per_second"].as_f64());
+        let ratio = ours.context("a figure")? / ceiling;
+        println!("{:<24} {ratio:>31.2} of {ceiling:.0}", "  of the ceiling");
+        rows.push(json!({ "what": name, "ceiling_per_second": ceiling, "ratio": ratio }));
+    }
     kind(arguments, "command, /bin/true", all / 10, rows, |_| {
         Ok("kind = \"command\"\nprogram = \"/bin/true\"\n".to_owned())
     })?;
@@ -325,6 +345,31 @@ fn kinds(arguments: &Arguments, receiver: &Receiver, rows: &mut Vec<Value>) -> a
     ensure!(read == all, "the list has {read}");
     rows.push(line("list, read", all, (started.elapsed(), before), &list)?);
     Ok(())
+}
+
+/// Returns how many documents of an ordinary size this program posts in a second to the ceiling over
+/// this many connections, if one is named.
+fn posts_a_second(
+    arguments: &Arguments,
+    documents: usize,
+    connections: usize,
+) -> anyhow::Result<Option<f64>> {
+    let folder = tempfile::tempdir()?;
+    let Some((_process, address)) = arguments.ceiling.start(Mode::Answer, folder.path())? else {
+        return Ok(None);
+    };
+    let body = "x".repeat(DOCUMENT_BYTES);
+    let request = format!(
+        "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {DOCUMENT_BYTES}\r\n\r\n{body}",
+        ceiling::PATH
+    );
+    let requests = Arc::new(vec![request.into_bytes(); documents]);
+    tokio::runtime::Handle::current().block_on(async {
+        ceiling::wait_for(address).await?;
+        let answers = send(&[address], connections, requests).await?;
+        ensure!(answers.accepted == documents, "some were refused");
+        Ok(Some(answers.rate()))
+    })
 }
 
 fn kind(

@@ -5,6 +5,9 @@
 //! Linux. The emulator shares the machine with the service. The starts are measured on a new store
 //! and on a filled one; the backlog is always pulled into SQLite.
 //!
+//! `SNSBENCH_SKETCH` may name the ceiling of this machine (`support/ceiling.rs`): it is measured on a new
+//! store too, and compared.
+//!
 //! `cargo bench --bench footprint -- --documents 200000`, and with
 //! `--postgres postgres://USER@HOST/postgres` on a server whose user may create databases.
 
@@ -19,11 +22,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::Parser;
 use ivesk_webhook::domain::Clock;
 use serde_json::{Value, json};
 
+use support::ceiling::{self, Ceiling, Mode};
 use support::fill::{Scale, fill};
 use support::load::{Mix, Sns, median, requests, send};
 use support::{
@@ -51,6 +55,8 @@ struct Arguments {
     /// Milliseconds between samples of the backlog
     #[arg(long, default_value_t = 20)]
     sample_every_ms: u64,
+    #[command(flatten)]
+    ceiling: Ceiling,
     /// URL of a PostgreSQL server whose user may create databases, for the starts; without it, SQLite
     #[arg(long)]
     postgres: Option<String>,
@@ -74,10 +80,15 @@ async fn main() -> anyhow::Result<()> {
     println!(
         "store         ready ms   first message ms   idle: resident MiB   anonymous MiB   CPU ms a second"
     );
-    let mut rows = vec![
-        start_up(&arguments, &sns, None).await?,
-        start_up(&arguments, &sns, Some(Scale::divided(arguments.divide))).await?,
-    ];
+    let new = start_up(&arguments, &sns, None).await?;
+    let ceiling = start_ceiling(&arguments, &sns).await?;
+    let ratio = ceiling
+        .as_ref()
+        .map(|ceiling| of_ceiling(&new, ceiling))
+        .transpose()?;
+    let filled = start_up(&arguments, &sns, Some(Scale::divided(arguments.divide))).await?;
+    let mut rows = vec![new, filled];
+    rows.extend(ceiling.into_iter().chain(ratio));
     if arguments.documents > 0 {
         let backlog = arguments.clone();
         rows.extend(tokio::task::spawn_blocking(move || pull_backlog(&backlog)).await??);
@@ -139,15 +150,62 @@ async fn starts(
         }
     }
     let name = if is_filled { "filled" } else { "new" };
-    let (ready, first) = (median(ready), median(first));
-    let figure = |name: &str| idle[name].as_f64().unwrap_or_default();
+    Ok(line(name, median(ready), median(first), &idle))
+}
+
+/// Measures the ceiling as a service on a new store is; returns nothing if none is named.
+async fn start_ceiling(arguments: &Arguments, sns: &Sns) -> anyhow::Result<Option<Value>> {
+    let mode = Mode::of(arguments.postgres.as_deref());
+    let mix = Mix::genuine_only(arguments.starts);
+    let bodies = sns.sign(&mix, 1)?;
+    let (mut ready, mut first) = (Vec::new(), Vec::new());
+    let mut idle = json!({});
+    for message in requests(&mix, &bodies, ceiling::PATH) {
+        let folder = tempfile::tempdir()?;
+        let started = Instant::now();
+        let Some((server, address)) = arguments.ceiling.start(mode, folder.path())? else {
+            return Ok(None);
+        };
+        ceiling::wait_for(address).await?;
+        ready.push(started.elapsed().as_secs_f64() * 1e3);
+        let answers = send(&[address], 1, Arc::new(vec![message])).await?;
+        ensure!(answers.accepted == 1, "the first message was refused");
+        first.push(answers.at(1.0));
+        if ready.len() == arguments.starts {
+            idle = rest(arguments, &server).await?;
+        }
+    }
+    Ok(Some(line("ceiling", median(ready), median(first), &idle)))
+}
+
+/// Returns how many times as much the service needs as the ceiling, which has nothing to do when idle.
+fn of_ceiling(service: &Value, ceiling: &Value) -> anyhow::Result<Value> {
+    let ratio = |path: &str| -> anyhow::Result<f64> {
+        let number = |row: &Value| row.pointer(path).and_then(Value::as_f64);
+        let (ours, theirs) = (number(service), number(ceiling));
+        Ok(ours.context("a figure")? / theirs.context("a figure")?)
+    };
+    let idle = json!({
+        "resident_mib": ratio("/idle/resident_mib")?,
+        "anonymous_mib": ratio("/idle/anonymous_mib")?,
+    });
+    let (ready, first) = (ratio("/ready_ms")?, ratio("/first_message_ms")?);
+    Ok(line("ratio", ready, first, &idle))
+}
+
+/// Prints a line of the table; returns it.
+fn line(name: &str, ready: f64, first: f64, idle: &Value) -> Value {
+    let figure = |name: &str| {
+        let figure = idle[name].as_f64();
+        figure.map_or("-".to_owned(), |figure| format!("{figure:.1}"))
+    };
     println!(
-        "{name:<12} {ready:>9.1} {first:>18.1} {:>20.1} {:>15.1} {:>17.2}",
+        "{name:<12} {ready:>9.1} {first:>18.1} {:>20} {:>15} {:>17}",
         figure("resident_mib"),
         figure("anonymous_mib"),
         figure("cpu_ms_a_second")
     );
-    Ok(json!({ "store": name, "ready_ms": ready, "first_message_ms": first, "idle": idle }))
+    json!({ "store": name, "ready_ms": ready, "first_message_ms": first, "idle": idle })
 }
 
 /// Returns what an idle server needs.

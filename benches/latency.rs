@@ -4,6 +4,10 @@
 //! each begins with the export; it is stored when another process can read it. The emulator, the
 //! receiver and this measurement share the machine with the service.
 //!
+//! `SNSBENCH_SKETCH` may name the ceiling of this machine (`support/ceiling.rs`): it answers as many
+//! notifications at the same rate, and a document is stored so many times as late as it answers, the
+//! vendor's own time apart.
+//!
 //! `cargo bench --bench latency`, and with `--postgres postgres://USER@HOST/postgres` on a server
 //! whose user may create databases.
 
@@ -35,7 +39,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use support::load::{count, percentile};
+use support::ceiling::{self, Ceiling, Mode};
+use support::load::{Mix, Sns, count, percentile, requests, send};
 use support::{NewStore, Process, TIMEOUT, request, with_new_store, write_json, write_settings};
 
 mod support;
@@ -52,6 +57,8 @@ struct Arguments {
     /// Notifications in all
     #[arg(long, default_value_t = 4_000)]
     messages: usize,
+    #[command(flatten)]
+    ceiling: Ceiling,
     /// URL of a PostgreSQL server whose user may create databases; without it, SQLite
     #[arg(long)]
     postgres: Option<String>,
@@ -171,6 +178,7 @@ async fn measure(
     };
     let (stored, delivered) = (since(&stored)?, since(&received)?);
     let cpu = used.as_secs_f64() * 1e6 / count(arguments.messages);
+    let ceiling = ceiling_answers(arguments, folder).await?;
     println!("milliseconds                          p50      p99");
     for (what, times) in [
         ("the vendor's answer", &answer),
@@ -181,10 +189,39 @@ async fn measure(
         println!("{what:<32} {half:>8.2} {most:>8.2}");
     }
     println!("CPU time of the service: {cpu:.0} µs for each document");
+    let own = |share| percentile(&stored, share) - percentile(&answer, 0.5);
+    let ratio =
+        ceiling.map(|times| [0.5, 0.99].map(|share| own(share) / percentile(&times, share)));
+    if let Some([half, most]) = ratio {
+        println!("of the ceiling's answer          {half:>8.2} {most:>8.2}");
+    }
     let row = |times: &[f64]| json!({ "p50_ms": percentile(times, 0.5), "p99_ms": percentile(times, 0.99) });
     Ok(json!({
         "vendor": row(&answer), "stored": row(&stored), "delivered": row(&delivered), "cpu_us": cpu,
+        "ratio": ratio,
     }))
+}
+
+/// Returns how long the ceiling takes to answer in milliseconds, ascending, at the same rate; `None` if none
+/// is named.
+async fn ceiling_answers(arguments: &Arguments, folder: &Path) -> anyhow::Result<Option<Vec<f64>>> {
+    let mode = Mode::of(arguments.postgres.as_deref());
+    let Some((_process, address)) = arguments.ceiling.start(mode, folder)? else {
+        return Ok(None);
+    };
+    ceiling::wait_for(address).await?;
+    let mix = Mix::genuine_only(WARM_UP + arguments.messages);
+    let sns = Sns::start().await?;
+    let bodies = sns.sign(&mix, 2)?;
+    let mut turns = tokio::time::interval(Duration::from_secs(1) / arguments.rate);
+    let mut times = Vec::new();
+    for request in requests(&mix, &bodies, ceiling::PATH) {
+        turns.tick().await;
+        times.push(send(&[address], 1, Arc::new(vec![request])).await?.at(1.0));
+    }
+    let mut times = times.split_off(WARM_UP.min(times.len()));
+    times.sort_by(f64::total_cmp);
+    Ok(Some(times))
 }
 
 fn lock(moments: &Moments) -> std::sync::MutexGuard<'_, BTreeMap<String, Instant>> {

@@ -5,6 +5,9 @@
 //! Replicas, vendor and load share this process and this machine: with few processors more
 //! replicas can't be faster, and the result is the cost of sharing.
 //!
+//! `SNSBENCH_SKETCH` may name the ceiling of this machine (`support/ceiling.rs`): its rate on the same
+//! database is compared, once before each database's replicas.
+//!
 //! `cargo bench --bench replicas -- --postgres postgres://USER@HOST/postgres`; its user may
 //! create databases, which are dropped at the end.
 
@@ -15,7 +18,7 @@
 )]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +33,8 @@ use ivesk_webhook::service::{Service, open_store_for_reading};
 use ivesk_webhook::store::{DocumentFilter, SharedStore};
 use serde_json::json;
 
-use support::load::{Answers, Mix, Sns, count, percentile, requests, send};
+use support::ceiling::{self, Ceiling, Mode};
+use support::load::{self, Answers, Sns, percentile, requests, send};
 use support::{stored_messages, with_new_store, write_json};
 
 mod support;
@@ -42,10 +46,12 @@ struct Load {
     #[arg(long, env = "IVESK_WEBHOOK_TEST_POSTGRES")]
     postgres: String,
     #[command(flatten)]
-    mix: Mix,
+    mix: load::Mix,
     /// Concurrent connections
     #[arg(long, default_value_t = 64)]
     connections: usize,
+    #[command(flatten)]
+    ceiling: Ceiling,
     /// Exports for each configuration
     #[arg(long, default_value_t = 200)]
     exports: usize,
@@ -70,7 +76,10 @@ async fn main() -> anyhow::Result<()> {
     let sns = Sns::start().await?;
     let bodies = sns.sign(&load.mix, 2)?;
     let mut rows = Vec::new();
-    println!("                    accepted/s   p50 ms   p99 ms | stored after ms: p50      p99");
+    println!(
+        "                    accepted/s   p50 ms   p99 ms | stored after ms: p50      p99 | of the ceiling"
+    );
+    let mut ceiling = None;
     for (name, replicas) in [
         ("SQLite", 1),
         ("PostgreSQL", 1),
@@ -83,18 +92,44 @@ async fn main() -> anyhow::Result<()> {
             measure(&load, &sns, &bodies, &store.url, replicas).await
         });
         let (accepting, storing) = measured.await?;
-        let rate = count(accepting.accepted) / accepting.elapsed.as_secs_f64();
+        let rate = accepting.rate();
+        if replicas == 1 {
+            ceiling = ceiling_rate(&load, &bodies, server, folder.path()).await?;
+        }
+        let ratio = ceiling.map(|ceiling| rate / ceiling);
         let accepted = [0.5, 0.99].map(|share| accepting.at(share));
         let stored = [0.5, 0.99].map(|share| percentile(&storing, share));
         println!(
-            "{replicas} on {name:<12} {rate:>14.0} {:>8.1} {:>8.1} | {:>20.0} {:>8.0}",
-            accepted[0], accepted[1], stored[0], stored[1]
+            "{replicas} on {name:<12} {rate:>14.0} {:>8.1} {:>8.1} | {:>20.0} {:>8.0} | {}",
+            accepted[0],
+            accepted[1],
+            stored[0],
+            stored[1],
+            ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"))
         );
         rows.push(json!({
             "store": name, "replicas": replicas, "per_second": rate, "accepted_ms": accepted, "stored_ms": stored,
+            "ratio": ratio,
         }));
     }
     write_json(load.json.as_deref(), &json!({ "rows": rows }))
+}
+
+/// Returns how many of the same notifications the ceiling answers in a second, if one is named.
+async fn ceiling_rate(
+    load: &Load,
+    bodies: &[String],
+    server: Option<&str>,
+    folder: &Path,
+) -> anyhow::Result<Option<f64>> {
+    let Some((_process, address)) = load.ceiling.start(Mode::of(server), folder)? else {
+        return Ok(None);
+    };
+    ceiling::wait_for(address).await?;
+    let requests = Arc::new(requests(&load.mix, bodies, ceiling::PATH));
+    let answers = send(&[address], load.connections, requests).await?;
+    ensure!(answers.other == 0, "some were neither stored nor refused");
+    Ok(Some(answers.rate()))
 }
 
 /// Returns the answers to the notifications, and the sorted times in milliseconds until exported

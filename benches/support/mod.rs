@@ -13,6 +13,7 @@ use ivesk_webhook::config::{PostgresAddress, StoreUrl};
 use ivesk_webhook::store::Store;
 use serde_json::{Value, json};
 
+pub(crate) mod ceiling;
 pub(crate) mod fill;
 pub(crate) mod load;
 
