@@ -180,12 +180,10 @@ async fn deliveries<T: Tx>(tx: &T, filter: DeliveryFilter) -> Result<Vec<Deliver
              SELECT o.sequence FROM feed c {then_join} document o ON o.feed_id = c.id AND o.sequence > $2
              {then_join} delivery p ON p.destination_id = $1 AND p.sequence = o.sequence
              WHERE c.company = $5 AND ($4 IS NULL OR p.state = $4) ORDER BY o.sequence LIMIT $3)
-         ORDER BY h.sequence{unordered} LIMIT $3",
+         ORDER BY h.sequence{no_index} LIMIT $3",
         &[
             ("deliveries", DELIVERIES),
             ("by_index", Fragment::Same("")),
-            // Prevents PostgreSQL from reading all deliveries for their order.
-            ("unordered", Fragment::Differs("", " + 0")),
         ],
     );
     static ATTEMPTS: Sql = Sql::new(

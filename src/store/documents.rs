@@ -207,19 +207,12 @@ pub(super) const OF_FEEDS: Fragment = Fragment::Same(
      WHERE ($2 IS NULL OR a.name = $2) AND ($3 IS NULL OR f.queue = $3) AND ($4 IS NULL OR f.company = $4)",
 );
 
-/// Prevents PostgreSQL from reading the whole sequence for its order.
-const UNORDERED: Fragment = Fragment::Differs("", " + 0");
-
 async fn documents<T: Tx>(tx: &T, filter: DocumentFilter) -> Result<Vec<DocumentRow>> {
     static OF_DOCUMENT: Sql = Sql::with(
         "SELECT {columns} FROM document d{by_identity} {of_feeds}
            AND d.sequence > $1 AND d.document_id = $6
-         ORDER BY d.sequence{unordered} LIMIT $5",
-        &[
-            ("columns", COLUMNS),
-            ("of_feeds", OF_FEEDS),
-            ("unordered", UNORDERED),
-        ],
+         ORDER BY d.sequence{no_index} LIMIT $5",
+        &[("columns", COLUMNS), ("of_feeds", OF_FEEDS)],
     );
     static OF_ALL: Sql = Sql::with(
         "SELECT {columns} FROM document d {of_feeds} AND d.sequence > $1 ORDER BY d.sequence LIMIT $5",
@@ -248,12 +241,8 @@ async fn search_documents<T: Tx>(tx: &T, search: DocumentSearch) -> Result<Found
     static OF_DOCUMENT: Sql = Sql::with(
         "SELECT {columns} FROM document d{by_identity} {of_feeds}
            AND d.sequence < $1 AND d.document_id = $6
-         ORDER BY d.sequence{unordered} DESC LIMIT $5",
-        &[
-            ("columns", COLUMNS),
-            ("of_feeds", OF_FEEDS),
-            ("unordered", UNORDERED),
-        ],
+         ORDER BY d.sequence{no_index} DESC LIMIT $5",
+        &[("columns", COLUMNS), ("of_feeds", OF_FEEDS)],
     );
     static OF_COMPANY: Sql = Sql::with(
         "SELECT {columns} FROM document d {of_feeds} AND d.sequence IN (
@@ -261,12 +250,11 @@ async fn search_documents<T: Tx>(tx: &T, search: DocumentSearch) -> Result<Found
              WHERE one.sequence < $1 AND one.feed_id IN (
                  SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
                  WHERE f.company = $4 AND ($2 IS NULL OR a.name = $2) AND ($3 IS NULL OR f.queue = $3))
-             ORDER BY one.sequence{unordered} DESC LIMIT $5)
+             ORDER BY one.sequence{no_index} DESC LIMIT $5)
          ORDER BY d.sequence DESC",
         &[
             ("columns", COLUMNS),
             ("of_feeds", OF_FEEDS),
-            ("unordered", UNORDERED),
             (
                 "by_feed",
                 Fragment::Differs(" INDEXED BY document_feed", ""),

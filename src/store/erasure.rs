@@ -359,11 +359,12 @@ pub(super) async fn mark_erased<T: Tx>(
     stored: &mut [(bool, bool)],
 ) -> Result<()> {
     static SQL: Sql = Sql::with(
-        "SELECT EXISTS (SELECT 1 FROM tombstone t {then_join} feed f ON f.id = t.feed_id
+        "SELECT (SELECT 1 FROM tombstone t {then_join} feed f ON f.id = t.feed_id
                  WHERE t.document_digest = {digest} AND t.version = v.version AND t.feed_id <> $3
-                   AND f.account_id = $4 AND f.queue = 'exported'),
-             EXISTS (SELECT 1 FROM tombstone t
-                 WHERE t.feed_id = $3 AND t.document_digest = {digest} AND t.version = v.version)
+                   AND f.account_id = $4 AND f.queue = 'exported' LIMIT 1) IS NOT NULL,
+             (SELECT 1 FROM tombstone t
+                 WHERE t.feed_id = $3 AND t.document_digest = {digest} AND t.version = v.version
+                 LIMIT 1) IS NOT NULL
          FROM {versions} ORDER BY v.number",
         &[
             (

@@ -178,12 +178,14 @@ async fn stored_versions<T: Tx>(
     account: i64,
     versions: &[Version<'_>],
 ) -> Result<Vec<(bool, bool)>> {
+    // PostgreSQL may answer EXISTS from a hash of all documents.
     static SQL: Sql = Sql::with(
-        "SELECT EXISTS (SELECT 1 FROM document d JOIN feed f ON f.id = d.feed_id{apart}
+        "SELECT (SELECT 1 FROM document d JOIN feed f ON f.id = d.feed_id{no_index}
                 WHERE d.document_id = v.document_id AND d.version = v.version AND d.feed_id <> $3
-                  AND f.account_id = $4 AND f.queue = 'exported'),
-             EXISTS (SELECT 1 FROM document d
-                WHERE d.document_id = v.document_id AND d.version = v.version AND d.feed_id{apart} = $3)
+                  AND f.account_id = $4 AND f.queue = 'exported' LIMIT 1) IS NOT NULL,
+             (SELECT 1 FROM document d
+                WHERE d.document_id = v.document_id AND d.version = v.version AND d.feed_id{no_index} = $3
+                LIMIT 1) IS NOT NULL
          FROM {versions} ORDER BY v.number",
         &[("versions", VERSIONS)],
     );
@@ -371,7 +373,7 @@ async fn insert<T: Tx>(
 ) -> Result<()> {
     static CURRENT: Sql = Sql::new(
         "SELECT document_id, sequence, version, version_ms IS NOT NULL FROM document{by_identity}
-         WHERE document_id IN ({elements}($2)) AND feed_id{apart} = $1 AND NOT superseded",
+         WHERE document_id IN ({elements}($2)) AND feed_id{no_index} = $1 AND NOT superseded",
     );
     static SUPERSEDE: Sql =
         Sql::new("UPDATE document SET superseded = true WHERE sequence IN ({elements}($1))");
