@@ -146,14 +146,15 @@ impl DestinationWorker {
         }
     }
 
-    fn request(&self, limit: usize) -> DeliveryLeaseRequest {
+    /// Returns a request for this many versions, beside those of `bytes` that are read already.
+    fn request(&self, limit: usize, bytes: usize) -> DeliveryLeaseRequest {
         DeliveryLeaseRequest {
             destination: self.name.clone(),
             lanes: lane_plan(&self.config, self.lookback),
             now: self.clock.now(),
             lease: self.lease(),
             limit,
-            limit_bytes: MAX_BATCH_BYTES,
+            limit_bytes: MAX_BATCH_BYTES.saturating_sub(bytes),
         }
     }
 
@@ -186,7 +187,7 @@ impl DestinationWorker {
         let requested_at = self.present();
         let lease = match self
             .store
-            .lease_deliveries(self.request(MIN_BATCH.max(2 * self.places())))
+            .lease_deliveries(self.request(MIN_BATCH.max(2 * self.places()), 0))
             .await?
         {
             DeliveryLeased::Batch(lease) => lease,
@@ -362,6 +363,10 @@ type Storing<'w> = Pin<Box<dyn Future<Output = Result<Continued, StoreError>> + 
 /// What identifies a document.
 type DocumentKey = (Feed, String);
 
+fn key_of(delivery: &Delivery) -> DocumentKey {
+    (delivery.feed.clone(), delivery.document_id.clone())
+}
+
 fn is_version_of(delivery: &Delivery, (feed, document_id): &DocumentKey) -> bool {
     delivery.document_id == *document_id && delivery.feed == *feed
 }
@@ -378,6 +383,8 @@ struct Session<'w> {
     /// Those whose attempts ended since the change of the store under way began: what it chooses
     /// of them does not know how they ended.
     ended: HashSet<DocumentKey>,
+    /// Feeds of which ready versions were dropped since then: what it chooses would overtake them.
+    dropped: HashSet<Feed>,
     /// Attempts that are not stored, nor being stored.
     attempts: Vec<Attempt>,
     storing: Option<Storing<'w>>,
@@ -414,6 +421,7 @@ impl<'w> Session<'w> {
             in_flight: FuturesUnordered::new(),
             documents: HashMap::new(),
             ended: HashSet::new(),
+            dropped: HashSet::new(),
             attempts: Vec::new(),
             storing: None,
             last_stored_at: requested_at.instant,
@@ -487,7 +495,7 @@ impl<'w> Session<'w> {
                 return;
             }
             let delivery = &self.ready[index];
-            let key = (delivery.feed.clone(), delivery.document_id.clone());
+            let key = key_of(delivery);
             if self.documents.values().any(|one| *one == key) {
                 index += 1;
                 continue;
@@ -504,10 +512,17 @@ impl<'w> Session<'w> {
 
     fn record(&mut self, attempt: Attempt) {
         if let Some(key) = self.documents.remove(&attempt.sequence) {
-            // A later version was chosen without the note that this attempt may have left.
-            let before = self.ready.len();
-            self.ready.retain(|one| !is_version_of(one, &key));
-            self.more |= self.ready.len() < before;
+            // A later version was chosen without the note that this attempt may have left. It is chosen
+            // again, and with it what follows in its feed.
+            let mut drops = false;
+            self.ready.retain(|one| {
+                drops |= is_version_of(one, &key);
+                !drops || one.feed != key.0
+            });
+            if drops {
+                self.more = true;
+                self.dropped.insert(key.0.clone());
+            }
             self.ended.insert(key);
         }
         self.error = None;
@@ -540,14 +555,15 @@ impl<'w> Session<'w> {
         stores || chooses || (renews && !self.in_flight.is_empty())
     }
 
-    /// Stores the outcomes and chooses what comes next: in place of the ready ones if they are old,
-    /// or after them once half of them have started.
+    /// Stores the outcomes and chooses what comes next: in place of the ready ones if they are old, else
+    /// after them, unless more than half of what is read ahead is still ready.
     fn begin_storing(&mut self) {
         let attempts = std::mem::take(&mut self.attempts);
         self.stored += attempts.len();
         self.since_chosen += attempts.len();
         self.has_failed = false;
         self.ended.clear();
+        self.dropped.clear();
         let worker = self.worker;
         let least = MIN_BATCH.max(2 * worker.places());
         let mut limit = (4 * self.since_chosen).clamp(least, MAX_BATCH.max(least));
@@ -555,9 +571,10 @@ impl<'w> Session<'w> {
         self.requested_at = worker.present();
         self.last_stored_at = self.requested_at.instant;
         self.adds = !self.ready.is_empty() && self.requested_at.instant < self.choose_after;
+        let mut bytes = 0;
         if self.adds {
             taken.extend(self.ready.iter().map(|one| one.sequence));
-            let bytes: usize = self.ready.iter().map(|one| one.body.len()).sum();
+            bytes = self.ready.iter().map(|one| one.body.len()).sum();
             let is_enough = self.ready.len() > limit / 2 || bytes > MAX_BATCH_BYTES / 2;
             limit = if is_enough {
                 0
@@ -565,8 +582,11 @@ impl<'w> Session<'w> {
                 limit - self.ready.len()
             };
         }
-        self.more &= limit == 0;
-        let (lease, request) = (self.lease.clone(), worker.request(limit));
+        if limit > 0 {
+            self.more = false;
+            self.since_chosen = 0;
+        }
+        let (lease, request) = (self.lease.clone(), worker.request(limit, bytes));
         self.storing = Some(Box::pin(async move {
             let store = &worker.store;
             store
@@ -593,11 +613,17 @@ impl<'w> Session<'w> {
             self.ready.clear();
             self.choose_after = self.requested_at.instant + READ_AHEAD;
         }
-        let chosen = continued.deliveries.into_iter().filter(|one| {
-            !known.contains(&one.sequence) && !self.ended.iter().any(|key| is_version_of(one, key))
-        });
-        self.ready.extend(chosen);
-        self.since_chosen = 0;
+        for one in continued.deliveries {
+            if known.contains(&one.sequence) {
+                continue;
+            }
+            if self.ended.contains(&key_of(&one)) {
+                self.dropped.insert(one.feed.clone());
+            }
+            if !self.dropped.contains(&one.feed) {
+                self.ready.push_back(one);
+            }
+        }
     }
 
     /// Releases the lease.

@@ -42,7 +42,7 @@ operations! {
     pub read_own is_delivery_due(destination: DestinationName, now: Timestamp) -> bool;
 
     /// Records attempts, renews the lease and returns the next versions; none whose sequence
-    /// numbers are in `taken`.
+    /// numbers are in `taken`: those in flight, or read before.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ operations! {
 
 impl super::Store {
     /// Records attempts, renews the lease and returns the next versions; none whose sequence
-    /// numbers are in `taken`.
+    /// numbers are in `taken`: those in flight, or read before.
     ///
     /// # Errors
     ///
@@ -342,16 +342,19 @@ impl<'r> Choice<'r> {
         self.sequences.is_empty()
     }
 
-    /// Adds a version, unless there is no room for it or it is in flight; one fits always.
-    fn add(&mut self, sequence: i64, size: usize) {
+    /// Adds a version, unless there is no room for it or it is taken; one fits always. Returns true if it
+    /// was added.
+    fn add(&mut self, sequence: i64, size: usize) -> bool {
         if self.wanted == 0 || self.bytes == 0 || self.taken.contains(&sequence) {
-            return;
+            return false;
         }
-        if self.chosen.insert(sequence) {
+        let is_new = self.chosen.insert(sequence);
+        if is_new {
             self.sequences.push(sequence);
             self.wanted -= 1;
             self.bytes = self.bytes.saturating_sub(size);
         }
+        is_new
     }
 
     async fn choose<T: Tx>(&mut self, tx: &T, destination: i64) -> Result<()> {
@@ -405,13 +408,18 @@ impl<'r> Choice<'r> {
         static LATER: Sql = Sql::new(
             "UPDATE delivery SET next_try_at = $3 WHERE destination_id = $1 AND sequence IN ({elements}($2))",
         );
-        let limit = self.wanted.div_ceil(2) + self.taken.len();
+        let mut room = self.wanted.div_ceil(2);
+        let limit = room + self.taken.len();
         let due: Vec<Apart> = tx.all(&DUE, &[&destination, &self.now, &limit]).await?;
         let may_be_more = due.len() == limit;
         let (mut superseded, mut later) = (Vec::new(), Vec::new());
         for one in due {
             match one.size {
-                Some(size) if one.is_current && one.lane_runs => self.add(one.sequence, size),
+                Some(size) if one.is_current && one.lane_runs => {
+                    if room > 0 && self.add(one.sequence, size) {
+                        room -= 1;
+                    }
+                }
                 Some(_) if one.is_current => later.push(one.sequence),
                 _ => superseded.push(one.sequence),
             }
@@ -506,8 +514,11 @@ impl<'r> Choice<'r> {
             return;
         };
         if lane.failures == 0 {
-            for one in found.iter().take(each + self.taken.len()) {
-                self.add(one.sequence, one.size);
+            let mut room = each;
+            for one in found {
+                if room > 0 && self.add(one.sequence, one.size) {
+                    room -= 1;
+                }
             }
             return;
         }
@@ -528,8 +539,8 @@ impl<'r> Choice<'r> {
                          SELECT e.sequence, (SELECT n.note FROM delivery n
                                              WHERE n.destination_id = $1 AND n.sequence = e.sequence) AS note
                          FROM document e{by_identity}
-                         WHERE e.document_id = d.document_id AND e.feed_id{apart} = d.feed_id) AS p
-                     WHERE p.note IS NOT NULL ORDER BY p.sequence{apart} DESC LIMIT 1)
+                         WHERE e.document_id = d.document_id AND e.feed_id{no_index} = d.feed_id) AS p
+                     WHERE p.note IS NOT NULL ORDER BY p.sequence{no_index} DESC LIMIT 1)
              FROM (SELECT d.sequence, coalesce(h.link_tries, 0) AS link_tries,
                           coalesce(w.requested_at <= $3 OR w.requested_at > $4, false) AS link_timed_out
                    FROM document d {with_delivery}
