@@ -5,8 +5,8 @@
 //! receiver and this measurement share the machine with the service.
 //!
 //! `SNSBENCH_SKETCH` may name the ceiling of this machine (`support/ceiling.rs`): it answers as many
-//! notifications at the same rate, and a document is stored so many times as late as it answers, the
-//! vendor's own time apart.
+//! notifications at the same rate. The ratio is the time until a document is stored, less the vendor's
+//! median answer time, divided by the ceiling's answer time.
 //!
 //! `cargo bench --bench latency`, and with `--postgres postgres://USER@HOST/postgres` on a server
 //! whose user may create databases.

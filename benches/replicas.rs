@@ -5,8 +5,8 @@
 //! Replicas, vendor and load share this process and this machine: with few processors more
 //! replicas can't be faster, and the result is the cost of sharing.
 //!
-//! `SNSBENCH_SKETCH` may name the ceiling of this machine (`support/ceiling.rs`): its rate on the same
-//! database is compared, once before each database's replicas.
+//! `SNSBENCH_SKETCH` may name the ceiling of this machine (`support/ceiling.rs`): its rate is
+//! compared, measured after the single replica on SQLite and on PostgreSQL.
 //!
 //! `cargo bench --bench replicas -- --postgres postgres://USER@HOST/postgres`; its user may
 //! create databases, which are dropped at the end.

@@ -19,13 +19,13 @@ use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 use crate::store::columns::random_hex;
 
 /// Time after which a session is replaced by another, so that the plans of its statements follow
-/// the growth of tables, also where nothing analyzes them.
+/// what other processes have inserted, also where nothing analyzes the tables.
 const LIFETIME: Duration = Duration::from_secs(10 * 60);
 
-/// How much this process has inserted: what grows together with the tables.
+/// How much this process has inserted, which tells when tables have grown.
 #[derive(Default)]
 pub(super) struct Growth {
-    /// Rows by statement that inserts.
+    /// Rows by statement that inserts, with those that it updates instead, and that are rolled back.
     inserted: Mutex<HashMap<&'static str, usize>>,
     /// The number of times that a statement had inserted four times as many as before.
     steps: AtomicU32,
@@ -46,9 +46,14 @@ impl Growth {
         }
     }
 
-    /// Returns a number that is higher by one if `rows` are four times as many; the first few are none.
+    /// Returns the number of the step: the second begins at 64 rows, and each after it at four times as many.
     const fn step(rows: usize) -> u32 {
-        (rows | 0xf).ilog2() / 2
+        (rows | 0x3f).ilog2() / 2
+    }
+
+    /// Returns the number of steps until now.
+    pub(super) fn steps(&self) -> u32 {
+        self.steps.load(Ordering::Relaxed)
     }
 }
 
@@ -91,10 +96,14 @@ impl Session {
         !self.client.is_closed() && self.since.elapsed() < LIFETIME
     }
 
-    /// Returns true if its plans are to be discarded, since tables have grown.
-    pub(super) fn has_old_plans(&self, growth: &Growth) -> bool {
-        let now = growth.steps.load(Ordering::Relaxed);
-        self.planned_at.swap(now, Ordering::Relaxed) != now
+    /// Returns true if tables have grown since its plans were discarded: after this many steps.
+    pub(super) fn has_old_plans(&self, steps: u32) -> bool {
+        self.planned_at.load(Ordering::Relaxed) != steps && !self.prepared().is_empty()
+    }
+
+    /// Notes that its plans were discarded after this many steps of growth.
+    pub(super) fn discarded_plans(&self, steps: u32) {
+        self.planned_at.store(steps, Ordering::Relaxed);
     }
 
     /// Returns true if a transaction whose first statement selected the mark runs in the session
@@ -133,15 +142,14 @@ mod tests {
     #[test]
     fn tables_grow_in_few_steps() {
         let growth = Growth::default();
-        let steps = || growth.steps.load(Ordering::Relaxed);
         growth.count("SELECT 1", 1_000_000);
         growth.count("INSERT INTO feed", 63);
-        assert_eq!(steps(), 0);
+        assert_eq!(growth.steps(), 0);
         growth.count("INSERT INTO feed", 1);
-        assert_eq!(steps(), 1);
+        assert_eq!(growth.steps(), 1);
         for _ in 0..1_000_000 {
             growth.count("WITH w AS (SELECT 1) INSERT INTO document", 1);
         }
-        assert_eq!(steps(), 1 + 7);
+        assert_eq!(growth.steps(), 1 + 7);
     }
 }

@@ -14,8 +14,8 @@ impl Scene {
         self.pull(feed, &documents).await;
     }
 
-    /// Stores and delivers many documents, and closes the store; returns the number of entries of indexes
-    /// that were read for each.
+    /// Stores and delivers many documents, and closes the store; returns the number of rows and
+    /// entries of indexes that were read for each.
     async fn read_for_each(&self) -> usize {
         for table in ["document", "delivery", "feed", "lane"] {
             let statement = format!("ALTER TABLE {table} SET (autovacuum_enabled = off)");
@@ -29,13 +29,15 @@ impl Scene {
         assert_eq!(self.deliver_all().await.len(), all);
         // The server counts what a session read when it ends.
         self.store.close().await.expect("the store closes");
-        let others = "SELECT count(*) FROM pg_stat_activity
-                      WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                          AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
         while self.database.count(others).await > 0 {
             tokio::task::yield_now().await;
         }
-        let read = "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes
-                    WHERE relname IN ('document', 'delivery')";
+        let read = "SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes
+                            WHERE relname IN ('document', 'delivery'))::bigint
+                        + (SELECT sum(seq_tup_read) FROM pg_stat_user_tables
+                           WHERE relname IN ('document', 'delivery'))::bigint";
         usize::try_from(self.database.count(read).await).expect("a count") / all
     }
 }
@@ -63,7 +65,7 @@ async fn a_new_store_reads_as_little_for_each_document_as_it_grows() {
         let each = scene.read_for_each().await;
         assert!(
             each < 100,
-            "analyzed at {analyzed_at:?}: {each} entries of indexes for each document"
+            "analyzed at {analyzed_at:?}: {each} rows and entries of indexes for each document"
         );
     }
 }
