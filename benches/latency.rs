@@ -1,7 +1,8 @@
 //! Time from a notification to the stored document, and to an HTTP destination that answers at once.
 //!
 //! A vendor with 200 companies exports 200 documents a second, one in a notification. The clock of
-//! each begins with the export; it is stored when another process can read it. The emulator, the
+//! each begins with the export; it is stored when another process can read it. `pull.min_interval` is
+//! 100 ms: a company has a notification each second, which would wait for the default of one second. The emulator, the
 //! receiver and this measurement share the machine with the service.
 //!
 //! `SNSBENCH_SKETCH` may name the ceiling of this machine (`support/ceiling.rs`): it answers as many
@@ -119,7 +120,7 @@ async fn measure(
     )?;
     let sections = format!(
         "[store]\nurl = \"{}\"\n[sns]\nlocal_origins = [\"{}\"]\n\
-         [api]\nurl = \"{}\"\nexported_path = \"path\"\n\
+         [api]\nurl = \"{}\"\nexported_path = \"path\"\n[pull]\nmin_interval = \"100ms\"\n\
          [accounts.default]\ndigitized = false\ncompanies = {companies:?}\n\
          [destinations.books]\nkind = \"http\"\nmax_concurrency = 16\nurl = \"http://{receiver}/\"\nsecret_file = {secret:?}\n",
         store.setting,
