@@ -46,7 +46,8 @@ impl Scene {
 async fn a_new_store_reads_as_little_for_each_document_as_it_grows() {
     // The statements are planned for tables that the server knows to have this many rows, if it knows,
     // and nothing analyzes them later. It does after fifty rows, or when a person says so.
-    for analyzed_at in [None, Some(1), Some(60)] {
+    // Without the plans that follow its growth it reads two or three times as much.
+    for (analyzed_at, most) in [(None, 20), (Some(1), 70), (Some(60), 20)] {
         let Some(database) = Database::postgres("growing tables").await else {
             return;
         };
@@ -64,7 +65,7 @@ async fn a_new_store_reads_as_little_for_each_document_as_it_grows() {
         }
         let each = scene.read_for_each().await;
         assert!(
-            each < 100,
+            each < most,
             "analyzed at {analyzed_at:?}: {each} rows and entries of indexes for each document"
         );
     }
