@@ -71,7 +71,7 @@ struct Arguments {
 const COMPANY: &str = "302320404";
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
-/// Size of a delivered document, as the emulator makes them.
+/// Size of a delivered document, about as the emulator makes them.
 const DOCUMENT_BYTES: usize = 1_700;
 
 /// Time between requests for progress.
@@ -195,12 +195,6 @@ impl Database {
 
     fn run(&self, statements: &str) -> anyhow::Result<()> {
         tokio::runtime::Handle::current().block_on(sql(&self.server, statements))
-    }
-
-    /// Lets the server plan for what is stored, as autovacuum does within minutes.
-    fn analyze(&self) -> anyhow::Result<()> {
-        let url = database_of(&self.server, &self.name)?;
-        tokio::runtime::Handle::current().block_on(sql(&url, "VACUUM ANALYZE"))
     }
 }
 
@@ -383,9 +377,6 @@ fn kind(
     scene.pulled(count)?;
     // The documents of a first pull are held until the destination is started.
     scene.held(count)?;
-    if let Some(database) = &scene.database {
-        database.analyze()?;
-    }
     let before = scene.server.processor_time()?.as_secs_f64();
     scene.post("/v1/destinations/one/start", &json!({ "from": "all" }))?;
     let elapsed = scene.delivered()?;
