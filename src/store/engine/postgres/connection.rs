@@ -81,7 +81,7 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 const BEGIN_WRITING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
     SET LOCAL jit = off; SET LOCAL enable_seqscan = off; SET LOCAL idle_in_transaction_session_timeout = '10s';
     SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '10s';
-    SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_time,
+    SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint AS database_time,
         current_setting('ivesk_webhook.session', true) AS session,
         CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
             THEN set_config('synchronous_commit', 'on', true) END;";
@@ -90,7 +90,7 @@ const BEGIN_WRITING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL jit = off; SET LOCAL enable_seqscan = off; SET LOCAL idle_in_transaction_session_timeout = '10s';
     SET LOCAL statement_timeout = '30s';
-    SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_time,
+    SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint AS database_time,
         current_setting('ivesk_webhook.session', true) AS session;";
 
 /// Lets the service's own statements be planned once in a session for any values, until tables have
@@ -298,7 +298,8 @@ impl Pool {
                 client
             }
         };
-        with_timeout(Session::of(client)).await.map_err(at)
+        let session = Session::of(client, self.growth.steps());
+        with_timeout(session).await.map_err(at)
     }
 
     /// Closes every connection; later calls answer [`StoreError::Closed`].

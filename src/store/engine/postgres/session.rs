@@ -68,8 +68,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Marks the session, unless another connection has.
-    pub(super) async fn of(client: Client) -> Result<Self, tokio_postgres::Error> {
+    /// Marks the session, unless another connection has. Its plans are made after this many steps of
+    /// growth.
+    pub(super) async fn of(client: Client, steps: u32) -> Result<Self, tokio_postgres::Error> {
         let mark = random_hex();
         client
             .batch_execute(&format!(
@@ -81,7 +82,7 @@ impl Session {
             client,
             mark,
             since: Instant::now(),
-            planned_at: AtomicU32::new(0),
+            planned_at: AtomicU32::new(steps),
             prepared: Mutex::default(),
         })
     }
@@ -98,7 +99,7 @@ impl Session {
 
     /// Returns true if tables have grown since its plans were discarded: after this many steps.
     pub(super) fn has_old_plans(&self, steps: u32) -> bool {
-        self.planned_at.load(Ordering::Relaxed) != steps && !self.prepared().is_empty()
+        self.planned_at.load(Ordering::Relaxed) != steps
     }
 
     /// Notes that its plans were discarded after this many steps of growth.
