@@ -273,7 +273,6 @@ fn log(lease: &ImportErrorLease, outcome: &ImportErrorOutcome, ended: ImportErro
 
 /// Sends import errors until `shutdown`; one in flight is finished first.
 pub async fn run(sender: Arc<ImportErrorSender>, shutdown: CancellationToken) {
-    let mut arrivals = sender.store.arrivals();
     while !shutdown.is_cancelled() {
         let pause = match sender.step().await {
             Ok(SendOutcome::Nothing) => MAX_IDLE,
@@ -285,7 +284,7 @@ pub async fn run(sender: Arc<ImportErrorSender>, shutdown: CancellationToken) {
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = arrivals.changed() => {}
+            () = sender.store.import_error_due() => {}
             () = shutdown.cancelled() => {}
         }
     }

@@ -38,14 +38,14 @@ operations! {
         sequence: i64,
         outcome: LateOutcome,
         now: Timestamp,
-    ) -> bool, then wake_deliveries;
+    ) -> bool, then wake_deliveries, then wake_import_errors;
 }
 
 /// Workers that have something to do once attempts are recorded.
 #[derive(Clone, Copy)]
 pub(super) struct Wakes {
     pullers: bool,
-    deliveries: bool,
+    import_errors: bool,
 }
 
 impl Store {
@@ -75,7 +75,7 @@ impl Store {
         let any = |is: fn(&DeliveryOutcome) -> bool| attempts.iter().any(|one| is(&one.outcome));
         Wakes {
             pullers: any(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired)),
-            deliveries: any(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. })),
+            import_errors: any(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. })),
         }
     }
 
@@ -83,8 +83,8 @@ impl Store {
         if wakes.pullers {
             self.wake_pullers();
         }
-        if wakes.deliveries {
-            self.wake_deliveries();
+        if wakes.import_errors {
+            self.wake_import_errors();
         }
     }
 }

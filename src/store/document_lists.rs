@@ -100,7 +100,8 @@ operations! {
 
     /// Lets the accountant be told of a document on a person's word. Returns false if the version
     /// does not exist.
-    pub write report_document(sequence: i64, import_error: NewImportError, now: Timestamp) -> bool;
+    pub write report_document(sequence: i64, import_error: NewImportError, now: Timestamp) -> bool,
+        then wake_import_errors;
 }
 
 rows! {

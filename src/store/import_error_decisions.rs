@@ -38,7 +38,7 @@ operations! {
         decision: ImportErrorDecision,
         after: i64,
         now: Timestamp,
-    ) -> (usize, Option<i64>), then wake_deliveries;
+    ) -> (usize, Option<i64>), then wake_import_errors;
 }
 
 /// Import errors that one transaction reads for a person.

@@ -124,6 +124,8 @@ pub struct Store {
     triggers: Arc<Notify>,
     /// Changed when documents may have been stored, or a destination changed.
     arrivals: watch::Sender<()>,
+    /// Notified when an import error may have become due.
+    import_errors: Notify,
 }
 
 /// The database. Only the methods of [`Store`] in this file tell the two apart.
@@ -167,6 +169,7 @@ impl Store {
             hooks: options.hooks,
             triggers,
             arrivals: watch::Sender::new(()),
+            import_errors: Notify::new(),
         })
     }
 
@@ -187,6 +190,7 @@ impl Store {
             hooks: None,
             triggers: Arc::default(),
             arrivals: watch::Sender::new(()),
+            import_errors: Notify::new(),
         })
     }
 
@@ -230,6 +234,10 @@ impl Store {
 
     fn wake_deliveries(&self) {
         self.arrivals.send_replace(());
+    }
+
+    fn wake_import_errors(&self) {
+        self.import_errors.notify_one();
     }
 
     /// Stores a verified message and raises its trigger, in one transaction that is
@@ -290,6 +298,12 @@ impl Store {
     /// changed a destination. The rows decide what is to be delivered.
     pub fn arrivals(&self) -> watch::Receiver<()> {
         self.arrivals.subscribe()
+    }
+
+    /// Waits until this process may have made an import error due since the last call. The rows
+    /// decide what is due.
+    pub async fn import_error_due(&self) {
+        self.import_errors.notified().await;
     }
 
     /// Returns the clock that all processes on this store share; `None` if no other

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use super::Store;
 use super::completion::complete_pull;
 use super::documents::VERSIONS;
 use super::engine::{Fragment, Param, Sql, Tx, operations, params};
@@ -39,19 +40,34 @@ const MAX_UNREADABLE_ENTRIES: i64 = 1000;
 const CLOCK_TOLERANCE_MS: i64 = 2_000;
 
 operations! {
-    /// Stores a page with its cursor, raises the triggers that follow, and releases the
-    /// lease.
-    ///
-    /// A pull that ends raises `follow_ups` if a notification triggered it, and the next
-    /// reconciliation `reconcile_every` later if it was one.
-    pub write commit_page(lease: PageLease, page: PageToCommit, plan: PullPlan) -> PageOutcome,
-        then wake_deliveries;
+    write store_page(lease: PageLease, page: PageToCommit, plan: PullPlan) -> PageOutcome;
 
     /// Pauses a feed for which the vendor ignored the company, and releases its lease.
     pub write pause_for_ignored_company(lease: PageLease) -> ();
 }
 
-async fn commit_page<T: Tx>(
+impl Store {
+    /// Stores a page with its cursor, raises the triggers that follow, and releases the
+    /// lease.
+    ///
+    /// A pull that ends raises `follow_ups` if a notification triggered it, and the next
+    /// reconciliation `reconcile_every` later if it was one.
+    pub async fn commit_page(
+        &self,
+        lease: PageLease,
+        page: PageToCommit,
+        plan: PullPlan,
+    ) -> Result<PageOutcome> {
+        let has_entries = page.entries() > 0;
+        let outcome = self.store_page(lease, page, plan).await?;
+        if has_entries {
+            self.wake_deliveries();
+        }
+        Ok(outcome)
+    }
+}
+
+async fn store_page<T: Tx>(
     tx: &T,
     lease: PageLease,
     mut page: PageToCommit,
