@@ -26,8 +26,8 @@ use crate::domain::{Clock, Company, DestinationName, Feed, Timestamp};
 use crate::ivesk::Entry;
 use crate::store::{
     Attempt, Continued, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased,
-    DeliveryOutcome, DestinationFilter, LanePlan, LeaseAction, NewImportError, SharedStore,
-    StoreError,
+    DeliveryOutcome, DestinationFilter, LanePlan, LeaseAction, NewImportError, NothingDue,
+    SharedStore, StoreError,
 };
 
 /// Limits of the versions that are read ahead, and of the outcomes that are stored together:
@@ -183,24 +183,38 @@ impl DestinationWorker {
     ///
     /// Fails only if the store does; the destination's errors are stored in its row.
     pub async fn step(&self, stop: &CancellationToken) -> Result<StepOutcome, StoreError> {
+        let (outcome, _) = self.deliver_all(&mut self.store.arrivals(), stop).await?;
+        Ok(outcome)
+    }
+
+    /// Delivers as [`DestinationWorker::step`]; returns also what is known of the next step, if nothing
+    /// can be delivered any more. Marks the arrivals that it has looked at.
+    async fn deliver_all(
+        &self,
+        arrivals: &mut Arrivals,
+        stop: &CancellationToken,
+    ) -> Result<(StepOutcome, Option<NothingDue>), StoreError> {
         // Measured before the request, since the lease begins some time after it.
         let requested_at = self.present();
+        arrivals.mark_unchanged();
         let lease = match self
             .store
             .lease_deliveries(self.request(MIN_BATCH.max(2 * self.places()), 0))
             .await?
         {
             DeliveryLeased::Batch(lease) => lease,
-            DeliveryLeased::Advanced => return Ok(StepOutcome::Passed),
-            DeliveryLeased::Nothing { until, held } => {
-                return Ok(StepOutcome::Nothing { until, held });
+            DeliveryLeased::Advanced => return Ok((StepOutcome::Passed, None)),
+            DeliveryLeased::Nothing(nothing) => {
+                let NothingDue { until, held } = nothing;
+                return Ok((StepOutcome::Nothing { until, held }, Some(nothing)));
             }
         };
-        match Session::new(self, lease, requested_at).run(stop).await {
+        let session = Session::new(self, lease, arrivals, requested_at);
+        match session.run(stop).await {
             Err(StoreError::StaleLease) => {
                 let destination = &self.name;
                 debug!(%destination, "another worker took over the lease on destination `{destination}`");
-                Ok(StepOutcome::Stale)
+                Ok((StepOutcome::Stale, None))
             }
             other => other,
         }
@@ -339,6 +353,9 @@ fn company(feed: &Feed, body: &[u8]) -> Option<Company> {
     Entry::parse(body)?.companies().into_iter().next()
 }
 
+/// A watch that changes when there may be more to deliver.
+type Arrivals = watch::Receiver<()>;
+
 /// A moment by both clocks. The one that is never set stands still while the machine is suspended.
 #[derive(Clone, Copy)]
 struct Present {
@@ -375,6 +392,8 @@ fn is_version_of(delivery: &Delivery, (feed, document_id): &DocumentKey) -> bool
 struct Session<'w> {
     worker: &'w DestinationWorker,
     lease: DeliveryLease,
+    /// Changed since the rows were last read, if they are to be read again.
+    arrivals: &'w mut Arrivals,
     /// Versions that may be started, in order, until [`Session::choose_after`].
     ready: VecDeque<Delivery>,
     in_flight: FuturesUnordered<InFlight<'w>>,
@@ -412,11 +431,17 @@ struct Session<'w> {
 }
 
 impl<'w> Session<'w> {
-    fn new(worker: &'w DestinationWorker, mut lease: DeliveryLease, requested_at: Present) -> Self {
+    fn new(
+        worker: &'w DestinationWorker,
+        mut lease: DeliveryLease,
+        arrivals: &'w mut Arrivals,
+        requested_at: Present,
+    ) -> Self {
         let ready = VecDeque::from(std::mem::take(&mut lease.deliveries));
         Self {
             worker,
             lease,
+            arrivals,
             ready,
             in_flight: FuturesUnordered::new(),
             documents: HashMap::new(),
@@ -438,8 +463,10 @@ impl<'w> Session<'w> {
         }
     }
 
-    async fn run(mut self, stop: &CancellationToken) -> Result<StepOutcome, StoreError> {
-        let mut arrivals = self.worker.store.arrivals();
+    async fn run(
+        mut self,
+        stop: &CancellationToken,
+    ) -> Result<(StepOutcome, Option<NothingDue>), StoreError> {
         loop {
             let may_start = self.may_continue && !stop.is_cancelled();
             if may_start {
@@ -468,12 +495,16 @@ impl<'w> Session<'w> {
                 }
                 continued = poll(&mut self.storing), if self.storing.is_some() => {
                     self.storing = None;
-                    self.apply(continued?);
+                    let continued = continued?;
+                    if continued.ended.is_some() {
+                        return Ok((self.outcome(), continued.ended));
+                    }
+                    self.apply(continued);
                 }
                 () = tokio::time::sleep_until(next_look), if self.storing.is_none() => {
                     self.more |= has_place;
                 }
-                Ok(()) = arrivals.changed(), if has_place => self.more = true,
+                Ok(()) = self.arrivals.changed(), if has_place => self.more = true,
                 () = stop.cancelled(), if may_start => {}
             }
         }
@@ -583,6 +614,7 @@ impl<'w> Session<'w> {
             };
         }
         if limit > 0 {
+            self.arrivals.mark_unchanged();
             self.more = false;
             self.since_chosen = 0;
         }
@@ -627,22 +659,25 @@ impl<'w> Session<'w> {
     }
 
     /// Releases the lease.
-    async fn finish(self) -> Result<StepOutcome, StoreError> {
-        let worker = self.worker;
-        let stored = self.stored + self.attempts.len();
-        worker
-            .store
-            .settle_deliveries(
-                self.lease,
-                self.attempts,
-                LeaseAction::Release,
-                worker.clock.now(),
-            )
+    async fn finish(mut self) -> Result<(StepOutcome, Option<NothingDue>), StoreError> {
+        let attempts = std::mem::take(&mut self.attempts);
+        self.stored += attempts.len();
+        let outcome = self.outcome();
+        let (store, now) = (&self.worker.store, self.worker.clock.now());
+        store
+            .settle_deliveries(self.lease, attempts, LeaseAction::Release, now)
             .await?;
-        Ok(match self.error {
-            Some(error) => StepOutcome::Waiting { error },
-            None => StepOutcome::Settled(stored),
-        })
+        Ok((outcome, None))
+    }
+
+    /// Returns the result of the step.
+    fn outcome(&self) -> StepOutcome {
+        match &self.error {
+            Some(error) => StepOutcome::Waiting {
+                error: error.clone(),
+            },
+            None => StepOutcome::Settled(self.stored),
+        }
     }
 }
 
@@ -659,8 +694,8 @@ pub async fn run(worker: Arc<DestinationWorker>, shutdown: CancellationToken) {
     // Subscribed before the first step, so that no arrival is missed.
     let mut arrivals = worker.store.arrivals();
     while !shutdown.is_cancelled() {
-        match worker.step(&shutdown).await {
-            Ok(StepOutcome::Nothing { until, held }) => {
+        match worker.deliver_all(&mut arrivals, &shutdown).await {
+            Ok((_, Some(NothingDue { until, held }))) => {
                 if held {
                     shutdown
                         .run_until_cancelled(tokio::time::sleep(HISTORY_PAUSE))
@@ -668,9 +703,8 @@ pub async fn run(worker: Arc<DestinationWorker>, shutdown: CancellationToken) {
                 }
                 worker.idle(until, &mut arrivals, &shutdown).await;
             }
-            // The next step reads from the row how long to wait.
-            Ok(StepOutcome::Waiting { .. } | StepOutcome::Stale) => {}
-            Ok(StepOutcome::Settled(_) | StepOutcome::Passed) => {}
+            // The next step may read from the row how long to wait.
+            Ok((_, None)) => {}
             Err(error) => {
                 let destination = &worker.name;
                 error!(%destination, %error, "delivery to destination `{destination}` failed on a store error; retrying in {STORE_ERROR_DELAY:?}: {error}");

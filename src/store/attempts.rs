@@ -98,7 +98,8 @@ async fn settle<T: Tx>(
 ) -> Result<bool> {
     let now = tx.now_or(now);
     own(tx, &lease).await?;
-    record(tx, lease.destination_id, attempts, &action, now).await
+    record(tx, lease.destination_id, attempts, now).await?;
+    end_lease(tx, lease.destination_id, &action, now).await
 }
 
 /// Locks the leased destination; fails if another worker has leased it since.
@@ -110,17 +111,15 @@ pub(super) async fn own<T: Tx>(tx: &T, lease: &DeliveryLease) -> Result<()> {
     owned.ok_or(StoreError::StaleLease)
 }
 
-/// Records attempts at a locked destination, and applies an action to its lease. Returns true if
-/// more attempts may begin under it.
+/// Records attempts at a locked destination.
 ///
 /// Rows are changed in the order of the table's names here: deliveries, lanes, the destination.
 pub(super) async fn record<T: Tx>(
     tx: &T,
     destination: i64,
     mut attempts: Vec<Attempt>,
-    action: &LeaseAction,
     now: Timestamp,
-) -> Result<bool> {
+) -> Result<()> {
     let versions = attempted_versions(tx, destination, &attempts).await?;
     let mut late = Vec::new();
     attempts.retain(|one| match versions.get(&one.sequence) {
@@ -133,10 +132,10 @@ pub(super) async fn record<T: Tx>(
     for attempt in &late {
         record_late_attempt(tx, destination, attempt).await?;
     }
-    if !attempts.is_empty() {
-        record_all(tx, destination, &attempts, &versions, now).await?;
+    if attempts.is_empty() {
+        return Ok(());
     }
-    end_lease(tx, destination, action, now).await
+    record_all(tx, destination, &attempts, &versions, now).await
 }
 
 async fn attempted_versions<T: Tx>(
@@ -476,7 +475,7 @@ async fn assign_numbers<T: Tx>(tx: &T, destination: i64, listed: &Vec<i64>) -> R
 }
 
 /// Applies an action to a lease; returns true if more attempts may begin under it.
-async fn end_lease<T: Tx>(
+pub(super) async fn end_lease<T: Tx>(
     tx: &T,
     destination: i64,
     action: &LeaseAction,

@@ -117,12 +117,16 @@ pub enum DeliveryLeased {
     /// None of the versions read is to be delivered, but there are more to read: ask again.
     Advanced,
     /// Nothing can be delivered now.
-    Nothing {
-        /// When to ask again at the latest, if known.
-        until: Option<Timestamp>,
-        /// True if versions were passed that are held as history.
-        held: bool,
-    },
+    Nothing(NothingDue),
+}
+
+/// What is known when nothing can be delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NothingDue {
+    /// When to ask again at the latest, if known.
+    pub until: Option<Timestamp>,
+    /// True if versions were passed that are held as history.
+    pub held: bool,
 }
 
 /// One version of one document on its way to a destination.
@@ -181,6 +185,8 @@ pub struct Continued {
     pub more: bool,
     /// The versions to deliver, those of a lane in ascending sequence.
     pub deliveries: Vec<Delivery>,
+    /// Present if there was nothing to deliver, and no version was taken: the lease is released.
+    pub ended: Option<NothingDue>,
 }
 
 /// One attempt to deliver a version.

@@ -7,10 +7,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::attempts::{own, record};
+use super::attempts::{end_lease, own, record};
 use super::deliveries::{
     Attempt, Continued, DEFERRED_RETRY, Delivery, DeliveryLease, DeliveryLeaseRequest,
-    DeliveryLeased, LINK_TIMEOUT, LeaseAction, longest_wait, rest,
+    DeliveryLeased, LINK_TIMEOUT, LeaseAction, NothingDue, longest_wait, rest,
 };
 use super::delivery_counts::{DEFERRED_AFTER_FAILURES, DEFERRED_AFTER_TIME};
 use super::destinations::add_held;
@@ -175,7 +175,7 @@ async fn lease_deliveries<T: Tx>(tx: &T, request: DeliveryLeaseRequest) -> Resul
         "UPDATE destination SET fence = fence + 1, leased_until = $2 WHERE id = $1 RETURNING fence",
     );
     let now = tx.now_or(request.now);
-    let nothing = |until| DeliveryLeased::Nothing { until, held: false };
+    let nothing = |until| DeliveryLeased::Nothing(NothingDue { until, held: false });
     let found: Option<Leasable> = tx.first(&LOCK, &[&request.destination]).await?;
     let Some(destination) = found.filter(|destination| !destination.paused) else {
         return Ok(nothing(None));
@@ -194,9 +194,8 @@ async fn lease_deliveries<T: Tx>(tx: &T, request: DeliveryLeaseRequest) -> Resul
         if more_lanes || chosen.advanced {
             return Ok(DeliveryLeased::Advanced);
         }
-        let until = next_due(tx, id, now).await?;
-        let held = chosen.held > 0;
-        return Ok(DeliveryLeased::Nothing { until, held });
+        let nothing = chosen.nothing_due(tx, id).await?;
+        return Ok(DeliveryLeased::Nothing(nothing));
     }
     let deliveries = chosen.load(tx, id).await?;
     let fence = tx.one(&LEASE, &[&id, &now.after(request.lease)]).await?;
@@ -223,23 +222,37 @@ async fn settle_and_continue<T: Tx>(
     own(tx, &lease).await?;
     // The rows of feeds are locked before those of lanes.
     let more_lanes = add_lanes(tx, id, &request.lanes, now).await?;
-    let keep = LeaseAction::Keep(request.lease);
-    record(tx, id, attempts, &keep, now).await?;
+    record(tx, id, attempts, now).await?;
     let destination: Leasable = tx.one(&STATE, &[&id]).await?;
+    let keep = LeaseAction::Keep(request.lease);
     let may_start = !destination.paused && rest(destination.waits_until, now).is_none();
     if !may_start {
+        end_lease(tx, id, &keep, now).await?;
         return Ok(Continued {
             may_continue: !destination.paused,
             more: false,
             deliveries: Vec::new(),
+            ended: None,
         });
     }
     let mut chosen = Choice::new(&request, destination.probing, &taken, now);
     chosen.choose(tx, id).await?;
+    let more = more_lanes || chosen.advanced;
+    let has_looked = request.limit > 0 && taken.is_empty();
+    let ended = match has_looked && chosen.is_empty() && !more {
+        true => Some(chosen.nothing_due(tx, id).await?),
+        false => None,
+    };
+    let action = match ended {
+        Some(_) => LeaseAction::Release,
+        None => keep,
+    };
+    end_lease(tx, id, &action, now).await?;
     Ok(Continued {
         may_continue: true,
-        more: more_lanes || chosen.advanced,
+        more,
         deliveries: chosen.load(tx, id).await?,
+        ended,
     })
 }
 
@@ -340,6 +353,14 @@ impl<'r> Choice<'r> {
 
     fn is_empty(&self) -> bool {
         self.sequences.is_empty()
+    }
+
+    /// Returns what is known if nothing was chosen.
+    async fn nothing_due<T: Tx>(&self, tx: &T, destination: i64) -> Result<NothingDue> {
+        Ok(NothingDue {
+            until: next_due(tx, destination, self.now).await?,
+            held: self.held > 0,
+        })
     }
 
     /// Adds a version, unless there is no room for it or it is taken; one fits always. Returns true if it

@@ -600,7 +600,7 @@ impl Books {
             match leased.expect("works") {
                 DeliveryLeased::Batch(lease) => break lease,
                 DeliveryLeased::Advanced => {}
-                DeliveryLeased::Nothing { .. } => return,
+                DeliveryLeased::Nothing(_) => return,
             }
         };
         let attempt = |delivery: &Delivery| Attempt {

@@ -95,7 +95,7 @@ async fn leasing_reads_along_the_lane_and_through_indexes() {
     let settled = store.settle_deliveries(lease, vec![attempt], LeaseAction::Release, now);
     settled.await.expect("settled");
     let leased = store.lease_deliveries(request).await;
-    assert!(matches!(leased, Ok(DeliveryLeased::Nothing { .. })));
+    assert!(matches!(leased, Ok(DeliveryLeased::Nothing(_))));
 
     test.assert_plan(
         "coalesce(h.failures, 0), h.failing_since",

@@ -6,6 +6,7 @@ on_both_stores! {
     versions_are_leased_in_sequence_and_once,
     an_older_version_is_never_leased_once_a_newer_one_exists,
     a_stale_owner_of_a_destination_records_nothing,
+    the_last_outcome_ends_the_lease,
     an_expired_lease_returns_its_versions,
     an_unavailable_destination_resumes_at_the_same_version,
     a_destinations_wait_of_the_future_is_over,
@@ -254,6 +255,49 @@ async fn next(scene: &Scene, lease: &DeliveryLease, limit: usize) -> Vec<String>
         .store
         .continue_deliveries(lease.clone(), Vec::new(), Vec::new(), request);
     names(&continued.await.expect("the owner may go on").deliveries)
+}
+
+async fn the_last_outcome_ends_the_lease(database: Database) {
+    let scene = Scene::new(database).await;
+    let feed = company("1");
+    scene.pull(&feed, &[("a", &new(1)), ("b", &new(1))]).await;
+    let lease = scene.lease().await.expect("a lease");
+    let [first, second] = &lease.deliveries[..] else {
+        panic!("{:?}", lease.deliveries);
+    };
+    let delivered = |version: &Delivery| {
+        vec![scene.attempt(version, DeliveryOutcome::Delivered { note: None })]
+    };
+    let proceed = async |attempts, taken, limit| {
+        let mut request = scene.request();
+        request.limit = limit;
+        let store = &scene.store;
+        let proceeded = store.continue_deliveries(lease.clone(), attempts, taken, request);
+        proceeded.await.expect("the owner may go on")
+    };
+    let in_flight = vec![second.sequence];
+    let ended = proceed(delivered(first), in_flight, 10).await.ended;
+    assert_eq!(ended, None, "one is in flight");
+    assert_eq!(
+        proceed(Vec::new(), Vec::new(), 0).await.ended,
+        None,
+        "not looked"
+    );
+    let next = proceed(Vec::new(), Vec::new(), 10).await;
+    assert_eq!(names(&next.deliveries), [format!("b@{}", new(1))]);
+    assert_eq!(next.ended, None);
+    let ended = proceed(delivered(second), Vec::new(), 10).await.ended;
+    let nothing = NothingDue {
+        until: None,
+        held: false,
+    };
+    assert_eq!(ended, Some(nothing));
+    // Another worker need not wait.
+    scene.pull(&feed, &[("c", &new(1))]).await;
+    let other = scene.lease().await.expect("the lease has ended");
+    assert_eq!(names(&other.deliveries), [format!("c@{}", new(1))]);
+    let stale = scene.settle(lease, Vec::new(), LeaseAction::Release).await;
+    assert!(matches!(stale, Err(StoreError::StaleLease)));
 }
 
 async fn lanes_take_turns_and_new_ones_begin_at_once(database: Database) {

@@ -136,10 +136,10 @@ async fn an_unreadable_feed_delivers_without_files_after_a_day(database: Databas
     }
     scene.clock.advance(2 * HOUR);
     let leased = scene.store.lease_deliveries(scene.request()).await;
-    let DeliveryLeased::Nothing { until, .. } = leased.expect("works") else {
+    let DeliveryLeased::Nothing(nothing) = leased.expect("works") else {
         panic!("both wait");
     };
-    let in_time = until.is_none_or(|until| until > scene.clock.now());
+    let in_time = nothing.until.is_none_or(|until| until > scene.clock.now());
     assert!(in_time, "the next lease would find nothing either");
     scene.clock.advance(23 * HOUR);
     let lease = scene.lease().await.expect("a day was enough");

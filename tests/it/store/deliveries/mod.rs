@@ -11,8 +11,8 @@ use ivesk_webhook::store::{
     DeliverySelection, DeliveryState, DestinationChange, DestinationFilter, DestinationPauseReason,
     DestinationRow, DocumentFilter, FreshLink, ImportErrorFilter, ImportErrorOutcome,
     ImportErrorRow, ImportErrorState, LanePlan, LaneRow, LaneSelection, LateOutcome, LeaseAction,
-    LeaseRequest, NewImportError, PageToCommit, PullPlan, Retention, SharedStore, StartFrom,
-    StoreError, Trigger, TriggerKind,
+    LeaseRequest, NewImportError, NothingDue, PageToCommit, PullPlan, Retention, SharedStore,
+    StartFrom, StoreError, Trigger, TriggerKind,
 };
 use secrecy::ExposeSecret;
 
@@ -187,7 +187,7 @@ impl Scene {
             match leased.expect("leasing works") {
                 DeliveryLeased::Batch(lease) => return Some(lease),
                 DeliveryLeased::Advanced => {}
-                DeliveryLeased::Nothing { .. } => return None,
+                DeliveryLeased::Nothing(_) => return None,
             }
         }
     }

@@ -53,7 +53,7 @@ async fn a_worker_is_told_that_what_it_read_is_history(database: Database) {
     let is_held = async || {
         let leased = scene.store.lease_deliveries(scene.request()).await;
         match leased.expect("leasing works") {
-            DeliveryLeased::Nothing { held, .. } => held,
+            DeliveryLeased::Nothing(nothing) => nothing.held,
             other => panic!("{other:?}"),
         }
     };
