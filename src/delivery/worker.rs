@@ -303,29 +303,14 @@ impl DestinationWorker {
     async fn idle(
         &self,
         until: Option<Timestamp>,
-        arrivals: &mut watch::Receiver<()>,
+        arrivals: &mut Arrivals,
         shutdown: &CancellationToken,
     ) {
-        let began = Instant::now();
-        loop {
-            let rest = MAX_IDLE.saturating_sub(began.elapsed());
-            let pause = until.map_or(rest, |until| until.since(self.clock.now()).min(rest));
-            let poll = self.store.poll_interval().unwrap_or(MAX_IDLE);
-            tokio::select! {
-                () = tokio::time::sleep(pause.min(poll)) => {}
-                _ = arrivals.changed() => return,
-                () = shutdown.cancelled() => return,
-            }
-            // Between two steps only a look at what other replicas did.
-            let now = self.clock.now();
-            if pause <= poll
-                || !matches!(
-                    self.store.is_delivery_due(self.name.clone(), now).await,
-                    Ok(false)
-                )
-            {
-                return;
-            }
+        let until = until.map(|until| until.since(self.clock.now()));
+        tokio::select! {
+            () = tokio::time::sleep(until.unwrap_or(MAX_IDLE).min(MAX_IDLE)) => {}
+            _ = arrivals.changed() => {}
+            () = shutdown.cancelled() => {}
         }
     }
 }

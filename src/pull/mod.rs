@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::field::Empty;
@@ -142,6 +142,9 @@ pub fn configured_feeds(config: &Config) -> Vec<Feed> {
     config.accounts.iter().flat_map(feeds_of).collect()
 }
 
+/// What the worker holds that watches.
+type Watching<'p> = MutexGuard<'p, ()>;
+
 /// Pulls pages of every account's feeds.
 pub struct Puller {
     store: SharedStore,
@@ -155,9 +158,9 @@ pub struct Puller {
     askable: Vec<(Account, Queue)>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    /// Wakes another worker when more feeds may be due.
+    /// Wakes another worker when more feeds are due.
     more: Notify,
-    /// Held by the worker that looks at the rows while all are idle.
+    /// Held by the worker that watches: it waits until a feed is due.
     watching: Mutex<()>,
 }
 
@@ -253,6 +256,12 @@ impl Puller {
     /// Fails only if the store does; the vendor's errors are stored in the rows and returned
     /// as [`PullOutcome::Failed`].
     pub async fn pull_page(&self) -> Result<PullOutcome, StoreError> {
+        self.step(None).await
+    }
+
+    /// Pulls a page as [`Puller::pull_page`]; lets another worker watch once a feed is leased, so that it
+    /// does not find the same.
+    async fn step(&self, watching: Option<Watching<'_>>) -> Result<PullOutcome, StoreError> {
         if self.is_disk_nearly_full().await? {
             return Ok(PullOutcome::Nothing);
         }
@@ -330,7 +339,8 @@ impl Puller {
         self.metrics.count_page(kind, result);
     }
 
-    fn lease_request(&self) -> LeaseRequest {
+    /// Returns what to lease a feed with.
+    pub fn lease_request(&self) -> LeaseRequest {
         LeaseRequest {
             now: self.clock.now(),
             lease: self.lease,
@@ -448,52 +458,35 @@ impl Puller {
         self.store.next_due(self.lease_request()).await
     }
 
-    /// Waits until a feed may be due. One worker looks at the rows; the others wait for it, as it
-    /// wakes one of them whenever it has leased a feed.
-    async fn idle(&self) {
-        let Ok(_watching) = self.watching.try_lock() else {
-            return self.more.notified().await;
+    /// Waits until a feed may be due. Of the idle workers one watches: it waits for the next moment too,
+    /// until it has something to do.
+    async fn idle(&self) -> Option<Watching<'_>> {
+        let watching = tokio::select! {
+            watching = self.watching.lock() => watching,
+            () = self.store.triggered() => return None,
+            () = self.more.notified() => return None,
         };
-        let began = tokio::time::Instant::now();
-        let mut just_looked = true;
-        loop {
-            let now = self.clock.now();
-            let rest = MAX_IDLE.saturating_sub(began.elapsed());
-            let poll = self.store.poll_interval().unwrap_or(MAX_IDLE);
-            let pause = match self.next_due().await {
-                Ok(next) => pause(next, now, just_looked, rest, poll),
-                Err(_) => Some((STORE_ERROR_DELAY, true)),
-            };
-            let Some((pause, is_last)) = pause else {
-                return;
-            };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => if is_last { return },
-                () = self.store.triggered() => return,
-                () = self.more.notified() => return,
-            }
-            just_looked = false;
+        let now = self.clock.now();
+        let pause = match self.next_due().await {
+            Ok(next) => pause(next, now),
+            Err(_) => STORE_ERROR_DELAY,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.store.triggered() => {}
+            () = self.more.notified() => {}
         }
+        Some(watching)
     }
 }
 
-/// Returns how long an idle worker waits if a feed is due at `next`, and whether it tries to lease
-/// one then or only reads the rows again, as every `poll` within the `rest`; `None` if a feed has
-/// become due since it `just_looked`.
-fn pause(
-    next: Option<Timestamp>,
-    now: Timestamp,
-    just_looked: bool,
-    rest: Duration,
-    poll: Duration,
-) -> Option<(Duration, bool)> {
+/// Returns how long an idle worker waits if a feed is due at `next`.
+fn pause(next: Option<Timestamp>, now: Timestamp) -> Duration {
     match next {
         // Due but not leased: all of the account's requests are in flight.
-        Some(due_at) if due_at <= now => just_looked.then_some((BUSY_ACCOUNT_DELAY, true)),
-        next => {
-            let pause = next.map_or(rest, |due_at| due_at.since(now).min(rest));
-            Some((pause.min(poll), pause <= poll))
-        }
+        Some(due_at) if due_at <= now => BUSY_ACCOUNT_DELAY,
+        Some(due_at) => due_at.since(now).min(MAX_IDLE),
+        None => MAX_IDLE,
     }
 }
 
@@ -668,10 +661,11 @@ pub async fn run(puller: Arc<Puller>, shutdown: CancellationToken) {
 }
 
 async fn work(puller: Arc<Puller>, shutdown: CancellationToken) {
+    let mut watching = None;
     while !shutdown.is_cancelled() {
-        match puller.pull_page().await {
+        match puller.step(watching.take()).await {
             Ok(PullOutcome::Nothing) => {
-                shutdown.run_until_cancelled(puller.idle()).await;
+                watching = shutdown.run_until_cancelled(puller.idle()).await.flatten();
             }
             Ok(
                 PullOutcome::Page { .. } | PullOutcome::Failed { .. } | PullOutcome::Stale { .. },
@@ -768,24 +762,14 @@ mod tests {
     fn an_idle_worker_waits_until_a_feed_is_due_and_not_longer() {
         let [second, minute] = [1, 60].map(Duration::from_secs);
         let now = Timestamp::from_millis(1_000_000);
-        let wait = |next, just_looked, rest| pause(next, now, just_looked, rest, 5 * second);
-        for (due_in, rest, expected) in [
-            (Some(second), minute, (second, true)),
-            (Some(5 * second), minute, (5 * second, true)),
-            (Some(6 * second), minute, (5 * second, false)),
-            (Some(6 * second), 2 * second, (2 * second, true)),
-            (None, minute, (5 * second, false)),
-            (None, 5 * second, (5 * second, true)),
+        for (next, expected) in [
+            (Some(now.after(second)), second),
+            (Some(now.after(minute)), MAX_IDLE),
+            (None, MAX_IDLE),
+            (Some(now), BUSY_ACCOUNT_DELAY),
+            (Some(now.before(minute)), BUSY_ACCOUNT_DELAY),
         ] {
-            for just_looked in [true, false] {
-                let next = due_in.map(|due_in| now.after(due_in));
-                assert_eq!(wait(next, just_looked, rest), Some(expected), "{due_in:?}");
-            }
-        }
-        for due_at in [now, now.before(minute)] {
-            assert_eq!(wait(Some(due_at), false, minute), None, "it is leased");
-            let busy = Some((BUSY_ACCOUNT_DELAY, true));
-            assert_eq!(wait(Some(due_at), true, minute), busy);
+            assert_eq!(pause(next, now), expected, "{next:?}");
         }
     }
 }

@@ -37,6 +37,7 @@ use crate::uploads::{UploadSettings, Uploader};
 
 pub mod backups;
 pub mod housekeeping;
+mod replicas;
 
 /// Most messages that wait for the next commit; further ones are answered 503.
 const MESSAGE_QUEUE: usize = 4096;
@@ -241,6 +242,15 @@ impl Service {
 
     /// Starts the workers. Each finishes its step and ends once `stop_workers` is canceled.
     fn spawn_workers(&mut self, puller: Arc<Puller>, watcher: Option<Watcher>, alarms: Alarms) {
+        if self.app.store.is_shared() {
+            let (app, puller) = (Arc::clone(&self.app), Arc::clone(&puller));
+            let stop = self.stop_workers.clone();
+            self.tasks.spawn(async move {
+                replicas::watch(app, puller, stop).await;
+                "look for other replicas' work"
+            });
+        }
+
         let stop = self.stop_workers.clone();
         self.tasks.spawn(async move {
             pull::run(puller, stop).await;

@@ -37,10 +37,6 @@ operations! {
     /// time.
     pub write lease_deliveries(request: DeliveryLeaseRequest) -> DeliveryLeased;
 
-    /// Returns true if the destination may have something to deliver now: for a look that costs
-    /// less than a lease.
-    pub read_own is_delivery_due(destination: DestinationName, now: Timestamp) -> bool;
-
     /// Records attempts, renews the lease and returns the next versions; none whose sequence
     /// numbers are in `taken`: those in flight, or read before.
     ///
@@ -271,13 +267,15 @@ fn latest_retry(now: Timestamp) -> Timestamp {
     backoff::latest_end(now, DEFERRED_RETRY.max(LINK_TIMEOUT))
 }
 
-async fn is_delivery_due<T: Tx>(
+/// Returns true if there may be something to deliver to one of the destinations now.
+pub(super) async fn is_delivery_due<T: Tx>(
     tx: &T,
-    destination: DestinationName,
+    destinations: &[DestinationName],
     now: Timestamp,
 ) -> Result<bool> {
     static SQL: Sql = Sql::new(
-        "SELECT s.paused IS NULL AND coalesce(s.waits_until <= $2 OR s.waits_until > $3, true)
+        "SELECT 1 FROM destination s WHERE s.name IN ({elements}($1)) AND s.paused IS NULL
+             AND coalesce(s.waits_until <= $2 OR s.waits_until > $3, true)
              AND coalesce(s.leased_until <= $2 OR s.leased_until > $3, true)
              AND (EXISTS (SELECT 1 FROM lane l WHERE l.destination_id = s.id AND l.due_at IS NOT NULL AND l.due_at <= $2)
                  OR EXISTS (SELECT 1 FROM lane l WHERE l.destination_id = s.id AND l.due_at IS NOT NULL AND l.due_at > $3)
@@ -287,16 +285,15 @@ async fn is_delivery_due<T: Tx>(
                      WHERE h.destination_id = s.id AND h.next_try_at IS NOT NULL AND h.next_try_at > $4)
                  OR s.lanes_to < coalesce((SELECT max(id) FROM feed), 0)
                  OR s.accounts_known <> (SELECT count(*) FROM account WHERE clock_offset IS NOT NULL))
-         FROM destination s WHERE s.name = $1",
+         LIMIT 1",
     );
-    let now = tx.now_or(now);
     let latest = backoff::latest_end(now, longest_wait());
-    let params = params! { destination, now, latest, latest_retry(now) };
-    let due: Option<bool> = tx.first(&SQL, params).await?;
-    Ok(due.unwrap_or(true))
+    let params = params! { destinations, now, latest, latest_retry(now) };
+    let due: Option<()> = tx.first(&SQL, params).await?;
+    Ok(due.is_some())
 }
 
-/// Returns the moment when the next lane or version is due.
+/// Returns the moment after `now` when the next lane or version is due.
 async fn next_due<T: Tx>(tx: &T, destination: i64, now: Timestamp) -> Result<Option<Timestamp>> {
     static LANE: Sql = Sql::new(
         "SELECT min(due_at) FROM lane WHERE destination_id = $1 AND due_at IS NOT NULL AND due_at > $2",

@@ -94,7 +94,7 @@ impl Store {
     }
 }
 
-async fn next_due<T: Tx>(tx: &T, request: LeaseRequest) -> Result<Option<Timestamp>> {
+pub(super) async fn next_due<T: Tx>(tx: &T, request: LeaseRequest) -> Result<Option<Timestamp>> {
     // The leases of an account are beside one kind of its triggers.
     static SQL: Sql = Sql::with(
         "SELECT a.waits_since, a.waits_until,

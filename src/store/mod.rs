@@ -7,7 +7,6 @@
 //! Callers pass the time from their [`Clock`], so that tests can set it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
@@ -33,6 +32,7 @@ mod destinations;
 mod dismissals;
 mod document_lists;
 mod documents;
+mod due;
 mod engine;
 mod erasure;
 mod error;
@@ -109,9 +109,6 @@ pub use subscriptions::*;
 pub use tokens::*;
 pub use trigger_kind::*;
 pub use uploads::*;
-
-/// Interval at which a process looks at a shared database for what other replicas did.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A shared handle to the store.
 pub type SharedStore = Arc<Store>;
@@ -286,12 +283,9 @@ impl Store {
         self.triggers.notified().await;
     }
 
-    /// Returns how often to look for what other replicas did; `None` if there are none.
-    pub fn poll_interval(&self) -> Option<Duration> {
-        match &self.engine {
-            Engine::Sqlite(_) => None,
-            Engine::Postgres(_) => Some(POLL_INTERVAL),
-        }
+    /// Returns true if other processes may share the store.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.engine, Engine::Postgres(_))
     }
 
     /// Returns a watch that changes when this process may have stored documents or

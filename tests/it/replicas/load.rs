@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ivesk_webhook::config::{Config, Loopback, PostgresAddress, StoreUrl};
-use ivesk_webhook::domain::{Clock, Company};
+use ivesk_webhook::config::{Config, Loopback, PostgresAddress, StoreUrl, default_account};
+use ivesk_webhook::domain::{Clock, Company, Feed, Timestamp};
 use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, Publication, Selection,
 };
 use ivesk_webhook::service::Service;
-use ivesk_webhook::store::{Store, StoreOptions};
+use ivesk_webhook::store::{Store, StoreOptions, Trigger, TriggerKind};
 use rustix::process::{Signal, kill_process};
 
 use crate::support::checker::{Sent, Stored, broken_promises, differences};
-use crate::support::databases::{Cluster, Database, as_user, query_sql, skip_postgres};
+use crate::support::databases::{Cluster, Database, Options, as_user, query_sql, skip_postgres};
 use crate::support::emulator::emulator;
 use crate::support::load::{Load, Rng, kills, seed};
 use crate::support::process::{Installation, Server, within};
@@ -374,6 +374,51 @@ async fn a_replicas_clock_that_is_a_day_off_does_no_harm() {
     let totals = control.attempts();
     assert_eq!(totals.refused, load.forged.len() as u64, "{totals:?}");
     assert_eq!(totals.failed, 0, "{totals:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_replica_leaves_another_does_soon() {
+    let Some(database) = Database::postgres("work that is left").await else {
+        return;
+    };
+    let emulator = emulator(SWITCHES).await;
+    let mut config = in_process(&emulator, &database);
+    config.pull.reconcile_every = Duration::from_secs(3600);
+    let service = Service::start(config, Clock::system()).await;
+    let service = service.expect("it starts");
+    let reader = open_reader(&database).await;
+    let pulled = async || {
+        let feeds = reader.feeds().await.expect("readable");
+        feeds.iter().all(|feed| feed.pulled_at.is_some())
+    };
+    within("the first pull", async {
+        while !pulled().await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // Another process stores a trigger, and ends.
+    let other = database.open(Options::at(Clock::system())).await;
+    let other = other.expect("opens");
+    let control = emulator.control();
+    let company = DEFAULT_COMPANIES[0];
+    control.export(company, 1).expect("the company exists");
+    let triggers = vec![Trigger {
+        feed: Feed::exported(default_account(), Company::parse(company).expect("a code")),
+        kind: TriggerKind::Notification,
+        due_at: Timestamp::from_millis(0),
+        from: None,
+    }];
+    other.trigger(triggers).await.expect("stored");
+    other.close().await.expect("closed");
+    // Sooner than an idle worker reads the rows again by itself.
+    let found = tokio::time::timeout(Duration::from_secs(25), async {
+        while reader.sequence().await.expect("readable").last == 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+    found.await.expect("it was pulled");
+    assert!(service.stop().await, "it stops cleanly");
 }
 
 fn in_process(emulator: &Emulator, database: &Database) -> Config {

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use ivesk_webhook::config::StoreUrl;
 use ivesk_webhook::domain::{
-    Account, Clock, Company, Cursor, DocumentVersion, Event, Feed, Queue, Timestamp,
+    Account, Clock, Company, Cursor, DestinationName, DocumentVersion, Event, Feed, Queue,
+    Timestamp,
 };
 use ivesk_webhook::sns::MessageType;
 use ivesk_webhook::store::{
-    AcceptedMessage, BackupFile, DocumentFilter, Hooks, LeaseRequest, PageEnd, PageFailure,
+    AcceptedMessage, BackupFile, DeliveryLeaseRequest, DeliveryLeased, DestinationChange,
+    DestinationFilter, DocumentFilter, Hooks, LanePlan, LeaseRequest, PageEnd, PageFailure,
     PageLease, PageOutcome, PageToCommit, PullPlan, SharedStore, Store, StoreError, StoreOptions,
     SubscriptionChange, Trigger, TriggerKind, Triggers,
 };
@@ -298,6 +301,76 @@ async fn companies_take_turns_whichever_replica_asks() {
         let companies: BTreeSet<_> = round.iter().collect();
         assert_eq!(companies.len(), 4, "{turns:?}");
     }
+}
+
+#[tokio::test]
+async fn a_look_finds_what_another_replica_left_and_nothing_else() {
+    let Some(pair) = Pair::open("a look for work").await else {
+        return;
+    };
+    let [own, other] = &pair.stores;
+    let books = DestinationName::parse("books").expect("a name");
+    let plan = LanePlan {
+        filter: DestinationFilter::all_of(Queue::Exported),
+        deliver_history: true,
+        lookback: Duration::ZERO,
+    };
+    let destinations = vec![(books.clone(), plan.filter.clone())];
+    other
+        .register_destinations(destinations, START)
+        .await
+        .expect("registered");
+    let mut arrivals = own.arrivals();
+    // Whether pullers and deliveries are woken.
+    let mut look = async || {
+        let looked = own
+            .look_for_work(pair.request(1), vec![books.clone()])
+            .await;
+        looked.expect("readable");
+        let pulls = own.triggered().now_or_never().is_some();
+        let deliveries = arrivals.has_changed().expect("the store is open");
+        arrivals.mark_unchanged();
+        (pulls, deliveries)
+    };
+    assert_eq!(look().await, (false, false));
+    pair.notify([feed("default", 1)]).await;
+    // The destination has no lane for the feed yet.
+    let _ = own.triggered().now_or_never();
+    assert_eq!(look().await, (true, true));
+    while other
+        .make_lanes(books.clone(), plan.clone(), START)
+        .await
+        .expect("made")
+    {}
+    assert_eq!(look().await, (true, true), "a new lane has its first turn");
+    let request = || DeliveryLeaseRequest {
+        destination: books.clone(),
+        lanes: plan.clone(),
+        now: pair.clock.now(),
+        lease: Duration::from_secs(60),
+        limit: 10,
+        limit_bytes: 1 << 20,
+    };
+    let leased = other.lease_deliveries(request()).await;
+    assert!(matches!(leased, Ok(DeliveryLeased::Nothing(_))));
+    assert_eq!(look().await, (true, false));
+
+    let page_lease = other.lease_page(pair.request(1)).await.expect("answered");
+    let page_lease = page_lease.expect("due");
+    assert_eq!(look().await, (false, false), "it is leased");
+    let stored = page(&page_lease.feed, 1, 1, PageEnd::EndOfQueue);
+    let stored = other.commit_page(page_lease, stored, pair.plan()).await;
+    stored.expect("stored");
+    assert!(look().await.1, "a version was stored");
+    let leased = other.lease_deliveries(request()).await;
+    assert!(matches!(leased, Ok(DeliveryLeased::Batch(_))));
+    assert!(!look().await.1, "the destination is leased");
+    // The other replica has died.
+    pair.clock.advance(Duration::from_secs(61));
+    assert!(look().await.1);
+    let paused = other.change_destination(books.clone(), DestinationChange::Pause, START);
+    paused.await.expect("paused");
+    assert!(!look().await.1);
 }
 
 #[tokio::test]
