@@ -106,6 +106,7 @@ pub(super) mod tests {
             feed_failures,
             account_failures,
             key_at_fault: true,
+            others_due: false,
         }
     }
 

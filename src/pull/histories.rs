@@ -478,6 +478,7 @@ impl Feed {
             feed_failures: 0,
             account_failures: 0,
             key_at_fault: false,
+            others_due: false,
         }
     }
 

@@ -269,8 +269,10 @@ impl Puller {
         let Some(lease) = self.metrics.timed(StoreStep::Lease, leased).await? else {
             return Ok(PullOutcome::Nothing);
         };
-        // Other feeds may be due for another worker.
-        self.more.notify_one();
+        drop(watching);
+        if lease.others_due {
+            self.more.notify_one();
+        }
         let span = debug_span!(
             "page",
             feed = %lease.feed,

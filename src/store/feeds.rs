@@ -76,6 +76,8 @@ pub struct PageLease {
     /// True if a 401 for this feed means that the account's key is wrong: the feed has
     /// returned pages before, or no feed of its account ever has.
     pub key_at_fault: bool,
+    /// True if another pull was due at the same time.
+    pub others_due: bool,
 }
 
 /// The position of a pull.

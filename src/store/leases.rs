@@ -196,7 +196,7 @@ async fn try_lease<T: Tx>(tx: &T, request: LeaseRequest, locked: Vec<i64>) -> Re
     );
     let now = tx.now_or(request.now);
     let present = backoff::latest_present(now);
-    let Some((feed_id, kind)) = choose(tx, &request, &locked, now).await? else {
+    let Some((feed_id, kind, others_due)) = choose(tx, &request, &locked, now).await? else {
         return Ok(LeaseAttempt::Nothing);
     };
     // Read again after the locks: others may have committed since the choice, which saw an older
@@ -301,19 +301,21 @@ async fn try_lease<T: Tx>(tx: &T, request: LeaseRequest, locked: Vec<i64>) -> Re
         feed_failures: feed.feed_failures,
         account_failures: feed.account_failures,
         key_at_fault: feed.key_at_fault,
+        others_due,
     })))
 }
 
-/// Returns feed and kind of the most urgent trigger to look at: one whose time has come, or
-/// else one that was to wait for longer than any does.
+/// Returns feed and kind of the most urgent trigger to look at, and whether there is another: one
+/// whose time has come, or else one that was to wait for longer than any does.
 async fn choose<T: Tx>(
     tx: &T,
     request: &LeaseRequest,
     locked: &[i64],
     now: Timestamp,
-) -> Result<Option<(i64, TriggerKind)>> {
+) -> Result<Option<(i64, TriggerKind, bool)>> {
+    // Of each kind PostgreSQL reads two, and SQLite one and whether there is another.
     static SQL: Sql = Sql::with(
-        "SELECT c.feed_id, c.kind FROM ({first_of_each}) AS c
+        "SELECT c.feed_id, c.kind, count(*) OVER () > 1 OR c.is_followed FROM ({first_of_each}) AS c
          WHERE c.feed_id IS NOT NULL ORDER BY c.kind, c.next_at LIMIT 1",
         &[
             // SQLite knows no LATERAL, and PostgreSQL takes long to plan the other.
@@ -321,10 +323,13 @@ async fn choose<T: Tx>(
                 "first_of_each",
                 Fragment::Differs(
                     "SELECT k.column1 AS kind,
-                         (SELECT d.feed_id {waiting}) AS feed_id, (SELECT d.next_at {waiting}) AS next_at
+                         (SELECT d.feed_id {waiting} LIMIT 1) AS feed_id,
+                         (SELECT d.next_at {waiting} LIMIT 1) AS next_at,
+                         (SELECT 1 {waiting} LIMIT 1 OFFSET 1) IS NOT NULL AS is_followed
                      FROM {queues} CROSS JOIN {kinds} WHERE {may_request}",
-                    "SELECT k.column1 AS kind, w.feed_id, w.next_at
-                     FROM {queues} CROSS JOIN {kinds} CROSS JOIN LATERAL (SELECT d.feed_id, d.next_at {waiting}) AS w
+                    "SELECT k.column1 AS kind, w.feed_id, w.next_at, false AS is_followed
+                     FROM {queues} CROSS JOIN {kinds}
+                     CROSS JOIN LATERAL (SELECT d.feed_id, d.next_at {waiting} LIMIT 2) AS w
                      WHERE {may_request}",
                 ),
             ),
@@ -332,7 +337,7 @@ async fn choose<T: Tx>(
                 "waiting",
                 Fragment::Same(
                     "{in_turn} AND d.next_at > CASE WHEN k.column1 = 3 THEN $6 ELSE $5 END AND d.next_at <= $7
-                       AND d.feed_id NOT IN ({elements}($8)) ORDER BY d.next_at LIMIT 1",
+                       AND d.feed_id NOT IN ({elements}($8)) ORDER BY d.next_at",
                 ),
             ),
             ("may_request", Fragment::Same("{open} AND (SELECT count(*) {in_flight}) < $9")),

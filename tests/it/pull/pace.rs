@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Fault};
+use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Fault, FaultKind};
 use ivesk_webhook::metrics::{Metrics, StoreSnapshot, TextFormat};
 use ivesk_webhook::pull::{self, Puller};
 use ivesk_webhook::store::{Trigger, TriggerKind};
 use tokio_util::sync::CancellationToken;
 
+use crate::support::process::within;
 use crate::support::puller::{Bench, COMPANY, account_settings, company, exported, hours, seconds};
 
 #[tokio::test]
@@ -83,24 +84,33 @@ async fn each_request_that_an_account_may_make_has_a_worker() {
     }
 }
 
-#[tokio::test]
-async fn idle_workers_do_not_ask_the_store_again_and_again() {
-    let bench = Bench::with("", |config| config.pull.requests_per_account = 4).await;
-    bench.settle().await;
+/// Returns a puller of the bench's store, and what it counts.
+fn counted_puller(bench: &Bench) -> (Arc<Puller>, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new());
     let store = Arc::clone(bench.store());
     let puller = Puller::new(&bench.config, store, bench.clock.clone());
     let puller = puller.expect("a puller").counted_in(Arc::clone(&metrics));
-    let leases = async || {
-        let snapshot = StoreSnapshot::read(bench.store(), bench.clock.now()).await;
-        let text = metrics.render(&snapshot.expect("the store"), TextFormat::OpenMetrics);
-        let name = "store_operation_duration_seconds_count{operation=\"lease\"} ";
-        let line = text.lines().find_map(|line| line.split_once(name));
-        let (_, count) = line.unwrap_or_else(|| panic!("{text}"));
-        count.parse::<u64>().expect("a number")
-    };
+    (Arc::new(puller), metrics)
+}
+
+/// Returns how often feeds were leased, or none was due.
+async fn leases(bench: &Bench, metrics: &Metrics) -> u64 {
+    let snapshot = StoreSnapshot::read(bench.store(), bench.clock.now()).await;
+    let text = metrics.render(&snapshot.expect("the store"), TextFormat::OpenMetrics);
+    let name = "store_operation_duration_seconds_count{operation=\"lease\"} ";
+    let line = text.lines().find_map(|line| line.split_once(name));
+    let (_, count) = line.unwrap_or_else(|| panic!("{text}"));
+    count.parse().expect("a number")
+}
+
+#[tokio::test]
+async fn idle_workers_do_not_ask_the_store_again_and_again() {
+    let bench = Bench::with("", |config| config.pull.requests_per_account = 4).await;
+    bench.settle().await;
+    let (puller, metrics) = counted_puller(&bench);
+    let leases = async || leases(&bench, &metrics).await;
     let shutdown = CancellationToken::new();
-    let pulling = tokio::spawn(pull::run(Arc::new(puller), shutdown.clone()));
+    let pulling = tokio::spawn(pull::run(puller, shutdown.clone()));
     bench.control.reset_requests();
     bench.export(COMPANY, 1).await;
     bench.control.requests_reached(Endpoint::Exported, 1).await;
@@ -113,4 +123,54 @@ async fn idle_workers_do_not_ask_the_store_again_and_again() {
     shutdown.cancel();
     pulling.await.expect("the workers end");
     bench.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn feeds_that_are_due_together_are_pulled_together() {
+    const REQUESTS: u64 = 3;
+    let codes: Vec<String> = (0..10).map(|n| format!("7{n:08}")).collect();
+    let bench = Bench::with("", |config| {
+        config.pull.requests_per_account = u32::try_from(REQUESTS).expect("few");
+        account_settings(config).companies = codes.iter().map(|code| company(code)).collect();
+    })
+    .await;
+    let names: Vec<&str> = codes.iter().map(String::as_str).collect();
+    bench.control.add_account(DEFAULT_KEY, &names);
+    bench.settle().await;
+    for code in &codes {
+        bench.export_unannounced(code, 1);
+    }
+    bench.control.reset_requests();
+    bench.fault(Fault::new(FaultKind::Hang));
+    let (puller, metrics) = counted_puller(&bench);
+    let shutdown = CancellationToken::new();
+    let pulling = tokio::spawn(pull::run(puller, shutdown.clone()));
+    within("idle workers", async {
+        while leases(&bench, &metrics).await < REQUESTS {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // Stored at once, which wakes one worker.
+    let trigger = |code: &String| Trigger {
+        feed: exported(code),
+        kind: TriggerKind::Notification,
+        due_at: bench.clock.now(),
+        from: None,
+    };
+    let stored = bench.store().trigger(codes.iter().map(trigger).collect());
+    stored.await.expect("the triggers are stored");
+    let (control, all) = (&bench.control, REQUESTS);
+    within(
+        "requests in flight",
+        control.requests_reached(Endpoint::Exported, all),
+    )
+    .await;
+    bench.control.clear_faults();
+    shutdown.cancel();
+    pulling.await.expect("the workers end");
+    bench.settle().await;
+    for code in &codes {
+        bench.assert_complete(&exported(code)).await;
+    }
 }
