@@ -7,6 +7,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use futures_util::future::{try_join, try_join3};
+
 use super::attempts::{end_lease, own, record};
 use super::deliveries::{
     Attempt, Continued, DEFERRED_RETRY, Delivery, DeliveryLease, DeliveryLeaseRequest,
@@ -193,8 +195,8 @@ async fn lease_deliveries<T: Tx>(tx: &T, request: DeliveryLeaseRequest) -> Resul
         let nothing = chosen.nothing_due(tx, id).await?;
         return Ok(DeliveryLeased::Nothing(nothing));
     }
-    let deliveries = chosen.load(tx, id).await?;
-    let fence = tx.one(&LEASE, &[&id, &now.after(request.lease)]).await?;
+    let leased = params! { id, now.after(request.lease) };
+    let (deliveries, fence) = try_join(chosen.load(tx, id), tx.one(&LEASE, leased)).await?;
     Ok(DeliveryLeased::Batch(DeliveryLease {
         destination_id: id,
         destination: request.destination,
@@ -243,11 +245,11 @@ async fn settle_and_continue<T: Tx>(
         Some(_) => LeaseAction::Release,
         None => keep,
     };
-    end_lease(tx, id, &action, now).await?;
+    let (_, deliveries) = try_join(end_lease(tx, id, &action, now), chosen.load(tx, id)).await?;
     Ok(Continued {
         may_continue: true,
         more,
-        deliveries: chosen.load(tx, id).await?,
+        deliveries,
         ended,
     })
 }
@@ -301,8 +303,9 @@ async fn next_due<T: Tx>(tx: &T, destination: i64, now: Timestamp) -> Result<Opt
     static VERSION: Sql = Sql::new(
         "SELECT min(next_try_at) FROM delivery WHERE destination_id = $1 AND next_try_at IS NOT NULL AND next_try_at > $2",
     );
-    let lane: Option<Timestamp> = tx.one(&LANE, &[&destination, &now]).await?;
-    let version: Option<Timestamp> = tx.one(&VERSION, &[&destination, &now]).await?;
+    let params = params! { destination, now };
+    let (lane, version): (Option<Timestamp>, Option<Timestamp>) =
+        try_join(tx.one(&LANE, params), tx.one(&VERSION, params)).await?;
     Ok(lane.into_iter().chain(version).min())
 }
 
@@ -381,17 +384,22 @@ impl<'r> Choice<'r> {
         if self.wanted == 0 {
             return Ok(());
         }
-        let turn: i64 = tx.one(&TURN, &[&destination]).await?;
+        // The counter is read after the lanes' arrivals, so that a page committed between the two
+        // keeps its lane due. What it has counted is committed and visible below.
+        let (turn, due, sequence) = try_join3(
+            tx.one::<i64>(&TURN, params! { destination }),
+            DueLanes::read(tx, destination, self.wanted.min(MAX_TURNS), self.now),
+            documents::sequence(tx),
+        )
+        .await?;
+        let last = sequence.last;
         // If there is room for one only, they take turns.
         let lanes_first = self.wanted == 1 && turn % 2 == 0;
         if !lanes_first {
             self.add_apart(tx, destination).await?;
         }
         let turns = self.wanted.min(MAX_TURNS);
-        let lanes = due_lanes(tx, destination, turns, turn, self.now).await?;
-        // The counter is read after the lanes' arrivals, so that a page committed between the two
-        // keeps its lane due. What it has counted is committed and visible below.
-        let last = documents::sequence(tx).await?.last;
+        let lanes = due.in_turn(turns, turn);
         let each = self.wanted.div_ceil(lanes.len().max(1));
         for lane in &lanes {
             if self.wanted == 0 || self.bytes == 0 {
@@ -588,45 +596,61 @@ impl<'r> Choice<'r> {
     }
 }
 
-/// Returns the lanes that take the next turns, in their order.
-///
-/// Neither many new lanes nor many old ones keep the others waiting: they alternate.
-async fn due_lanes<T: Tx>(
-    tx: &T,
-    destination: i64,
-    turns: usize,
-    turn: i64,
-    now: Timestamp,
-) -> Result<Vec<DueLane>> {
-    const LANES: Fragment = Fragment::Same(
+/// The lanes that may take the next turns: those without one since they became due, the newest and the
+/// oldest first, and the others.
+struct DueLanes {
+    newest: Vec<DueLane>,
+    others: Vec<DueLane>,
+    oldest: Vec<DueLane>,
+}
+
+impl DueLanes {
+    /// Reads them for at most `limit` turns.
+    async fn read<T: Tx>(tx: &T, destination: i64, limit: usize, now: Timestamp) -> Result<Self> {
+        const LANES: Fragment = Fragment::Same(
         "SELECT feed_id, position, begins_at, history_from, arrivals, failures FROM lane{by_turn}
          WHERE destination_id = $1 AND due_at IS NOT NULL AND (due_at <= $2 OR due_at > $3)",
     );
-    const BY_TURN: Fragment = Fragment::Differs(" INDEXED BY lane_turn", "");
-    static NEWEST: Sql = Sql::with(
-        "{lanes} AND turn = 0 ORDER BY due_at DESC LIMIT $4",
-        &[("lanes", LANES), ("by_turn", BY_TURN)],
-    );
-    static OLDEST: Sql = Sql::with(
-        "{lanes} AND turn = 0 ORDER BY due_at LIMIT $4",
-        &[("lanes", LANES), ("by_turn", BY_TURN)],
-    );
-    static OTHERS: Sql = Sql::with(
-        "{lanes} AND turn > 0 ORDER BY turn, due_at LIMIT $4",
-        &[("lanes", LANES), ("by_turn", BY_TURN)],
-    );
-    let latest = backoff::latest_end(now, longest_wait());
-    let mut sources = Vec::new();
-    for sql in [&NEWEST, &OTHERS, &OLDEST] {
-        let found: Vec<DueLane> = tx.all(sql, &[&destination, &now, &latest, &turns]).await?;
-        sources.push(found.into_iter());
+        const BY_TURN: Fragment = Fragment::Differs(" INDEXED BY lane_turn", "");
+        static NEWEST: Sql = Sql::with(
+            "{lanes} AND turn = 0 ORDER BY due_at DESC LIMIT $4",
+            &[("lanes", LANES), ("by_turn", BY_TURN)],
+        );
+        static OLDEST: Sql = Sql::with(
+            "{lanes} AND turn = 0 ORDER BY due_at LIMIT $4",
+            &[("lanes", LANES), ("by_turn", BY_TURN)],
+        );
+        static OTHERS: Sql = Sql::with(
+            "{lanes} AND turn > 0 ORDER BY turn, due_at LIMIT $4",
+            &[("lanes", LANES), ("by_turn", BY_TURN)],
+        );
+        let latest = backoff::latest_end(now, longest_wait());
+        let params = params! { destination, now, latest, limit };
+        let (newest, others, oldest) = try_join3(
+            tx.all(&NEWEST, params),
+            tx.all(&OTHERS, params),
+            tx.all(&OLDEST, params),
+        )
+        .await?;
+        Ok(Self {
+            newest,
+            others,
+            oldest,
+        })
     }
-    let first = usize::try_from(turn.rem_euclid(3)).unwrap_or(0);
-    let (mut lanes, mut seen) = (Vec::new(), HashSet::new());
-    for place in 0..turns * 3 {
-        let lane = sources[(first + place) % 3].next();
-        lanes.extend(lane.filter(|lane| seen.insert(lane.feed)));
+
+    /// Returns those that take these turns, in their order.
+    ///
+    /// Neither many new lanes nor many old ones keep the others waiting: they alternate.
+    fn in_turn(self, turns: usize, turn: i64) -> Vec<DueLane> {
+        let mut sources = [self.newest, self.others, self.oldest].map(Vec::into_iter);
+        let first = usize::try_from(turn.rem_euclid(3)).unwrap_or(0);
+        let (mut lanes, mut seen) = (Vec::new(), HashSet::new());
+        for place in 0..turns * 3 {
+            let lane = sources[(first + place) % 3].next();
+            lanes.extend(lane.filter(|lane| seen.insert(lane.feed)));
+        }
+        lanes.truncate(turns);
+        lanes
     }
-    lanes.truncate(turns);
-    Ok(lanes)
 }
