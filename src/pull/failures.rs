@@ -93,6 +93,7 @@ pub(super) mod tests {
     pub(in crate::pull) fn lease(feed_failures: u32, account_failures: u32) -> PageLease {
         PageLease {
             feed_id: 1,
+            account_id: 1,
             feed: Feed::exported(
                 Account::parse("default").unwrap(),
                 Company::parse("1").unwrap(),

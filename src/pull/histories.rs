@@ -465,6 +465,7 @@ impl Feed {
     fn lease(&self, kind: TriggerKind, position: Position, first_read: bool) -> PageLease {
         PageLease {
             feed_id: 1,
+            account_id: 1,
             feed: FeedName::exported(
                 Account::parse("default").expect("a name"),
                 Company::parse("1").expect("a code"),

@@ -1,9 +1,11 @@
 //! The end of a pull: what it completes, and the triggers that follow.
 
+use futures_util::future::{try_join, try_join4};
+
 use super::engine::{Param, Sql, Tx};
 use super::error::Result;
 use super::feeds::{PageEnd, PageLease, PageToCommit, PullEnd, PullPlan};
-use super::gaps::{close_proven, incomplete_reason};
+use super::gaps::settle_gaps;
 use super::links::complete_link_request;
 use super::pulls::position_kind;
 use super::trigger_kind::TriggerKind;
@@ -46,33 +48,42 @@ pub(super) async fn complete_pull<T: Tx>(
     let is_backfill = kind == TriggerKind::Backfill;
     let position_kind = position_kind(kind, lease.first_read);
     let began = page.progress.began.as_ref();
-    if let (PageEnd::EndOfQueue, Some(began)) = (page.end, began) {
-        close_proven(tx, feed, began.from.as_ref(), began.fence, plan.now).await?;
-    }
-    let end = match incomplete_reason(tx, feed).await? {
+    let proof = began.filter(|_| page.end == PageEnd::EndOfQueue);
+    let end = match settle_gaps(tx, feed, proof, plan.now).await? {
         Some(reason) => PullEnd::Incomplete(reason),
         None => PullEnd::Complete,
     };
     let complete = end == PullEnd::Complete;
     // A backfill leaves the rest of the feed unread.
     let params: [&dyn Param; 4] = [&feed, &plan.now, &!is_backfill, &complete];
-    tx.run(&ENDED, &params).await?;
-    tx.run(&CLEAR_POSITION, &[&feed, &kind, &position_kind])
-        .await?;
     // Only these kinds repeat, so that the row of notifications, which ingest writes, is
     // never touched here.
-    if matches!(kind, TriggerKind::FollowUp | TriggerKind::LateFollowUp) {
-        tx.run(&AGAIN, &[&feed, &kind]).await?;
-    }
-    tx.run(&COMPLETE, &[&feed, &kind]).await?;
+    let again = async {
+        match kind {
+            TriggerKind::FollowUp | TriggerKind::LateFollowUp => {
+                tx.run(&AGAIN, &[&feed, &kind]).await
+            }
+            _ => Ok(()),
+        }
+    };
+    try_join4(
+        tx.run(&ENDED, &params),
+        tx.run(&CLEAR_POSITION, &[&feed, &kind, &position_kind]),
+        again,
+        tx.run(&COMPLETE, &[&feed, &kind]),
+    )
+    .await?;
     if lease.first_read && !is_backfill {
         end_first_read(tx, feed).await?;
     }
     match kind {
         TriggerKind::Notification => {
             let [soon, late] = plan.follow_ups.map(|delay| plan.now.after(delay));
-            raise(tx, feed, TriggerKind::FollowUp, soon).await?;
-            raise(tx, feed, TriggerKind::LateFollowUp, late).await?;
+            try_join(
+                raise(tx, feed, TriggerKind::FollowUp, soon),
+                raise(tx, feed, TriggerKind::LateFollowUp, late),
+            )
+            .await?;
         }
         TriggerKind::Reconciliation => {
             let next = plan.now.after(plan.reconcile_every);

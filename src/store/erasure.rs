@@ -10,8 +10,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::debug::redacted;
 use super::deliveries::{Attempt, DeliveryOutcome};
-use super::engine::{Fragment, Sql, Tx, operations, rows};
+use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
+use super::feeds::PageLease;
 use super::search::remove_terms;
 use crate::domain::{Account, Company, DestinationName, Feed, Timestamp};
 use crate::hex::hex;
@@ -346,18 +347,16 @@ pub(super) async fn keep_files<T: Tx>(tx: &T, destination: i64, note: &str) -> R
     tx.run(&SQL, &[&destination, &paths]).await
 }
 
-/// Counts each version of a page as stored for another company of the account, and as stored in
-/// its feed, if a person has erased it there.
+/// Returns for each version of a page whether a person has erased it for another company of the account,
+/// and whether in its feed.
 ///
 /// It must be asked after the versions themselves: of an erasure that is committed meanwhile,
 /// one of the two answers tells.
-pub(super) async fn mark_erased<T: Tx>(
+pub(super) async fn erased_versions<T: Tx>(
     tx: &T,
-    feed: i64,
-    account: i64,
+    lease: &PageLease,
     documents: &[(&str, &str)],
-    stored: &mut [(bool, bool)],
-) -> Result<()> {
+) -> Result<Vec<(bool, bool)>> {
     static SQL: Sql = Sql::with(
         "SELECT (SELECT 1 FROM tombstone t {then_join} feed f ON f.id = t.feed_id
                  WHERE t.document_digest = {digest} AND t.version = v.version AND t.feed_id <> $3
@@ -376,14 +375,8 @@ pub(super) async fn mark_erased<T: Tx>(
     );
     let digests: Vec<String> = documents.iter().map(|(id, _)| hex_digest(id)).collect();
     let versions: Vec<&str> = documents.iter().map(|(_, version)| *version).collect();
-    let erased: Vec<(bool, bool)> = tx
-        .all(&SQL, &[&digests, &versions, &feed, &account])
-        .await?;
-    for ((elsewhere, here), erased) in stored.iter_mut().zip(erased) {
-        *elsewhere |= erased.0;
-        *here |= erased.1;
-    }
-    Ok(())
+    let params = params! { digests, versions, lease.feed_id, lease.account_id };
+    tx.all(&SQL, params).await
 }
 
 async fn unreadable_to_erase<T: Tx>(

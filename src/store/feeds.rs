@@ -54,6 +54,8 @@ pub struct LeaseRequest {
 pub struct PageLease {
     /// The feed's row.
     pub feed_id: i64,
+    /// The row of its account.
+    pub account_id: i64,
     /// The feed.
     pub feed: Feed,
     /// The kind of trigger.

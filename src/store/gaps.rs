@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
 use super::error::Result;
+use super::feeds::PullStart;
 use crate::domain::{Cursor, Feed, Moment, Timestamp};
 
 /// Maximum number of open gaps of a feed; further ones extend one of them.
@@ -263,38 +264,27 @@ pub(super) async fn see_unreadable_again<T: Tx>(tx: &T, feed: i64) -> Result<()>
         .await
 }
 
-/// Closes the gaps that a pull has proved to be none: it began at `start` with the fence
-/// `began_fence`, and reached the end of the queue.
-pub(super) async fn close_proven<T: Tx>(
+/// Closes the gaps that a pull has proved to be none: it reached the end of the queue, and began as
+/// `proof` says, if there is one. Returns the reason why the feed is incomplete: that of its oldest open
+/// gap, the page size last.
+pub(super) async fn settle_gaps<T: Tx>(
     tx: &T,
     feed: i64,
-    start: Option<&Cursor>,
-    began_fence: i64,
+    proof: Option<&PullStart>,
     now: Timestamp,
-) -> Result<usize> {
+) -> Result<Option<IncompleteReason>> {
     static CLOSE: Sql = Sql::new("UPDATE gap SET closed_at = $2 WHERE id IN ({elements}($1))");
+    let is_proven = |gap: &StoredGap| {
+        proof.is_some_and(|began| is_proven(gap, began.from.as_ref(), began.fence))
+    };
     let open = open_gaps(tx, feed).await?;
-    let proven: Vec<i64> = open
-        .iter()
-        .filter(|gap| is_proven(gap, start, began_fence))
-        .map(|gap| gap.id)
-        .collect();
+    let (proven, open): (Vec<StoredGap>, Vec<StoredGap>) = open.into_iter().partition(is_proven);
     if !proven.is_empty() {
+        let proven: Vec<i64> = proven.iter().map(|gap| gap.id).collect();
         tx.run(&CLOSE, &[&proven, &now]).await?;
     }
-    Ok(proven.len())
-}
-
-/// Returns the reason why the feed is incomplete: that of its oldest open gap, the page size last.
-pub(super) async fn incomplete_reason<T: Tx>(
-    tx: &T,
-    feed: i64,
-) -> Result<Option<IncompleteReason>> {
-    static SQL: Sql = Sql::new(
-        "SELECT reason FROM gap WHERE feed_id = $1 AND closed_at IS NULL
-         ORDER BY reason = 'page_size_unknown', id LIMIT 1",
-    );
-    tx.first(&SQL, &[&feed]).await
+    let reasons = open.iter().map(|gap| gap.gap.reason);
+    Ok(reasons.min_by_key(|reason| *reason == IncompleteReason::PageSizeUnknown))
 }
 
 /// Returns the open gaps of a feed, oldest first.

@@ -160,7 +160,7 @@ async fn try_lease<T: Tx>(tx: &T, request: LeaseRequest, locked: Vec<i64>) -> Re
         )],
     );
     static FEED: Sql = Sql::with(
-        "SELECT a.name, f.queue, f.company, f.cursor, f.first_complete_at IS NULL, f.pulled_at IS NULL,
+        "SELECT a.id, a.name, f.queue, f.company, f.cursor, f.first_complete_at IS NULL, f.pulled_at IS NULL,
                 f.failures, a.failures,
                 f.last_page_at IS NOT NULL OR NOT EXISTS (SELECT 1 FROM account_queue q WHERE q.account_id = a.id),
                 f.removed_at IS NOT NULL OR coalesce(f.paused, '') IN ('by_hand', 'company_filter_ignored'),
@@ -291,6 +291,7 @@ async fn try_lease<T: Tx>(tx: &T, request: LeaseRequest, locked: Vec<i64>) -> Re
     tx.last(&last, &mut read_fence).await?;
     Ok(LeaseAttempt::Leased(Box::new(PageLease {
         feed_id,
+        account_id: feed.account_id,
         feed: feed.feed,
         kind: trigger.kind,
         fence,
@@ -372,6 +373,7 @@ async fn choose<T: Tx>(
 
 /// A feed that may be leased.
 struct LeasableFeed {
+    account_id: i64,
     feed: Feed,
     cursor: Option<Cursor>,
     first_pull: bool,
@@ -480,7 +482,7 @@ impl LeasableFeed {
 
 rows! {
     LeasableFeed {
-        feed, cursor, first_pull, first_read, feed_failures, account_failures, key_at_fault,
+        account_id, feed, cursor, first_pull, first_read, feed_failures, account_failures, key_at_fault,
         needs_person, waits_since, waits_until, largest_page,
     }
     PendingTrigger { kind, raised, completed, in_progress, due_at, next_at, started_at }
@@ -574,12 +576,18 @@ pub(super) async fn saved_cursors<T: Tx>(tx: &T, feed: i64) -> Result<Vec<SavedC
     tx.all(&SQL, &[&feed]).await
 }
 
-/// Locks the lease's feed and returns the row of its account. Fails with
-/// [`StoreError::StaleLease`] if another worker has leased the feed since.
-pub(super) async fn lock_as_owner<T: Tx>(tx: &T, lease: &PageLease) -> Result<i64> {
-    static SQL: Sql =
-        Sql::new("SELECT account_id FROM feed WHERE id = $1 AND fence = $2{lock_rows}");
-    tx.first(&SQL, &[&lease.feed_id, &lease.fence])
-        .await?
-        .ok_or(StoreError::StaleLease)
+/// Locks the lease's feed. Fails with [`StoreError::StaleLease`] if another worker has leased the feed
+/// since.
+pub(super) async fn lock_as_owner<T: Tx>(tx: &T, lease: &PageLease) -> Result<()> {
+    match lock_if_owner(tx, lease).await? {
+        true => Ok(()),
+        false => Err(StoreError::StaleLease),
+    }
+}
+
+/// Locks the lease's feed; returns false if another worker has leased the feed since.
+pub(super) async fn lock_if_owner<T: Tx>(tx: &T, lease: &PageLease) -> Result<bool> {
+    static SQL: Sql = Sql::new("SELECT 1 FROM feed WHERE id = $1 AND fence = $2{lock_rows}");
+    let owned: Option<()> = tx.first(&SQL, &[&lease.feed_id, &lease.fence]).await?;
+    Ok(owned.is_some())
 }

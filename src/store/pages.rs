@@ -7,20 +7,23 @@
 use std::collections::{HashMap, HashSet};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use futures_util::future::{try_join, try_join3, try_join4, try_join5};
 
 use super::Store;
 use super::completion::complete_pull;
 use super::documents::VERSIONS;
 use super::engine::{Fragment, Param, Sql, Tx, operations, params};
-use super::erasure::mark_erased;
-use super::error::Result;
+use super::erasure::erased_versions;
+use super::error::{Result, StoreError};
 use super::feeds::{
     COMPANY_FILTER_IGNORED, CURSOR_LEADS_NOWHERE, FeedPauseReason, PageCommitted, PageEnd,
     PageLease, PageOutcome, PageToCommit, PullPlan, PullStart, UnreadableEntry,
 };
 use super::gaps::{self, IncompleteReason, Recorded};
 use super::lanes::{mark_due, shifted};
-use super::leases::{last_overlap_read, lock_as_owner, save_position, saved_cursors};
+use super::leases::{
+    last_overlap_read, lock_as_owner, lock_if_owner, save_position, saved_cursors,
+};
 use super::links::store_links;
 use super::pausing::pause_feed;
 use super::pulls::{advance, is_unannounced, plan_cursor_save};
@@ -73,7 +76,6 @@ async fn store_page<T: Tx>(
     mut page: PageToCommit,
     plan: PullPlan,
 ) -> Result<PageOutcome> {
-    let account = lock_as_owner(tx, &lease).await?;
     let plan = PullPlan {
         now: tx.now_or(plan.now),
         ..plan
@@ -83,12 +85,25 @@ async fn store_page<T: Tx>(
         fence: lease.fence,
     });
     let versions: Vec<Version<'_>> = page.documents.iter().map(Version::of).collect();
-    let mut stored = stored_versions(tx, &lease, account, &versions).await?;
     let keys = versions
         .iter()
         .map(|one| (one.document.id.as_str(), one.key.as_str()));
     let keys: Vec<(&str, &str)> = keys.collect();
-    mark_erased(tx, lease.feed_id, account, &keys, &mut stored).await?;
+    // The feed is locked when the others run.
+    let (is_owner, stored, erased, notified_at) = try_join4(
+        lock_if_owner(tx, &lease),
+        stored_versions(tx, &lease, &keys),
+        erased_versions(tx, &lease, &keys),
+        notified_at(tx, lease.feed_id),
+    )
+    .await?;
+    if !is_owner {
+        return Err(StoreError::StaleLease);
+    }
+    let stored = stored.iter().zip(erased);
+    let stored: Vec<(bool, bool)> = stored
+        .map(|(stored, erased)| (stored.0 || erased.0, stored.1 || erased.1))
+        .collect();
     if !page.company_checked
         && is_doubtful(&lease, &stored)
         && !is_vouched(tx, lease.feed_id).await?
@@ -104,16 +119,19 @@ async fn store_page<T: Tx>(
         .filter(|(one, (_, here))| !here && seen.insert((&one.document.id, &one.key)))
         .map(|(version, _)| version)
         .collect();
-    let notified_at = notified_at(tx, lease.feed_id).await?;
     let missed_notifications = new
         .iter()
         .filter(|version| is_unannounced(&lease, version.time, notified_at))
         .count();
     let counts = [new.len(), missed_notifications];
-    record_page(tx, &lease, &page, plan.now, counts).await?;
-    record_success(tx, account, plan.now).await?;
-    record_page_size(tx, &lease, account, page.entries()).await?;
-    record_clock(tx, account, page.clock_offset).await?;
+    try_join5(
+        record_page(tx, &lease, &page, plan.now, counts),
+        record_success(tx, lease.account_id, plan.now),
+        record_page_size(tx, &lease, page.entries()),
+        record_clock(tx, lease.account_id, page.clock_offset),
+        move_cursor(tx, &lease, &page, &plan),
+    )
+    .await?;
     let companies = page.companies.iter();
     // What they had before the page is history, but for what no notification has announced yet.
     let announced_at = page.clock_offset.map(|offset| shifted(plan.now, offset));
@@ -123,7 +141,6 @@ async fn store_page<T: Tx>(
     });
     feed_ids(tx, of_companies, plan.now).await?;
     let new_gaps = record_gaps(tx, &lease, &page, plan.now).await?;
-    move_cursor(tx, &lease, &page, &plan).await?;
     let ended = match page.end {
         PageEnd::More => None,
         PageEnd::EndOfQueue | PageEnd::Stopped { .. } => {
@@ -140,10 +157,7 @@ async fn store_page<T: Tx>(
         new_gaps,
         missed_notifications,
     });
-    count(tx, Tally::MissedNotifications, missed_notifications).await?;
-    let stored = std::iter::repeat_n(plan.now, new.len());
-    count_by_hour(tx, Tally::Documents, stored).await?;
-    insert(tx, &lease, &new, plan.now).await?;
+    insert(tx, &lease, &new, missed_notifications, plan.now).await?;
     Ok(outcome)
 }
 
@@ -191,8 +205,7 @@ async fn is_vouched<T: Tx>(tx: &T, feed: i64) -> Result<bool> {
 async fn stored_versions<T: Tx>(
     tx: &T,
     lease: &PageLease,
-    account: i64,
-    versions: &[Version<'_>],
+    versions: &[(&str, &str)],
 ) -> Result<Vec<(bool, bool)>> {
     // PostgreSQL may answer EXISTS from a hash of all documents.
     static SQL: Sql = Sql::with(
@@ -205,12 +218,9 @@ async fn stored_versions<T: Tx>(
          FROM {versions} ORDER BY v.number",
         &[("versions", VERSIONS)],
     );
-    let ids: Vec<&str> = versions
-        .iter()
-        .map(|one| one.document.id.as_str())
-        .collect();
-    let keys: Vec<&str> = versions.iter().map(|one| one.key.as_str()).collect();
-    tx.all(&SQL, &[&ids, &keys, &lease.feed_id, &account]).await
+    let (ids, keys): (Vec<&str>, Vec<&str>) = versions.iter().copied().unzip();
+    let params = params! { ids, keys, lease.feed_id, lease.account_id };
+    tx.all(&SQL, params).await
 }
 
 /// Returns the moment when the newest notification of this feed arrived.
@@ -269,12 +279,7 @@ async fn record_clock<T: Tx>(tx: &T, account: i64, offset: Option<i64>) -> Resul
 
 /// Raises the size of the largest page of the account's queue, which has none before its first page.
 /// The account's feeds are pulled at the same time, so the larger one stays.
-async fn record_page_size<T: Tx>(
-    tx: &T,
-    lease: &PageLease,
-    account: i64,
-    entries: usize,
-) -> Result<()> {
+async fn record_page_size<T: Tx>(tx: &T, lease: &PageLease, entries: usize) -> Result<()> {
     static SQL: Sql = Sql::new(
         "INSERT INTO account_queue AS q (account_id, queue, largest_page) VALUES ($1, $2, $3)
          ON CONFLICT (account_id, queue) DO UPDATE
@@ -283,7 +288,8 @@ async fn record_page_size<T: Tx>(
     if Some(entries) <= lease.largest_page {
         return Ok(());
     }
-    tx.run(&SQL, &[&account, &lease.feed.queue, &entries]).await
+    let params = params! { lease.account_id, lease.feed.queue, entries };
+    tx.run(&SQL, params).await
 }
 
 /// Stores the unreadable entries, and records the page's gaps; returns the number of new gaps.
@@ -355,13 +361,16 @@ async fn move_cursor<T: Tx>(
     plan: &PullPlan,
 ) -> Result<()> {
     static SQL: Sql = Sql::new("UPDATE feed SET cursor = $2 WHERE id = $1");
+    let feed = lease.feed_id;
     let advance = advance(lease, page);
-    save_position(tx, lease.feed_id, advance.kind, &advance.position).await?;
-    let Some(cursor) = advance.cursor else {
-        return Ok(());
+    let save = save_position(tx, feed, advance.kind, &advance.position);
+    let Some(cursor) = &advance.cursor else {
+        return save.await;
     };
-    tx.run(&SQL, &[&lease.feed_id, &cursor]).await?;
-    save_cursor(tx, lease.feed_id, &cursor, plan).await
+    let moved = params! { feed, cursor };
+    let save_cursor = save_cursor(tx, feed, cursor, plan);
+    try_join3(save, tx.run(&SQL, moved), save_cursor).await?;
+    Ok(())
 }
 
 /// Saves a cursor, and removes those that no overlap read needs any more.
@@ -370,8 +379,8 @@ async fn save_cursor<T: Tx>(tx: &T, feed: i64, cursor: &Cursor, plan: &PullPlan)
         Sql::new("DELETE FROM feed_cursor WHERE feed_id = $1 AND saved_at IN ({elements}($2))");
     static SAVE: Sql =
         Sql::new("INSERT INTO feed_cursor (feed_id, saved_at, cursor) VALUES ($1, $2, $3)");
-    let last = last_overlap_read(tx, feed, plan.now).await?;
-    let saved = saved_cursors(tx, feed).await?;
+    let last = last_overlap_read(tx, feed, plan.now);
+    let (last, saved) = try_join(last, saved_cursors(tx, feed)).await?;
     let change = plan_cursor_save(&saved, last.before(plan.lookback), plan.now);
     if !change.unneeded.is_empty() {
         tx.run(&REMOVE, &[&feed, &change.unneeded]).await?;
@@ -380,11 +389,12 @@ async fn save_cursor<T: Tx>(tx: &T, feed: i64, cursor: &Cursor, plan: &PullPlan)
 }
 
 /// Stores new versions, and leaves one version of each document current: the latest by its
-/// moment, or else by its sequence number.
+/// moment, or else by its sequence number. Counts them, of which some were `missed_notifications`.
 async fn insert<T: Tx>(
     tx: &T,
     lease: &PageLease,
     new: &[&Version<'_>],
+    missed_notifications: usize,
     now: Timestamp,
 ) -> Result<()> {
     static CURRENT: Sql = Sql::new(
@@ -403,15 +413,24 @@ async fn insert<T: Tx>(
         return Ok(());
     }
     let ids: Vec<&str> = new.iter().map(|one| one.document.id.as_str()).collect();
-    let current = tx.all(&CURRENT, &[&lease.feed_id, &ids]).await?;
+    let (current, begins_at) = try_join(
+        tx.all(&CURRENT, params! { lease.feed_id, ids }),
+        tx.one::<Option<String>>(&BEGINS_AT, params! { lease.feed_id }),
+    )
+    .await?;
     let (stored, superseded) = superseded(new, current);
     if !stored.is_empty() {
         tx.run(&SUPERSEDE, &[&stored]).await?;
         tx.run(&NOT_DELIVERED, &[&stored]).await?;
     }
-    mark_due(tx, lease.feed_id, now).await?;
+    // The counts are the last that other transactions may wait for.
+    try_join3(
+        mark_due(tx, lease.feed_id, now),
+        count(tx, Tally::MissedNotifications, missed_notifications),
+        count_by_hour(tx, Tally::Documents, std::iter::repeat_n(now, new.len())),
+    )
+    .await?;
     // Where a person let the feed start, all before is history, whichever pull finds it.
-    let begins_at: Option<String> = tx.one(&BEGINS_AT, &[&lease.feed_id]).await?;
     let is_history = |one: &&Version<'_>| match &begins_at {
         Some(begins_at) if one.time.is_some() => one.key < *begins_at,
         _ => lease.first_pull,

@@ -72,7 +72,8 @@ async fn fail_page<T: Tx>(
     let now = tx.now_or(now);
     let feed = lease.feed_id;
     // Feeds are locked before accounts.
-    let account = lock_as_owner(tx, &lease).await?;
+    lock_as_owner(tx, &lease).await?;
+    let account = lease.account_id;
     tx.run(&FAIL_FEED, &[&feed, &error]).await?;
     tx.run(&FAIL_ACCOUNT, &[&account, &error, &lease.account_failures])
         .await?;
