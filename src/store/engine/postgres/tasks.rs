@@ -60,7 +60,6 @@ impl Ingest {
         // Only committed rows are cached.
         row_ids.extend(stored.row_ids);
         if stored.raised {
-            self.triggers.notify_waiters();
             self.triggers.notify_one();
         }
         Ok(stored.outcomes)

@@ -271,7 +271,6 @@ impl Writer {
         // Rows that were rolled back must not be cached.
         row_ids.extend(stored.row_ids);
         if stored.raised {
-            self.triggers.notify_waiters();
             self.triggers.notify_one();
         }
         Ok(stored.outcomes)
