@@ -5,6 +5,7 @@
 //! the feed, and the sequence's counter last.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::future::{try_join, try_join3, try_join4, try_join5};
@@ -157,8 +158,26 @@ async fn store_page<T: Tx>(
         new_gaps,
         missed_notifications,
     });
-    insert(tx, &lease, &new, missed_notifications, plan.now).await?;
+    if new.is_empty() {
+        forget_trigger(tx, &lease).await?;
+    } else {
+        insert(tx, &lease, &new, missed_notifications, plan.now).await?;
+    }
     Ok(outcome)
+}
+
+/// Lets no lease look again at a trigger that is complete, as the last statement of a page without
+/// new documents: ingest, which raises it, waits until the commit. After those with documents a lease
+/// finds it; with their counts, ingest and a page might wait for each other.
+async fn forget_trigger<T: Tx>(tx: &T, lease: &PageLease) -> Result<()> {
+    static SQL: Sql = Sql::new(
+        "UPDATE feed_trigger SET next_at = NULL
+         WHERE feed_id = $1 AND kind = $2 AND next_at IS NOT NULL AND raised <= (
+             SELECT completed FROM feed_pull WHERE feed_id = $1 AND kind = $2)",
+    );
+    let params = params! { lease.feed_id, lease.kind };
+    tx.last(&[(&SQL, params)], &mut |_| Ok(ControlFlow::Continue(())))
+        .await
 }
 
 async fn pause_for_ignored_company<T: Tx>(tx: &T, lease: PageLease) -> Result<()> {
@@ -409,9 +428,6 @@ async fn insert<T: Tx>(
              AND state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected')",
     );
     static BEGINS_AT: Sql = Sql::new("SELECT begins_at FROM feed WHERE id = $1");
-    if new.is_empty() {
-        return Ok(());
-    }
     let ids: Vec<&str> = new.iter().map(|one| one.document.id.as_str()).collect();
     let (current, begins_at) = try_join(
         tx.all(&CURRENT, params! { lease.feed_id, ids }),

@@ -24,6 +24,7 @@ on_both_stores! {
     notifications_go_first_and_companies_take_turns,
     a_notification_costs_its_feed_no_other_turn,
     a_released_lease_is_free_at_once,
+    an_ended_pull_is_not_looked_at_again_unless_it_was_announced_meanwhile,
     only_resuming_a_whole_account_ends_its_wait,
     an_accounts_requests_in_flight_are_bounded,
     a_paused_feed_is_retried_later_and_freed_by_success,
@@ -248,6 +249,31 @@ async fn a_paused_feed_is_retried_later_and_freed_by_success(database: Database)
         .expect("the page is stored");
     let row = test.feed(&feed).await;
     assert_eq!((row.paused, row.failures, row.last_error), (None, 0, None));
+}
+
+async fn an_ended_pull_is_not_looked_at_again_unless_it_was_announced_meanwhile(
+    database: Database,
+) {
+    let test = TestStore::new(database).await;
+    let feed = company("1");
+    test.notify(&feed).await;
+    test.drain().await;
+    let next_due = async || {
+        let next = test.store.next_due(test.request()).await;
+        next.expect("answered").expect("follow-ups are pending")
+    };
+    assert!(next_due().await > START, "nothing is left to look at");
+    test.clock.advance(Duration::from_secs(1));
+    let now = test.clock.now();
+    test.notify(&feed).await;
+    let lease = test.lease().await.expect("announced");
+    assert!(!lease.others_due);
+    test.notify(&feed).await;
+    let stored = test.commit(lease, last_page(&[], None)).await;
+    stored.expect("the page is stored");
+    assert!(next_due().await <= now);
+    let again = test.lease().await.expect("announced meanwhile");
+    assert_eq!(again.kind, TriggerKind::Notification);
 }
 
 async fn an_accounts_wait_holds_back_all_its_feeds(database: Database) {
