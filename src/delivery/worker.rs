@@ -423,6 +423,7 @@ impl<'w> Session<'w> {
         requested_at: Present,
     ) -> Self {
         let ready = VecDeque::from(std::mem::take(&mut lease.deliveries));
+        let more = lease.more;
         Self {
             worker,
             lease,
@@ -439,7 +440,7 @@ impl<'w> Session<'w> {
             adds: false,
             stored: 0,
             since_chosen: 0,
-            more: true,
+            more,
             may_continue: true,
             has_failed: false,
             error: None,
@@ -615,7 +616,7 @@ impl<'w> Session<'w> {
     fn apply(&mut self, continued: Continued) {
         self.owned_at = self.requested_at;
         self.may_continue = continued.may_continue;
-        self.more |= continued.more || !continued.deliveries.is_empty();
+        self.more |= continued.more;
         if self.has_failed {
             return;
         }

@@ -172,6 +172,8 @@ pub struct DeliveryLease {
     pub destination: DestinationName,
     /// Rises with every lease of the destination; a stale owner's is refused.
     pub fence: i64,
+    /// True if there is more to read than was read now: ask again.
+    pub more: bool,
     /// The versions to deliver, those of a lane in ascending sequence.
     pub deliveries: Vec<Delivery>,
 }

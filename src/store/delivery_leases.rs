@@ -195,12 +195,14 @@ async fn lease_deliveries<T: Tx>(tx: &T, request: DeliveryLeaseRequest) -> Resul
         let nothing = chosen.nothing_due(tx, id).await?;
         return Ok(DeliveryLeased::Nothing(nothing));
     }
+    let more = more_lanes || chosen.has_more();
     let leased = params! { id, now.after(request.lease) };
     let (deliveries, fence) = try_join(chosen.load(tx, id), tx.one(&LEASE, leased)).await?;
     Ok(DeliveryLeased::Batch(DeliveryLease {
         destination_id: id,
         destination: request.destination,
         fence,
+        more,
         deliveries,
     }))
 }
@@ -235,7 +237,7 @@ async fn settle_and_continue<T: Tx>(
     }
     let mut chosen = Choice::new(&request, destination.probing, &taken, now);
     chosen.choose(tx, id).await?;
-    let more = more_lanes || chosen.advanced;
+    let more = more_lanes || chosen.has_more();
     let has_looked = request.limit > 0 && taken.is_empty();
     let ended = match has_looked && chosen.is_empty() && !more {
         true => Some(chosen.nothing_due(tx, id).await?),
@@ -323,6 +325,8 @@ struct Choice<'r> {
     advanced: bool,
     /// True if a lane that was due has nothing left.
     emptied: bool,
+    /// True if there may be more to choose than what was chosen.
+    is_cut: bool,
     /// The number of versions that were passed as history.
     held: i64,
 }
@@ -347,12 +351,19 @@ impl<'r> Choice<'r> {
             chosen: HashSet::new(),
             advanced: false,
             emptied: false,
+            is_cut: false,
             held: 0,
         }
     }
 
     fn is_empty(&self) -> bool {
         self.sequences.is_empty()
+    }
+
+    /// Returns true if there is more to read: ask again.
+    fn has_more(&self) -> bool {
+        let is_full = self.wanted == 0 || self.bytes == 0;
+        self.advanced || (!self.is_empty() && (self.is_cut || is_full))
     }
 
     /// Returns what is known if nothing was chosen.
@@ -408,6 +419,7 @@ impl<'r> Choice<'r> {
             self.take_turn(tx, destination, lane, each, turn, last)
                 .await?;
         }
+        self.is_cut |= lanes.len() == turns;
         self.advanced |= self.emptied && lanes.len() == turns;
         if lanes_first && self.wanted > 0 {
             self.add_apart(tx, destination).await?;
@@ -450,6 +462,7 @@ impl<'r> Choice<'r> {
                 _ => superseded.push(one.sequence),
             }
         }
+        self.is_cut |= may_be_more || room == 0;
         self.advanced |= may_be_more && !(superseded.is_empty() && later.is_empty());
         if !superseded.is_empty() {
             tx.run(&SUPERSEDED, &[&destination, &superseded]).await?;
@@ -503,11 +516,13 @@ impl<'r> Choice<'r> {
         };
         let found: Vec<Candidate> = tx.all(&CANDIDATES, params).await?;
         let (mut end, mut is_idle) = (last, false);
+        self.is_cut |= found.len() == limit;
         if found.len() < limit {
             let (count, newest): (i64, Option<i64>) = tx
                 .one(&WINDOW, &[&feed, &position, &last, &SCAN_WINDOW])
                 .await?;
             if count == SCAN_WINDOW {
+                self.is_cut = true;
                 end = newest.unwrap_or(last);
                 self.advanced |= found.is_empty();
             } else {
@@ -542,7 +557,11 @@ impl<'r> Choice<'r> {
         if lane.failures == 0 {
             let mut room = each;
             for one in found {
-                if room > 0 && self.add(one.sequence, one.size) {
+                if room == 0 {
+                    self.is_cut = true;
+                    break;
+                }
+                if self.add(one.sequence, one.size) {
                     room -= 1;
                 }
             }

@@ -7,6 +7,7 @@ on_both_stores! {
     an_older_version_is_never_leased_once_a_newer_one_exists,
     a_stale_owner_of_a_destination_records_nothing,
     the_last_outcome_ends_the_lease,
+    a_lease_tells_whether_there_is_more,
     an_expired_lease_returns_its_versions,
     an_unavailable_destination_resumes_at_the_same_version,
     a_destinations_wait_of_the_future_is_over,
@@ -298,6 +299,35 @@ async fn the_last_outcome_ends_the_lease(database: Database) {
     assert_eq!(names(&other.deliveries), [format!("c@{}", new(1))]);
     let stale = scene.settle(lease, Vec::new(), LeaseAction::Release).await;
     assert!(matches!(stale, Err(StoreError::StaleLease)));
+}
+
+async fn a_lease_tells_whether_there_is_more(database: Database) {
+    let scene = Scene::new(database).await;
+    let version = new(1);
+    let ids: Vec<String> = (0..40).map(|number| format!("a{number:02}")).collect();
+    let documents: Vec<(&str, &str)> = ids.iter().map(|id| (&**id, &*version)).collect();
+    scene.pull(&company("1"), &documents).await;
+    scene.pull(&company("2"), &[("b", &version)]).await;
+    for (limit, bytes, count, more) in [
+        (1, 1 << 20, 1, true),
+        // Half of them are of a lane that has one.
+        (40, 1 << 20, 21, true),
+        (41, 1 << 20, 22, true),
+        (41, 1, 1, true),
+        (80, 1 << 20, 41, true),
+        (100, 1 << 20, 41, false),
+    ] {
+        let lease = scene
+            .lease_with(|request| {
+                request.limit = limit;
+                request.limit_bytes = bytes;
+            })
+            .await
+            .expect("a lease");
+        let found = (lease.deliveries.len(), lease.more);
+        assert_eq!(found, (count, more), "at most {limit} of {bytes} bytes");
+        scene.end(lease, Vec::new()).await;
+    }
 }
 
 async fn lanes_take_turns_and_new_ones_begin_at_once(database: Database) {
