@@ -10,10 +10,10 @@ use super::uploads::remove_upload_locations;
 use crate::domain::{DestinationName, Timestamp};
 
 /// Maximum number of rows that one retention step changes, so that ingest never waits long.
-const RETENTION_BATCH: i64 = 2_000;
+const RETENTION_BATCH: i64 = 1_500;
 
 /// Maximum number of documents' bodies that one step removes, with the terms by which they were found.
-const DOCUMENT_BATCH: i64 = 500;
+const DOCUMENT_BATCH: i64 = 400;
 
 /// The moments before which rows are removed.
 #[derive(Clone, Debug)]
