@@ -99,7 +99,7 @@ impl Session {
 
     /// Returns true if tables have grown since its plans were discarded: after this many steps.
     pub(super) fn has_old_plans(&self, steps: u32) -> bool {
-        self.planned_at.load(Ordering::Relaxed) != steps
+        self.planned_at.load(Ordering::Relaxed) != steps && !self.prepared().is_empty()
     }
 
     /// Notes that its plans were discarded after this many steps of growth.
