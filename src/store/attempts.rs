@@ -38,14 +38,7 @@ operations! {
         sequence: i64,
         outcome: LateOutcome,
         now: Timestamp,
-    ) -> bool, then wake_deliveries, then wake_import_errors;
-}
-
-/// Workers that have something to do once attempts are recorded.
-#[derive(Clone, Copy)]
-pub(super) struct Wakes {
-    pullers: bool,
-    import_errors: bool,
+    ) -> bool, then wake_deliveries;
 }
 
 impl Store {
@@ -65,28 +58,19 @@ impl Store {
         action: LeaseAction,
         now: Timestamp,
     ) -> Result<bool> {
-        let wakes = Self::wakes_of(&attempts);
+        let asks_for_links = asks_for_links(&attempts);
         let may_continue = self.settle(lease, attempts, action, now).await?;
-        self.wake_after(wakes);
-        Ok(may_continue)
-    }
-
-    pub(super) fn wakes_of(attempts: &[Attempt]) -> Wakes {
-        let any = |is: fn(&DeliveryOutcome) -> bool| attempts.iter().any(|one| is(&one.outcome));
-        Wakes {
-            pullers: any(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired)),
-            import_errors: any(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. })),
-        }
-    }
-
-    pub(super) fn wake_after(&self, wakes: Wakes) {
-        if wakes.pullers {
+        if asks_for_links {
             self.wake_pullers();
         }
-        if wakes.import_errors {
-            self.wake_import_errors();
-        }
+        Ok(may_continue)
     }
+}
+
+/// Returns true if pullers have something to do once these attempts are recorded.
+pub(super) fn asks_for_links(attempts: &[Attempt]) -> bool {
+    let mut outcomes = attempts.iter().map(|one| &one.outcome);
+    outcomes.any(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired))
 }
 
 async fn settle<T: Tx>(

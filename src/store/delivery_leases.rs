@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::future::{try_join, try_join3};
 
-use super::attempts::{end_lease, own, record};
+use super::attempts::{asks_for_links, end_lease, own, record};
 use super::deliveries::{
     Attempt, Continued, DEFERRED_RETRY, Delivery, DeliveryLease, DeliveryLeaseRequest,
     DeliveryLeased, LINK_TIMEOUT, LeaseAction, NothingDue, longest_wait, rest,
@@ -40,7 +40,8 @@ operations! {
     pub write lease_deliveries(request: DeliveryLeaseRequest) -> DeliveryLeased;
 
     /// Records attempts, renews the lease and returns the next versions; none whose sequence
-    /// numbers are in `taken`: those in flight, or read before.
+    /// numbers are in `taken`: those in flight, or read before. Releases the lease if there are none,
+    /// and none is taken.
     ///
     /// # Errors
     ///
@@ -56,7 +57,8 @@ operations! {
 
 impl super::Store {
     /// Records attempts, renews the lease and returns the next versions; none whose sequence
-    /// numbers are in `taken`: those in flight, or read before.
+    /// numbers are in `taken`: those in flight, or read before. Releases the lease if there are none,
+    /// and none is taken.
     ///
     /// # Errors
     ///
@@ -69,11 +71,13 @@ impl super::Store {
         taken: Vec<i64>,
         request: DeliveryLeaseRequest,
     ) -> Result<Continued> {
-        let wakes = Self::wakes_of(&attempts);
+        let asks_for_links = asks_for_links(&attempts);
         let continued = self
             .settle_and_continue(lease, attempts, taken, request)
             .await?;
-        self.wake_after(wakes);
+        if asks_for_links {
+            self.wake_pullers();
+        }
         Ok(continued)
     }
 }
@@ -627,9 +631,9 @@ impl DueLanes {
     /// Reads them for at most `limit` turns.
     async fn read<T: Tx>(tx: &T, destination: i64, limit: usize, now: Timestamp) -> Result<Self> {
         const LANES: Fragment = Fragment::Same(
-        "SELECT feed_id, position, begins_at, history_from, arrivals, failures FROM lane{by_turn}
-         WHERE destination_id = $1 AND due_at IS NOT NULL AND (due_at <= $2 OR due_at > $3)",
-    );
+            "SELECT feed_id, position, begins_at, history_from, arrivals, failures FROM lane{by_turn}
+             WHERE destination_id = $1 AND due_at IS NOT NULL AND (due_at <= $2 OR due_at > $3)",
+        );
         const BY_TURN: Fragment = Fragment::Differs(" INDEXED BY lane_turn", "");
         static NEWEST: Sql = Sql::with(
             "{lanes} AND turn = 0 ORDER BY due_at DESC LIMIT $4",

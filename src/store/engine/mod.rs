@@ -184,7 +184,7 @@ macro_rules! operations {
     ($(
         $(#[$doc:meta])*
         $visible:vis $kind:ident $name:ident($($argument:ident: $type:ty),* $(,)?) -> $output:ty
-            $(, then $wake:ident)*;
+            $(, then $wake:ident)?;
     )*) => {
         impl $crate::store::Store {
             $(
@@ -207,7 +207,7 @@ macro_rules! operations {
                         }
                     }
                     let output = self.$kind(Run { $($argument),* }).await?;
-                    $(self.$wake();)*
+                    $(self.$wake();)?
                     Ok(output)
                 }
             )*
