@@ -483,7 +483,8 @@ impl<'w> Session<'w> {
                     self.storing = None;
                     let continued = continued?;
                     if continued.ended.is_some() {
-                        return Ok((self.outcome(), continued.ended));
+                        // Something may have arrived meanwhile.
+                        return Ok((self.outcome(), continued.ended.filter(|_| !self.more)));
                     }
                     self.apply(continued);
                 }
