@@ -62,9 +62,10 @@ impl Store {
         page: PageToCommit,
         plan: PullPlan,
     ) -> Result<PageOutcome> {
-        let has_entries = page.entries() > 0;
+        // The end of a pull that overlaps lets documents be tried again that waited for fresh links.
+        let may_deliver = page.entries() > 0 || lease.kind.overlaps();
         let outcome = self.store_page(lease, page, plan).await?;
-        if has_entries {
+        if may_deliver {
             self.wake_deliveries();
         }
         Ok(outcome)
