@@ -142,7 +142,7 @@ pub fn configured_feeds(config: &Config) -> Vec<Feed> {
     config.accounts.iter().flat_map(feeds_of).collect()
 }
 
-/// What the worker holds that watches.
+/// Held by the one idle worker that watches.
 type Watching<'p> = MutexGuard<'p, ()>;
 
 /// Pulls pages of every account's feeds.
@@ -162,6 +162,8 @@ pub struct Puller {
     more: Notify,
     /// Held by the worker that watches: it waits until a feed is due.
     watching: Mutex<()>,
+    /// Lets the worker that watches read again when a feed is due.
+    sooner: Notify,
 }
 
 impl Puller {
@@ -204,6 +206,7 @@ impl Puller {
             metrics: Arc::new(Metrics::new()),
             more: Notify::new(),
             watching: Mutex::default(),
+            sooner: Notify::new(),
         })
     }
 
@@ -463,20 +466,30 @@ impl Puller {
     /// Waits until a feed may be due. Of the idle workers one watches: it waits for the next moment too,
     /// until it has something to do.
     async fn idle(&self) -> Option<Watching<'_>> {
-        let watching = tokio::select! {
-            watching = self.watching.lock() => watching,
-            () = self.store.triggered() => return None,
-            () = self.more.notified() => return None,
+        let watching = match self.watching.try_lock() {
+            Ok(watching) => watching,
+            Err(_) => {
+                // What this worker did may be due sooner than what that one waits for.
+                self.sooner.notify_one();
+                tokio::select! {
+                    watching = self.watching.lock() => watching,
+                    () = self.store.triggered() => return None,
+                    () = self.more.notified() => return None,
+                }
+            }
         };
-        let now = self.clock.now();
-        let pause = match self.next_due().await {
-            Ok(next) => pause(next, now),
-            Err(_) => STORE_ERROR_DELAY,
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = self.store.triggered() => {}
-            () = self.more.notified() => {}
+        loop {
+            let now = self.clock.now();
+            let pause = match self.next_due().await {
+                Ok(next) => pause(next, now),
+                Err(_) => STORE_ERROR_DELAY,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => break,
+                () = self.store.triggered() => break,
+                () = self.more.notified() => break,
+                () = self.sooner.notified() => {}
+            }
         }
         Some(watching)
     }

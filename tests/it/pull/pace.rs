@@ -174,3 +174,40 @@ async fn feeds_that_are_due_together_are_pulled_together() {
         bench.assert_complete(&exported(code)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_worker_learns_what_another_must_wait_for() {
+    let bench = Bench::with("", |config| {
+        config.pull.requests_per_account = 2;
+        config.pull.min_interval = seconds(1);
+    })
+    .await;
+    bench.settle().await;
+    let (puller, metrics) = counted_puller(&bench);
+    let shutdown = CancellationToken::new();
+    let pulling = tokio::spawn(pull::run(puller, shutdown.clone()));
+    let until_leases = async |count: u64| {
+        while leases(&bench, &metrics).await < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("idle workers", until_leases(2)).await;
+    // The feed has just been pulled, so each notification waits for a second.
+    for announced in 1..=2 {
+        let before = leases(&bench, &metrics).await;
+        bench.export(COMPANY, 1).await;
+        within("a look at it", until_leases(before + 1)).await;
+        bench.clock.advance(seconds(2));
+        // Sooner than an idle worker reads the rows again by itself.
+        let found = tokio::time::timeout(seconds(20), async {
+            while bench.documents().await.len() < announced {
+                tokio::task::yield_now().await;
+            }
+        });
+        found.await.expect("it was pulled");
+        let pulled = leases(&bench, &metrics).await;
+        within("idle workers", until_leases(pulled + 1)).await;
+    }
+    shutdown.cancel();
+    pulling.await.expect("the workers end");
+}
