@@ -24,7 +24,7 @@ on_both_stores! {
     notifications_go_first_and_companies_take_turns,
     a_notification_costs_its_feed_no_other_turn,
     a_released_lease_is_free_at_once,
-    an_ended_pull_is_not_looked_at_again_unless_it_was_announced_meanwhile,
+    an_ended_pull_is_not_looked_at_again,
     only_resuming_a_whole_account_ends_its_wait,
     an_accounts_requests_in_flight_are_bounded,
     a_paused_feed_is_retried_later_and_freed_by_success,
@@ -251,9 +251,7 @@ async fn a_paused_feed_is_retried_later_and_freed_by_success(database: Database)
     assert_eq!((row.paused, row.failures, row.last_error), (None, 0, None));
 }
 
-async fn an_ended_pull_is_not_looked_at_again_unless_it_was_announced_meanwhile(
-    database: Database,
-) {
+async fn an_ended_pull_is_not_looked_at_again(database: Database) {
     let test = TestStore::new(database).await;
     let feed = company("1");
     test.notify(&feed).await;
