@@ -49,6 +49,7 @@ pub(super) async fn complete_pull<T: Tx>(
     let position_kind = position_kind(kind, lease.first_read);
     let began = page.progress.began.as_ref();
     let proof = began.filter(|_| page.end == PageEnd::EndOfQueue);
+    let proof = proof.map(|began| (began.from.as_ref(), began.fence));
     let end = match settle_gaps(tx, feed, proof, plan.now).await? {
         Some(reason) => PullEnd::Incomplete(reason),
         None => PullEnd::Complete,
