@@ -178,7 +178,7 @@ async fn feeds_that_are_due_together_are_pulled_together() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_worker_learns_what_another_must_wait_for() {
     let bench = Bench::with("", |config| {
-        config.pull.requests_per_account = 2;
+        config.pull.requests_per_account = 4;
         config.pull.min_interval = seconds(1);
     })
     .await;
@@ -191,9 +191,10 @@ async fn an_idle_worker_learns_what_another_must_wait_for() {
             tokio::task::yield_now().await;
         }
     };
-    within("idle workers", until_leases(2)).await;
-    // The feed has just been pulled, so each notification waits for a second.
-    for announced in 1..=2 {
+    within("idle workers", until_leases(4)).await;
+    // The feed has just been pulled, so each notification waits for a second. The worker that is woken
+    // has waited the longest, and watches only the first time.
+    for announced in 1..=3 {
         let before = leases(&bench, &metrics).await;
         bench.export(COMPANY, 1).await;
         within("a look at it", until_leases(before + 1)).await;
