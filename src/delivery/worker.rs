@@ -589,6 +589,10 @@ impl<'w> Session<'w> {
         self.requested_at = worker.present();
         self.last_stored_at = self.requested_at.instant;
         self.adds = !self.ready.is_empty() && self.requested_at.instant < self.choose_after;
+        if taken.is_empty() && !self.adds {
+            // They are chosen again, and must not start under a lease that ends if there are none.
+            self.ready.clear();
+        }
         let mut bytes = 0;
         if self.adds {
             taken.extend(self.ready.iter().map(|one| one.sequence));
