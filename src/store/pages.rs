@@ -167,9 +167,9 @@ async fn store_page<T: Tx>(
     Ok(outcome)
 }
 
-/// Lets no lease look again at a trigger that is complete, as the last statement of a page without
-/// new documents: ingest, which raises it, waits until the commit. After those with documents a lease
-/// finds it; with their counts, ingest and a page might wait for each other.
+/// Forgets a trigger that is complete, so that no lease looks at it again. It is the last statement of
+/// a page, since ingest waits for its lock until the commit. After a page with new documents a lease
+/// forgets it instead: their counts are locked too, and ingest and the page could wait for each other.
 async fn forget_trigger<T: Tx>(tx: &T, lease: &PageLease) -> Result<()> {
     static SQL: Sql = Sql::new(
         "UPDATE feed_trigger SET next_at = NULL
