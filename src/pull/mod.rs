@@ -9,9 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, MutexGuard, Notify};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
@@ -31,15 +28,9 @@ pub mod failures;
 #[cfg(test)]
 mod histories;
 pub mod paging;
+mod workers;
 
-/// Longest time between two reads of the rows.
-const MAX_IDLE: Duration = Duration::from_secs(30);
-
-/// Pause while all of an account's requests are in flight.
-const BUSY_ACCOUNT_DELAY: Duration = Duration::from_secs(1);
-
-/// Pause after a store error.
-const STORE_ERROR_DELAY: Duration = Duration::from_secs(5);
+pub use workers::run;
 
 /// Times after a notification at which its feed is pulled again: a document may be visible later
 /// than its notification (vendor-api U16).
@@ -142,9 +133,6 @@ pub fn configured_feeds(config: &Config) -> Vec<Feed> {
     config.accounts.iter().flat_map(feeds_of).collect()
 }
 
-/// Held by the one idle worker that watches.
-type Watching<'p> = MutexGuard<'p, ()>;
-
 /// Pulls pages of every account's feeds.
 pub struct Puller {
     store: SharedStore,
@@ -158,12 +146,6 @@ pub struct Puller {
     askable: Vec<(Account, Queue)>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    /// Wakes another worker when more feeds are due.
-    more: Notify,
-    /// Held by the worker that watches: it waits until a feed is due.
-    watching: Mutex<()>,
-    /// Lets the worker that watches read again when a feed is due.
-    sooner: Notify,
 }
 
 impl Puller {
@@ -204,9 +186,6 @@ impl Puller {
             askable,
             clock,
             metrics: Arc::new(Metrics::new()),
-            more: Notify::new(),
-            watching: Mutex::default(),
-            sooner: Notify::new(),
         })
     }
 
@@ -259,23 +238,23 @@ impl Puller {
     /// Fails only if the store does; the vendor's errors are stored in the rows and returned
     /// as [`PullOutcome::Failed`].
     pub async fn pull_page(&self) -> Result<PullOutcome, StoreError> {
-        self.step(None).await
+        match self.lease().await? {
+            Some(lease) => self.pull(lease).await,
+            None => Ok(PullOutcome::Nothing),
+        }
     }
 
-    /// Pulls a page as [`Puller::pull_page`]; lets another worker watch once a feed is leased, so that it
-    /// does not find the same.
-    async fn step(&self, watching: Option<Watching<'_>>) -> Result<PullOutcome, StoreError> {
+    /// Leases the most urgent feed; `None` if nothing may be requested now.
+    async fn lease(&self) -> Result<Option<PageLease>, StoreError> {
         if self.is_disk_nearly_full().await? {
-            return Ok(PullOutcome::Nothing);
+            return Ok(None);
         }
         let leased = self.store.lease_page(self.lease_request());
-        let Some(lease) = self.metrics.timed(StoreStep::Lease, leased).await? else {
-            return Ok(PullOutcome::Nothing);
-        };
-        drop(watching);
-        if lease.others_due {
-            self.more.notify_one();
-        }
+        self.metrics.timed(StoreStep::Lease, leased).await
+    }
+
+    /// Requests a page of a leased feed and stores it.
+    async fn pull(&self, lease: PageLease) -> Result<PullOutcome, StoreError> {
         let span = debug_span!(
             "page",
             feed = %lease.feed,
@@ -462,47 +441,6 @@ impl Puller {
     pub async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
         self.store.next_due(self.lease_request()).await
     }
-
-    /// Waits until a feed may be due. Of the idle workers one watches: it waits for the next moment too,
-    /// until it has something to do.
-    async fn idle(&self) -> Option<Watching<'_>> {
-        let watching = match self.watching.try_lock() {
-            Ok(watching) => watching,
-            Err(_) => {
-                // What this worker did may be due sooner than what that one waits for.
-                self.sooner.notify_one();
-                tokio::select! {
-                    watching = self.watching.lock() => watching,
-                    () = self.store.triggered() => return None,
-                    () = self.more.notified() => return None,
-                }
-            }
-        };
-        loop {
-            let now = self.clock.now();
-            let pause = match self.next_due().await {
-                Ok(next) => pause(next, now),
-                Err(_) => STORE_ERROR_DELAY,
-            };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => break,
-                () = self.store.triggered() => break,
-                () = self.more.notified() => break,
-                () = self.sooner.notified() => {}
-            }
-        }
-        Some(watching)
-    }
-}
-
-/// Returns how long an idle worker waits if a feed is due at `next`.
-fn pause(next: Option<Timestamp>, now: Timestamp) -> Duration {
-    match next {
-        // Due but not leased: all of the account's requests are in flight.
-        Some(due_at) if due_at <= now => BUSY_ACCOUNT_DELAY,
-        Some(due_at) => due_at.since(now).min(MAX_IDLE),
-        None => MAX_IDLE,
-    }
 }
 
 /// Returns the outcome of a stored page, and logs it.
@@ -664,37 +602,6 @@ fn log_page(feed: &Feed, kind: TriggerKind, committed: PageCommitted) {
     }
 }
 
-/// Pulls with [`Puller::workers`] workers until `shutdown`; pages in flight are finished
-/// first.
-pub async fn run(puller: Arc<Puller>, shutdown: CancellationToken) {
-    let tracker = TaskTracker::new();
-    for _ in 0..puller.workers() {
-        tracker.spawn(work(Arc::clone(&puller), shutdown.clone()));
-    }
-    tracker.close();
-    tracker.wait().await;
-}
-
-async fn work(puller: Arc<Puller>, shutdown: CancellationToken) {
-    let mut watching = None;
-    while !shutdown.is_cancelled() {
-        match puller.step(watching.take()).await {
-            Ok(PullOutcome::Nothing) => {
-                watching = shutdown.run_until_cancelled(puller.idle()).await.flatten();
-            }
-            Ok(
-                PullOutcome::Page { .. } | PullOutcome::Failed { .. } | PullOutcome::Stale { .. },
-            ) => {}
-            Err(error) => {
-                error!(%error, "pulling failed on a store error; retrying in {STORE_ERROR_DELAY:?}: {error}");
-                shutdown
-                    .run_until_cancelled(tokio::time::sleep(STORE_ERROR_DELAY))
-                    .await;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -771,20 +678,5 @@ mod tests {
         // The vendor wrote it so.
         assert!(is_kept("a\u{fffd}", "b\u{fffd}", Vec::new()));
         assert!(is_kept("a\u{fffd}", "b", repaired(1)));
-    }
-
-    #[test]
-    fn an_idle_worker_waits_until_a_feed_is_due_and_not_longer() {
-        let [second, minute] = [1, 60].map(Duration::from_secs);
-        let now = Timestamp::from_millis(1_000_000);
-        for (next, expected) in [
-            (Some(now.after(second)), second),
-            (Some(now.after(minute)), MAX_IDLE),
-            (None, MAX_IDLE),
-            (Some(now), BUSY_ACCOUNT_DELAY),
-            (Some(now.before(minute)), BUSY_ACCOUNT_DELAY),
-        ] {
-            assert_eq!(pause(next, now), expected, "{next:?}");
-        }
     }
 }
