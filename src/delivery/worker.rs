@@ -73,12 +73,7 @@ pub enum StepOutcome {
     /// Another worker holds the lease; it repeats what was not stored here.
     Stale,
     /// Nothing may be delivered now.
-    Nothing {
-        /// Latest time of the next step, if known.
-        until: Option<Timestamp>,
-        /// True if what was read is held as history.
-        held: bool,
-    },
+    Nothing(NothingDue),
 }
 
 /// Returns the filter that a destination's settings describe.
@@ -205,8 +200,7 @@ impl DestinationWorker {
             DeliveryLeased::Batch(lease) => lease,
             DeliveryLeased::Advanced => return Ok((StepOutcome::Passed, None)),
             DeliveryLeased::Nothing(nothing) => {
-                let NothingDue { until, held } = nothing;
-                return Ok((StepOutcome::Nothing { until, held }, Some(nothing)));
+                return Ok((StepOutcome::Nothing(nothing), Some(nothing)));
             }
         };
         let session = Session::new(self, lease, arrivals, requested_at);

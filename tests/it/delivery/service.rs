@@ -652,7 +652,7 @@ async fn an_expired_link_triggers_a_pull_and_the_pdf_is_filed() {
     );
     assert!(matches!(
         step(&archive.worker).await,
-        StepOutcome::Nothing { until: Some(_), .. }
+        StepOutcome::Nothing(nothing) if nothing.until.is_some()
     ));
     let pulled = bench.settle().await;
     assert!(!pulled.is_empty(), "nothing was pulled again");

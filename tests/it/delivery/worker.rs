@@ -14,14 +14,16 @@ use ivesk_webhook::emulator::DEFAULT_KEY;
 use ivesk_webhook::metrics::Metrics;
 use ivesk_webhook::store::{
     DeliverySelection, DeliveryState, DestinationChange, DestinationPauseReason, DestinationRow,
-    IMPORT_ERROR_WAIT, ImportErrorDecision, ImportErrorSelection, ImportErrorState,
+    IMPORT_ERROR_WAIT, ImportErrorDecision, ImportErrorSelection, ImportErrorState, NothingDue,
 };
 use ivesk_webhook::trace::{self, Step};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::deliveries::{destination_name, drain, step, step_until, with_history, worker};
+use crate::support::deliveries::{
+    destination_name, drain, step, step_until, with_history, worker, worker_on,
+};
 use crate::support::ledger::{Ledger, Reaction};
 use crate::support::puller::{
     Bench, COMPANY, NEIGHBOR, company, digitized, exported, hours, minutes, seconds,
@@ -35,7 +37,7 @@ async fn run_for(bench: &Bench, worker: &DestinationWorker, time: Duration) {
         bench.settle().await;
         drain(worker).await;
         let destination = match step(worker).await {
-            StepOutcome::Nothing { until, .. } => until,
+            StepOutcome::Nothing(nothing) => nothing.until,
             other => panic!("{other:?} after a drain"),
         };
         let pull = bench.puller().next_due().await.expect("the store works");
@@ -244,7 +246,7 @@ async fn a_hanging_destination_times_out_and_others_continue() {
     );
     assert_eq!(other.versions(), scene.bench.current_versions().await);
     assert!(meanwhile > 0, "the other destination waited");
-    assert!(matches!(scene.step().await, StepOutcome::Nothing { .. }));
+    assert!(matches!(scene.step().await, StepOutcome::Nothing(_)));
     assert_eq!(scene.ledger.requests(), 1, "it is not asked while it waits");
     let row = scene.row().await;
     assert!(row.last_error.is_some() && row.failing_since.is_some());
@@ -739,10 +741,10 @@ async fn a_pause_takes_effect_between_two_documents_of_a_batch() {
     assert_eq!(scene.ledger.requests(), settled, "none is canceled");
     assert_eq!(
         scene.step().await,
-        StepOutcome::Nothing {
+        StepOutcome::Nothing(NothingDue {
             until: None,
             held: false
-        }
+        })
     );
     assert_eq!(
         scene.row().await.paused,
@@ -777,6 +779,27 @@ async fn a_stopping_worker_finishes_the_document_in_flight_only() {
 }
 
 #[tokio::test]
+async fn a_document_alone_takes_two_writes_of_its_worker() {
+    let bench = Bench::caught_up("").await;
+    let ledger = Ledger::start().await;
+    let destination = ledger.destination();
+    // Registers the destination.
+    drain(&worker(&bench, "books", &destination).await).await;
+    bench.export_and_pull(COMPANY, 1).await;
+    let (faults, store, _) = bench.reopen_with_faults().await;
+    let worker = worker_on(&store, &bench, "books", &destination).await;
+    let before = faults.writes();
+    assert_eq!(step(&worker).await, StepOutcome::Settled(1));
+    assert_eq!(
+        faults.writes() - before,
+        2,
+        "to lease it, and to record its outcome"
+    );
+    assert!(matches!(step(&worker).await, StepOutcome::Nothing(_)));
+    store.close().await.expect("the store closes");
+}
+
+#[tokio::test]
 async fn a_worker_that_lost_its_lease_records_and_starts_nothing() {
     let scene = Scene::new().await;
     let replica = worker(&scene.bench, "books", &scene.ledger.destination()).await;
@@ -792,7 +815,7 @@ async fn a_worker_that_lost_its_lease_records_and_starts_nothing() {
     });
     let taking_over = async {
         scene.ledger.until("a request", |l| l.requests() == 1).await;
-        assert!(matches!(step(&replica).await, StepOutcome::Nothing { .. }));
+        assert!(matches!(step(&replica).await, StepOutcome::Nothing(_)));
         // As if the other worker's machine had been suspended.
         scene.bench.clock.advance(hours(1));
         drain(&replica).await;
@@ -802,7 +825,7 @@ async fn a_worker_that_lost_its_lease_records_and_starts_nothing() {
     assert_eq!(outcome, StepOutcome::Stale);
     assert_eq!((scene.ledger.requests(), scene.ledger.repeats()), (6, 1));
     assert_eq!(scene.row().await.delivered, 5);
-    assert!(matches!(scene.step().await, StepOutcome::Nothing { .. }));
+    assert!(matches!(scene.step().await, StepOutcome::Nothing(_)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

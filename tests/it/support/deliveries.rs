@@ -9,7 +9,7 @@ use ivesk_webhook::delivery::worker::{DestinationWorker, StepOutcome};
 use ivesk_webhook::domain::{DestinationName, Queue};
 use ivesk_webhook::store::{
     DeliveryFilter, DeliveryRow, DestinationChange, DestinationFilter, ImportErrorFilter,
-    ImportErrorRow,
+    ImportErrorRow, SharedStore,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,16 @@ pub(crate) async fn worker(
     name: &str,
     destination: &DestinationConfig,
 ) -> DestinationWorker {
+    worker_on(bench.store(), bench, name, destination).await
+}
+
+/// [`worker`] on another handle of the bench's store.
+pub(crate) async fn worker_on(
+    store: &SharedStore,
+    bench: &Bench,
+    name: &str,
+    destination: &DestinationConfig,
+) -> DestinationWorker {
     let name = destination_name(name);
     let opened = open(
         &name,
@@ -45,7 +55,7 @@ pub(crate) async fn worker(
         &BTreeMap::new(),
         &bench.clock,
     );
-    let registered = bench.store().register_destinations(
+    let registered = store.register_destinations(
         vec![(name.clone(), DestinationFilter::all_of(Queue::Exported))],
         bench.clock.now(),
     );
@@ -55,7 +65,7 @@ pub(crate) async fn worker(
         destination.clone(),
         opened.expect("the destination opens"),
         &bench.config,
-        Arc::clone(bench.store()),
+        Arc::clone(store),
         bench.clock.clone(),
     )
 }
@@ -84,7 +94,7 @@ pub(crate) async fn drain(worker: &DestinationWorker) -> Vec<StepOutcome> {
     let mut outcomes = Vec::new();
     loop {
         match step(worker).await {
-            StepOutcome::Nothing { .. } => return outcomes,
+            StepOutcome::Nothing(_) => return outcomes,
             outcome => outcomes.push(outcome),
         }
         assert!(outcomes.len() < SPIN, "the worker spins: {outcomes:?}");

@@ -34,6 +34,7 @@ pub(crate) struct Faults {
     gate: Semaphore,
     waiting: Semaphore,
     accepts: AtomicUsize,
+    writes: AtomicUsize,
 }
 
 const OPEN: usize = 1 << 20;
@@ -46,6 +47,7 @@ impl Faults {
             gate: Semaphore::new(OPEN),
             waiting: Semaphore::new(0),
             accepts: AtomicUsize::new(0),
+            writes: AtomicUsize::new(0),
         })
     }
 
@@ -76,6 +78,11 @@ impl Faults {
         self.accepts.load(Ordering::SeqCst)
     }
 
+    /// Returns the number of operations that write, apart from messages.
+    pub(crate) fn writes(&self) -> usize {
+        self.writes.load(Ordering::SeqCst)
+    }
+
     fn outcome(&self, step: Step) -> Result<(), StoreError> {
         let fault = *self.fault.lock().unwrap();
         let planted = |what: &str| Err(StoreError::Database(format!("planted: {what}")));
@@ -103,6 +110,9 @@ impl Hooks for Faults {
                 self.accepts.fetch_add(1, Ordering::SeqCst);
                 self.waiting.add_permits(1);
                 let _pass = self.gate.acquire().await.unwrap();
+            }
+            if step == Step::Write {
+                self.writes.fetch_add(1, Ordering::SeqCst);
             }
             let fault = *self.fault.lock().unwrap();
             if (fault, step) == (Some(Fault::ReadsHang), Step::Read) {
