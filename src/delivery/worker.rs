@@ -32,7 +32,7 @@ use crate::store::{
 
 /// Limits of the versions that are read ahead, and of the outcomes that are stored together:
 /// their number, and the bytes of their JSON.
-const MAX_BATCH: usize = 256;
+const MAX_BATCH: usize = 1024;
 const MAX_BATCH_BYTES: usize = 8 << 20;
 
 /// Fewest versions that are read ahead.
