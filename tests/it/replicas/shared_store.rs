@@ -500,6 +500,46 @@ async fn a_value_that_cannot_be_read_is_no_unreachable_server() {
 }
 
 #[tokio::test]
+async fn a_commit_is_on_disk_whatever_the_server_was_set_to() {
+    let Some(database) = Database::postgres("a commit is on disk").await else {
+        return;
+    };
+    let clock = Clock::manual(START);
+    drop(database.open(Options::at(clock.clone())).await);
+    database
+        .run(
+            "CREATE TABLE seen (setting TEXT);
+             CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+             CREATE TRIGGER look AFTER INSERT OR UPDATE ON feed_trigger EXECUTE FUNCTION look()",
+        )
+        .await;
+    let url = database.url_text();
+    let name = url.rsplit('/').next().expect("a name");
+    for (set, used) in [
+        ("off", "on"),
+        ("local", "on"),
+        ("remote_write", "on"),
+        ("on", "on"),
+        ("remote_apply", "remote_apply"),
+    ] {
+        let alter = format!("ALTER DATABASE {name} SET synchronous_commit = '{set}'");
+        database.run(&format!("DELETE FROM seen; {alter}")).await;
+        let store = database.open(Options::at(clock.clone())).await;
+        let trigger = Trigger {
+            feed: feed("default", 1),
+            kind: TriggerKind::Notification,
+            due_at: START,
+            from: None,
+        };
+        let stored = store.expect("opens").trigger(vec![trigger]).await;
+        stored.expect("it is stored");
+        let seen = query_sql(&url, "SELECT DISTINCT setting FROM seen").await;
+        assert_eq!(seen, [[Some(used.to_owned())]], "{set}");
+    }
+}
+
+#[tokio::test]
 async fn a_restored_database_gets_a_new_epoch_once() {
     let Some(database) = Database::postgres("a restored database").await else {
         return;

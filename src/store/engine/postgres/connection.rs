@@ -71,20 +71,18 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(45);
 /// Time to wait until the server has ended a statement that nobody waits for any more.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The first statements of a transaction that writes; they return the database's time, and the mark
-/// of the session.
+/// The first statements of a transaction that writes; they return the database's time, the mark of the
+/// session, and when a commit is answered.
 ///
-/// `synchronous_commit` is raised, never lowered: `remote_apply` is kept. The idle timeout
-/// ends the transaction of a process that stopped, so that its locks block others no longer.
-/// Compiling a statement would take longer than any of them does. Each can read by an index: without
+/// The idle timeout ends the transaction of a process that stopped, so that its locks block others no
+/// longer. Compiling a statement would take longer than any of them does. Each can read by an index: without
 /// `enable_seqscan` it does so in small tables too, some of which are read again for each row of a list.
 const BEGIN_WRITING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
     SET LOCAL jit = off; SET LOCAL enable_seqscan = off; SET LOCAL idle_in_transaction_session_timeout = '10s';
     SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '10s';
     SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint AS database_time,
         current_setting('ivesk_webhook.session', true) AS session,
-        CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
-            THEN set_config('synchronous_commit', 'on', true) END;";
+        current_setting('synchronous_commit') AS synchronous_commit;";
 
 /// The first statements of a transaction that reads one snapshot.
 const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
@@ -92,6 +90,13 @@ const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL statement_timeout = '30s';
     SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint AS database_time,
         current_setting('ivesk_webhook.session', true) AS session;";
+
+/// Lets a commit be answered once it is on disk.
+const COMMIT_TO_DISK: &str = "SET LOCAL synchronous_commit = on";
+
+/// Values of `synchronous_commit` that promise less. It is raised from these, and never lowered:
+/// `remote_apply` is kept.
+const NOT_ON_DISK: [&str; 3] = ["off", "local", "remote_write"];
 
 /// Lets the service's own statements be planned once in a session for any values, until tables have
 /// grown, as the tests of their plans do: planning takes longer than running most of them.
@@ -239,6 +244,12 @@ impl Pool {
             match with_timeout(session.client().simple_query(&first)).await {
                 Ok(answer) => {
                     let database = database_time(&answer)?;
+                    if NOT_ON_DISK
+                        .map(Some)
+                        .contains(&value(&answer, "synchronous_commit"))
+                    {
+                        with_timeout(session.client().batch_execute(COMMIT_TO_DISK)).await?;
+                    }
                     let prepares = session.is_marked(&answer);
                     if discards && prepares {
                         session.discarded_plans(steps);
@@ -325,13 +336,18 @@ async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error
     }
 }
 
-/// Returns the database's time from the answer to a transaction's first statements.
-fn database_time(answer: &[SimpleQueryMessage]) -> Result<Timestamp> {
+/// Returns a value of the answer to a transaction's first statements.
+fn value<'a>(answer: &'a [SimpleQueryMessage], name: &str) -> Option<&'a str> {
     let row = answer.iter().rev().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    row.and_then(|row| row.get("database_time"))
+    row?.try_get(name).ok()?
+}
+
+/// Returns the database's time from the answer to a transaction's first statements.
+fn database_time(answer: &[SimpleQueryMessage]) -> Result<Timestamp> {
+    value(answer, "database_time")
         .and_then(|millis| millis.parse().ok())
         .map(Timestamp::from_millis)
         .ok_or_else(|| StoreError::Database("the server did not return its time".to_owned()))
