@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use futures_util::future::{try_join3, try_join5};
+use futures_util::future::{try_join, try_join5};
 
 use super::columns::UnknownValue;
 use super::engine::{
@@ -175,12 +175,11 @@ async fn try_lease<T: Tx>(tx: &T, request: LeaseRequest, locked: Vec<i64>) -> Re
         ],
     );
     static TRIGGERS: Sql = Sql::new(
-        "SELECT d.kind, d.raised, coalesce(r.completed, 0), r.target IS NOT NULL, d.due_at, d.next_at, r.started_at
-         FROM feed_trigger d LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
-         WHERE d.feed_id = $1 ORDER BY d.kind",
+        "SELECT kind, raised, due_at, next_at FROM feed_trigger WHERE feed_id = $1 ORDER BY kind",
     );
-    static POSITIONS: Sql = Sql::new(
-        "SELECT kind, position, previous_next, progress FROM feed_pull WHERE feed_id = $1",
+    static PULLS: Sql = Sql::new(
+        "SELECT kind, target IS NULL, started_at, completed, position, previous_next, progress FROM feed_pull
+         WHERE feed_id = $1",
     );
     // A trigger may have been raised meanwhile.
     static MOVE: Sql = Sql::new(
@@ -189,6 +188,12 @@ async fn try_lease<T: Tx>(tx: &T, request: LeaseRequest, locked: Vec<i64>) -> Re
     static START: Sql = Sql::new(
         "INSERT INTO feed_pull (feed_id, kind, target, started_at) VALUES ($1, $2, $3, $4)
          ON CONFLICT (feed_id, kind) DO UPDATE SET target = excluded.target, started_at = excluded.started_at",
+    );
+    static START_AT: Sql = Sql::new(
+        "INSERT INTO feed_pull (feed_id, kind, target, started_at, position, previous_next, progress)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (feed_id, kind) DO UPDATE SET target = excluded.target, started_at = excluded.started_at,
+             position = excluded.position, previous_next = excluded.previous_next, progress = excluded.progress",
     );
     static LEASE: Sql = Sql::new(
         "UPDATE feed SET fence = fence + 1, leased_until = $2, last_leased_at = $3 WHERE id = $1
@@ -201,15 +206,15 @@ async fn try_lease<T: Tx>(tx: &T, request: LeaseRequest, locked: Vec<i64>) -> Re
     };
     // Read again after the locks: others may have committed since the choice, which saw an older
     // snapshot.
-    let (lock, feed, triggers, positions, overlap) = try_join5(
+    let (lock, feed, triggers, pulls, overlap) = try_join5(
         tx.first::<()>(&LOCK, &[&feed_id]),
         tx.first::<LeasableFeed>(
             &FEED,
             params! { now, present, feed_id, request.requests_per_account },
         ),
-        tx.all::<PendingTrigger>(&TRIGGERS, &[&feed_id]),
-        tx.all::<(TriggerKind, Position)>(&POSITIONS, &[&feed_id]),
-        Overlap::of(tx, feed_id, kind, now),
+        tx.all::<StoredTrigger>(&TRIGGERS, &[&feed_id]),
+        tx.all::<StoredPull>(&PULLS, &[&feed_id]),
+        Overlap::of(tx, feed_id, kind),
     )
     .await?;
     if lock.is_none() {
@@ -218,6 +223,10 @@ async fn try_lease<T: Tx>(tx: &T, request: LeaseRequest, locked: Vec<i64>) -> Re
     let Some(feed) = feed else {
         return Ok(LeaseAttempt::Moved);
     };
+    let triggers: Vec<PendingTrigger> = triggers
+        .into_iter()
+        .map(|trigger| trigger.with(&pulls))
+        .collect();
     let next = feed.next(&triggers, &request, now);
     // A less urgent one of this feed has its turn among those of other feeds.
     let found = triggers.iter().position(|trigger| trigger.kind == kind);
@@ -262,10 +271,11 @@ async fn try_lease<T: Tx>(tx: &T, request: LeaseRequest, locked: Vec<i64>) -> Re
     {
         forget_future_starts(tx, feed_id, present).await?;
     }
+    let last_read = last_overlap_read(pulls.iter().map(|pull| &pull.began), now);
     let position_kind = position_kind(trigger.kind, feed.first_read);
-    let stored = positions
+    let stored = pulls
         .into_iter()
-        .find_map(|(kind, position)| (kind == position_kind).then_some(position));
+        .find_map(|pull| (pull.began.kind == position_kind).then_some(pull.position));
     let stored = stored.unwrap_or_default();
     // A pull in progress goes on; a new one too, if a backfill was requested, or a pull of another kind
     // has begun the first read: with all that it has seen.
@@ -273,19 +283,29 @@ async fn try_lease<T: Tx>(tx: &T, request: LeaseRequest, locked: Vec<i64>) -> Re
     let position = match goes_on {
         true => stored,
         false => Position {
-            from: feed.start(trigger.kind, overlap, &request),
+            from: feed.start(trigger.kind, overlap, last_read.before(request.lookback)),
             ..Position::default()
         },
     };
     let progress = position.progress.to_json();
+    let Position {
+        from,
+        previous_next,
+        ..
+    } = &position;
     let started = params! { feed_id, trigger.kind, trigger.raised, now };
-    let saved = params! { feed_id, position_kind, position.from, position.previous_next, progress };
+    let started_at = params! {
+        feed_id, trigger.kind, trigger.raised, now, from, previous_next, progress,
+    };
+    let saved = params! { feed_id, position_kind, from, previous_next, progress };
     let leased = params! { feed_id, now.after(request.lease), now };
-    if !trigger.in_progress {
+    if !trigger.in_progress && position_kind == trigger.kind {
+        last.push((&START_AT, started_at));
+    } else if !trigger.in_progress {
         last.push((&START, started));
-    }
-    if !goes_on {
-        last.push((&SAVE_POSITION, saved));
+        if !goes_on {
+            last.push((&SAVE_POSITION, saved));
+        }
     }
     last.push((&LEASE, leased));
     tx.last(&last, &mut read_fence).await?;
@@ -398,46 +418,70 @@ struct PendingTrigger {
     started_at: Option<Timestamp>,
 }
 
+impl StoredTrigger {
+    /// Returns it with the pull of its kind.
+    fn with(self, pulls: &[StoredPull]) -> PendingTrigger {
+        let pull = pulls.iter().find(|pull| pull.began.kind == self.kind);
+        PendingTrigger {
+            kind: self.kind,
+            raised: self.raised,
+            completed: pull.map_or(0, |pull| pull.completed),
+            in_progress: pull.is_some_and(|pull| !pull.began.is_complete),
+            due_at: self.due_at,
+            next_at: self.next_at,
+            started_at: pull.and_then(|pull| pull.began.started_at),
+        }
+    }
+}
+
+/// A trigger as it is stored.
+struct StoredTrigger {
+    kind: TriggerKind,
+    raised: i64,
+    due_at: Timestamp,
+    next_at: Option<Timestamp>,
+}
+
+/// When the last pull for a kind of trigger began.
+pub(super) struct PullBeginning {
+    kind: TriggerKind,
+    is_complete: bool,
+    started_at: Option<Timestamp>,
+}
+
+/// The pull for a kind of trigger.
+struct StoredPull {
+    began: PullBeginning,
+    completed: i64,
+    position: Position,
+}
+
 /// What decides where a pull that overlaps earlier ones starts.
 struct Overlap {
     /// Newest first.
     saved: Vec<SavedCursor>,
-    last_read: Timestamp,
     gaps: Vec<StoredGap>,
 }
 
 impl Overlap {
     /// Reads what pulls of this kind and of less urgent ones need.
-    async fn of<T: Tx>(
-        tx: &T,
-        feed: i64,
-        kind: TriggerKind,
-        now: Timestamp,
-    ) -> Result<Option<Self>> {
+    async fn of<T: Tx>(tx: &T, feed: i64, kind: TriggerKind) -> Result<Option<Self>> {
         if !kind.overlaps() {
             return Ok(None);
         }
-        let (saved, last_read, gaps) = try_join3(
-            saved_cursors(tx, feed),
-            last_overlap_read(tx, feed, now),
-            open_gaps(tx, feed),
-        )
-        .await?;
-        Ok(Some(Self {
-            saved,
-            last_read,
-            gaps,
-        }))
+        let (saved, gaps) = try_join(saved_cursors(tx, feed), open_gaps(tx, feed)).await?;
+        Ok(Some(Self { saved, gaps }))
     }
 }
 
 impl LeasableFeed {
-    /// Returns where a new pull starts; `None` at the first entry of the queue.
+    /// Returns where a new pull starts; `None` at the first entry of the queue. One that overlaps starts
+    /// where an earlier one was at `old_enough`.
     fn start(
         &self,
         kind: TriggerKind,
         overlap: Option<Overlap>,
-        request: &LeaseRequest,
+        old_enough: Timestamp,
     ) -> Option<Cursor> {
         if kind == TriggerKind::Backfill {
             return None;
@@ -445,7 +489,6 @@ impl LeasableFeed {
         let Some(overlap) = overlap.filter(|_| kind.overlaps()) else {
             return self.cursor.clone();
         };
-        let old_enough = overlap.last_read.before(request.lookback);
         let start = overlap_start(overlap.saved, old_enough);
         match earliest_provable(&overlap.gaps, self.largest_page.unwrap_or(0)) {
             Some(gap) => earlier(start.as_ref(), gap.as_ref()).cloned(),
@@ -485,7 +528,9 @@ rows! {
         account_id, feed, cursor, first_pull, first_read, feed_failures, account_failures, key_at_fault,
         needs_person, waits_since, waits_until, largest_page,
     }
-    PendingTrigger { kind, raised, completed, in_progress, due_at, next_at, started_at }
+    StoredTrigger { kind, raised, due_at, next_at }
+    PullBeginning { kind, is_complete, started_at }
+    StoredPull { began, completed, position }
     Position { from, previous_next, progress }
     SavedCursor { saved_at, cursor }
 }
@@ -544,28 +589,32 @@ async fn forget_future_starts<T: Tx>(tx: &T, feed: i64, present: Timestamp) -> R
     tx.run(&SQL, &[&feed, &present]).await
 }
 
-/// Returns the moment when the newest complete overlap read began; the first pull counts
+/// Returns when the last pull of each kind began.
+pub(super) async fn pull_beginnings<T: Tx>(tx: &T, feed: i64) -> Result<Vec<PullBeginning>> {
+    static SQL: Sql =
+        Sql::new("SELECT kind, target IS NULL, started_at FROM feed_pull WHERE feed_id = $1");
+    tx.all(&SQL, &[&feed]).await
+}
+
+/// Returns the moment when the newest complete overlap read of a feed began; the first pull counts
 /// as one. Long ago, if the clock was ahead at each.
 ///
 /// Overlap reads go back from this moment, not from the present: versions may have been
 /// listed late while the service was down.
-pub(super) async fn last_overlap_read<T: Tx>(
-    tx: &T,
-    feed: i64,
+pub(super) fn last_overlap_read<'p>(
+    pulls: impl Iterator<Item = &'p PullBeginning> + Clone,
     now: Timestamp,
-) -> Result<Timestamp> {
-    static SQL: Sql = Sql::new(
-        "SELECT coalesce(
-             (SELECT max(CASE WHEN started_at <= $6 THEN started_at ELSE 0 END) FROM feed_pull
-              WHERE feed_id = $1 AND kind IN ($2, $3, $4) AND target IS NULL AND started_at IS NOT NULL),
-             (SELECT min(started_at) FROM feed_pull WHERE feed_id = $1 AND kind <> $5))",
-    );
-    let params = params! {
-        feed, TriggerKind::FollowUp, TriggerKind::LateFollowUp, TriggerKind::Reconciliation,
-        TriggerKind::Backfill, backoff::latest_present(now),
-    };
-    let began_at: Option<Timestamp> = tx.one(&SQL, params).await?;
-    Ok(began_at.unwrap_or(now).min(now))
+) -> Timestamp {
+    let present = backoff::latest_present(now);
+    let long_ago = Timestamp::from_millis(0);
+    let pulls = pulls.filter(|pull| pull.kind != TriggerKind::Backfill);
+    let first = pulls.clone().filter_map(|pull| pull.started_at).min();
+    let overlaps = pulls.filter(|pull| pull.kind.overlaps() && pull.is_complete);
+    let last = overlaps
+        .filter_map(|pull| pull.started_at)
+        .map(|at| if at <= present { at } else { long_ago })
+        .max();
+    last.or(first).unwrap_or(now).min(now)
 }
 
 /// Returns the feed's saved cursors, newest first.

@@ -23,7 +23,7 @@ use super::feeds::{
 use super::gaps::{self, IncompleteReason, Recorded};
 use super::lanes::{mark_due, shifted};
 use super::leases::{
-    last_overlap_read, lock_as_owner, lock_if_owner, save_position, saved_cursors,
+    last_overlap_read, lock_as_owner, lock_if_owner, pull_beginnings, save_position, saved_cursors,
 };
 use super::links::store_links;
 use super::pausing::pause_feed;
@@ -399,8 +399,8 @@ async fn save_cursor<T: Tx>(tx: &T, feed: i64, cursor: &Cursor, plan: &PullPlan)
         Sql::new("DELETE FROM feed_cursor WHERE feed_id = $1 AND saved_at IN ({elements}($2))");
     static SAVE: Sql =
         Sql::new("INSERT INTO feed_cursor (feed_id, saved_at, cursor) VALUES ($1, $2, $3)");
-    let last = last_overlap_read(tx, feed, plan.now);
-    let (last, saved) = try_join(last, saved_cursors(tx, feed)).await?;
+    let (pulls, saved) = try_join(pull_beginnings(tx, feed), saved_cursors(tx, feed)).await?;
+    let last = last_overlap_read(pulls.iter(), plan.now);
     let change = plan_cursor_save(&saved, last.before(plan.lookback), plan.now);
     if !change.unneeded.is_empty() {
         tx.run(&REMOVE, &[&feed, &change.unneeded]).await?;
