@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use futures_util::future::{try_join, try_join3};
 
 use super::deliveries::{
     Attempt, DEFERRED_RETRY, DeliveryLease, DeliveryOutcome, DeliveryState, LINK_TIMEOUT,
     LateOutcome, LeaseAction,
 };
-use super::delivery_counts::{Counted, Version};
+use super::delivery_counts::{Counted, DestinationState, Version, lock_if_owner};
 use super::destinations;
 use super::engine::{Fragment, Sql, Tx, operations, params};
 use super::erasure::{keep_files, record_late_attempt};
@@ -80,31 +81,29 @@ async fn settle<T: Tx>(
     action: LeaseAction,
     now: Timestamp,
 ) -> Result<bool> {
-    let now = tx.now_or(now);
-    own(tx, &lease).await?;
-    record(tx, lease.destination_id, attempts, now).await?;
-    end_lease(tx, lease.destination_id, &action, now).await
+    let (now, id) = (tx.now_or(now), lease.destination_id);
+    // The destination is locked when the other runs.
+    let (owned, versions) = try_join(
+        lock_if_owner(tx, &lease),
+        attempted_versions(tx, id, &attempts),
+    )
+    .await?;
+    let state = owned.ok_or(StoreError::StaleLease)?;
+    record(tx, id, state, attempts, &versions, now).await?;
+    end_lease(tx, id, &action, now).await
 }
 
-/// Locks the leased destination; fails if another worker has leased it since.
-pub(super) async fn own<T: Tx>(tx: &T, lease: &DeliveryLease) -> Result<()> {
-    static OWN: Sql = Sql::new("SELECT 1 FROM destination WHERE id = $1 AND fence = $2{lock_rows}");
-    let owned: Option<()> = tx
-        .first(&OWN, &[&lease.destination_id, &lease.fence])
-        .await?;
-    owned.ok_or(StoreError::StaleLease)
-}
-
-/// Records attempts at a locked destination.
+/// Records attempts at a locked destination; returns its state after them.
 ///
 /// Rows are changed in the order of the table's names here: deliveries, lanes, the destination.
 pub(super) async fn record<T: Tx>(
     tx: &T,
     destination: i64,
+    state: DestinationState,
     mut attempts: Vec<Attempt>,
+    versions: &BTreeMap<i64, Version>,
     now: Timestamp,
-) -> Result<()> {
-    let versions = attempted_versions(tx, destination, &attempts).await?;
+) -> Result<DestinationState> {
     let mut late = Vec::new();
     attempts.retain(|one| match versions.get(&one.sequence) {
         Some(version) if !version.is_erased => true,
@@ -117,12 +116,13 @@ pub(super) async fn record<T: Tx>(
         record_late_attempt(tx, destination, attempt).await?;
     }
     if attempts.is_empty() {
-        return Ok(());
+        return Ok(state);
     }
-    record_all(tx, destination, &attempts, &versions, now).await
+    record_all(tx, destination, state, &attempts, versions, now).await
 }
 
-async fn attempted_versions<T: Tx>(
+/// Returns the versions of attempts by their sequence numbers.
+pub(super) async fn attempted_versions<T: Tx>(
     tx: &T,
     destination: i64,
     attempts: &[Attempt],
@@ -148,10 +148,11 @@ async fn attempted_versions<T: Tx>(
 async fn record_all<T: Tx>(
     tx: &T,
     destination: i64,
+    state: DestinationState,
     attempts: &[Attempt],
     versions: &BTreeMap<i64, Version>,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<DestinationState> {
     let of = |is: fn(&DeliveryOutcome) -> bool| -> Vec<i64> {
         let these = attempts.iter().filter(|one| is(&one.outcome));
         these.map(|one| one.sequence).collect()
@@ -170,12 +171,16 @@ async fn record_all<T: Tx>(
             && version.is_some_and(|version| version.state.is_none())
             && seen.insert(one.sequence)
     });
-    record_first(tx, destination, &first, now).await?;
     for one in others {
         record_attempt(tx, destination, one, versions.get(&one.sequence), now).await?;
     }
+    let (_, mut counted) = try_join(
+        record_first(tx, destination, &first, now),
+        Counted::read(tx, destination, state, versions, now),
+    )
+    .await?;
+    // The rows are locked already.
     assign_numbers(tx, destination, &listed).await?;
-    let mut counted = Counted::read(tx, destination, versions, now).await?;
     for one in attempts {
         if let Some(version) = versions.get(&one.sequence) {
             counted.count(version, &one.outcome);
@@ -256,13 +261,15 @@ async fn record_first<T: Tx>(
     let params = params! {
         destination, now, sequences, states, results, begun, notes, details,
     };
-    tx.run(&DELIVERIES, params).await?;
-    tx.run(&ATTEMPTS, params).await?;
-    let notes: Vec<&str> = notes.into_iter().flatten().collect();
-    if notes.is_empty() {
-        return Ok(());
-    }
-    keep_files(tx, destination, &notes.join("\n")).await
+    let written: Vec<&str> = notes.iter().flatten().copied().collect();
+    let written = written.join("\n");
+    try_join3(
+        tx.run(&DELIVERIES, params),
+        tx.run(&ATTEMPTS, params),
+        keep_files(tx, destination, &written),
+    )
+    .await?;
+    Ok(())
 }
 
 /// Locks the paths of the accounts whose documents were rejected, before their import errors.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::deliveries::{
-    DeliveryOutcome, DeliveryState, DestinationPauseReason, LanePauseReason, rest,
+    DeliveryLease, DeliveryOutcome, DeliveryState, DestinationPauseReason, LanePauseReason, rest,
 };
-use super::engine::{Column, Columns, Sql, Tx, params, rows};
+use super::engine::{Column, Columns, Fragment, Sql, Tx, params, rows};
 use super::error::Result;
 use crate::backoff;
 use crate::domain::Timestamp;
@@ -78,8 +78,7 @@ struct LaneCount {
 }
 
 /// A destination's answers and failures.
-#[derive(Clone)]
-struct DestinationCount {
+pub(super) struct DestinationState {
     waits_until: Option<Timestamp>,
     failing_since: Option<Timestamp>,
     failures: u32,
@@ -89,6 +88,41 @@ struct DestinationCount {
     /// The feed and the document of the version that failed last.
     stuck: Option<(i64, String)>,
     paused: Option<String>,
+}
+
+impl DestinationState {
+    /// Returns true if no attempt may begin until a person resumes it.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    /// Returns true if an attempt may begin now.
+    pub(super) fn may_start(&self, now: Timestamp) -> bool {
+        !self.is_paused() && rest(self.waits_until, now).is_none()
+    }
+
+    /// Returns true if it gets one version at a time, until it accepts one.
+    pub(super) fn is_probing(&self) -> bool {
+        self.probing
+    }
+}
+
+/// Locks the leased destination; `None` if another worker has leased it since.
+pub(super) async fn lock_if_owner<T: Tx>(
+    tx: &T,
+    lease: &DeliveryLease,
+) -> Result<Option<DestinationState>> {
+    static SQL: Sql = Sql::with(
+        "SELECT s.waits_until, s.failing_since, s.failures, s.probing, s.last_error, s.stuck_at, s.paused,
+                d.feed_id, d.document_id
+         FROM destination s LEFT JOIN document d ON d.sequence = s.stuck_at
+         WHERE s.id = $1 AND s.fence = $2{lock_destination}",
+        &[(
+            "lock_destination",
+            Fragment::Differs("", " FOR NO KEY UPDATE OF s"),
+        )],
+    );
+    tx.first(&SQL, &[&lease.destination_id, &lease.fence]).await
 }
 
 rows! {
@@ -106,25 +140,21 @@ pub(super) struct Counted {
     rejected: usize,
     answered: bool,
     changed: bool,
-    of_destination: DestinationCount,
+    of_destination: DestinationState,
     lanes: BTreeMap<i64, (LaneCount, bool)>,
     /// Lanes that are paused now, with the digest of the rejection.
     paused: Vec<Vec<u8>>,
 }
 
 impl Counted {
-    /// Reads the destination, which is locked, and locks the lanes of these versions.
+    /// Locks the lanes of these versions of a destination, which is locked.
     pub(super) async fn read<T: Tx>(
         tx: &T,
         destination: i64,
+        state: DestinationState,
         versions: &BTreeMap<i64, Version>,
         now: Timestamp,
     ) -> Result<Self> {
-        static DESTINATION: Sql = Sql::new(
-            "SELECT s.waits_until, s.failing_since, s.failures, s.probing, s.last_error, s.stuck_at, s.paused,
-                    d.feed_id, d.document_id
-             FROM destination s LEFT JOIN document d ON d.sequence = s.stuck_at WHERE s.id = $1",
-        );
         static LANES: Sql = Sql::new(
             "SELECT feed_id, due_at, failures, failing_since, last_error, paused, answers, equal_rejections, last_rejection
              FROM lane WHERE destination_id = $1 AND feed_id IN ({elements}($2)) ORDER BY feed_id{lock_rows}",
@@ -139,7 +169,7 @@ impl Counted {
             rejected: 0,
             answered: false,
             changed: false,
-            of_destination: tx.one(&DESTINATION, &[&destination]).await?,
+            of_destination: state,
             lanes: lanes
                 .into_iter()
                 .map(|one| (one.feed, (one, false)))
@@ -270,8 +300,8 @@ impl Counted {
         }
     }
 
-    /// Stores what was counted.
-    pub(super) async fn write<T: Tx>(self, tx: &T) -> Result<()> {
+    /// Stores what was counted; returns the state of the destination after it.
+    pub(super) async fn write<T: Tx>(self, tx: &T) -> Result<DestinationState> {
         static LANE: Sql = Sql::new(
             "UPDATE lane SET due_at = $3, failures = $4, failing_since = $5, last_error = $6, paused = $7,
                  answers = $8, equal_rejections = $9, last_rejection = $10
@@ -300,17 +330,18 @@ impl Counted {
             }
         }
         if !(self.answered || self.changed) {
-            return Ok(());
+            return Ok(of);
         }
         let params = params! {
             destination, self.delivered, self.rejected, self.answered, self.now, of.waits_until,
             of.failing_since, of.failures, of.probing, of.last_error, of.stuck_at, of.paused,
         };
-        tx.run(&DESTINATION, params).await
+        tx.run(&DESTINATION, params).await?;
+        Ok(of)
     }
 }
 
-impl Column for DestinationCount {
+impl Column for DestinationState {
     fn read(columns: &mut Columns<'_>) -> Result<Self> {
         let mut count = Self {
             waits_until: columns.get()?,

@@ -7,14 +7,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use futures_util::future::{try_join, try_join3};
+use futures_util::future::{try_join, try_join_all, try_join3, try_join4};
 
-use super::attempts::{asks_for_links, end_lease, own, record};
+use super::StoreError;
+use super::attempts::{asks_for_links, attempted_versions, end_lease, record};
 use super::deliveries::{
     Attempt, Continued, DEFERRED_RETRY, Delivery, DeliveryLease, DeliveryLeaseRequest,
     DeliveryLeased, LINK_TIMEOUT, LeaseAction, NothingDue, longest_wait, rest,
 };
-use super::delivery_counts::{DEFERRED_AFTER_FAILURES, DEFERRED_AFTER_TIME};
+use super::delivery_counts::{DEFERRED_AFTER_FAILURES, DEFERRED_AFTER_TIME, lock_if_owner};
 use super::destinations::add_held;
 use super::documents;
 use super::engine::{Fragment, Sql, Tx, operations, params, rows};
@@ -45,8 +46,8 @@ operations! {
     ///
     /// # Errors
     ///
-    /// [`StoreError::StaleLease`](super::StoreError::StaleLease) if another worker has leased the
-    /// destination since; nothing is recorded then.
+    /// [`StoreError::StaleLease`] if another worker has leased the destination since; nothing is recorded
+    /// then.
     write settle_and_continue(
         lease: DeliveryLease,
         attempts: Vec<Attempt>,
@@ -62,8 +63,8 @@ impl super::Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::StaleLease`](super::StoreError::StaleLease) if another worker has leased the
-    /// destination since; nothing is recorded then.
+    /// [`StoreError::StaleLease`] if another worker has leased the destination since; nothing is recorded
+    /// then.
     pub async fn continue_deliveries(
         &self,
         lease: DeliveryLease,
@@ -189,9 +190,8 @@ async fn lease_deliveries<T: Tx>(tx: &T, request: DeliveryLeaseRequest) -> Resul
     }
     let id = destination.id;
     let more_lanes = add_lanes(tx, id, &request.lanes, now).await?;
-    end_future_waits(tx, id, now).await?;
     let mut chosen = Choice::new(&request, destination.probing, &[], now);
-    chosen.choose(tx, id).await?;
+    try_join(end_future_waits(tx, id, now), chosen.choose(tx, id)).await?;
     if chosen.is_empty() {
         if more_lanes || chosen.advanced {
             return Ok(DeliveryLeased::Advanced);
@@ -218,28 +218,27 @@ async fn settle_and_continue<T: Tx>(
     taken: Vec<i64>,
     request: DeliveryLeaseRequest,
 ) -> Result<Continued> {
-    static STATE: Sql = Sql::new(
-        "SELECT id, paused IS NOT NULL, probing, waits_until, leased_until FROM destination WHERE id = $1",
-    );
-    let id = lease.destination_id;
-    let now = tx.now_or(request.now);
-    own(tx, &lease).await?;
-    // The rows of feeds are locked before those of lanes.
-    let more_lanes = add_lanes(tx, id, &request.lanes, now).await?;
-    record(tx, id, attempts, now).await?;
-    let destination: Leasable = tx.one(&STATE, &[&id]).await?;
+    let (now, id) = (tx.now_or(request.now), lease.destination_id);
+    // The destination is locked when the others run, and the rows of feeds before those of lanes.
+    let (owned, more_lanes, versions) = try_join3(
+        lock_if_owner(tx, &lease),
+        add_lanes(tx, id, &request.lanes, now),
+        attempted_versions(tx, id, &attempts),
+    )
+    .await?;
+    let state = owned.ok_or(StoreError::StaleLease)?;
+    let state = record(tx, id, state, attempts, &versions, now).await?;
     let keep = LeaseAction::Keep(request.lease);
-    let may_start = !destination.paused && rest(destination.waits_until, now).is_none();
-    if !may_start {
+    if !state.may_start(now) {
         end_lease(tx, id, &keep, now).await?;
         return Ok(Continued {
-            may_continue: !destination.paused,
+            may_continue: !state.is_paused(),
             more: false,
             deliveries: Vec::new(),
             ended: None,
         });
     }
-    let mut chosen = Choice::new(&request, destination.probing, &taken, now);
+    let mut chosen = Choice::new(&request, state.is_probing(), &taken, now);
     chosen.choose(tx, id).await?;
     let more = more_lanes || chosen.has_more();
     let has_looked = request.limit > 0 && taken.is_empty();
@@ -401,40 +400,70 @@ impl<'r> Choice<'r> {
         }
         // The counter is read after the lanes' arrivals, so that a page committed between the two
         // keeps its lane due. What it has counted is committed and visible below.
-        let (turn, due, sequence) = try_join3(
+        let (turn, due, sequence, apart) = try_join4(
             tx.one::<i64>(&TURN, params! { destination }),
             DueLanes::read(tx, destination, self.wanted.min(MAX_TURNS), self.now),
             documents::sequence(tx),
+            self.due_apart(tx, destination),
         )
         .await?;
-        let last = sequence.last;
         // If there is room for one only, they take turns.
         let lanes_first = self.wanted == 1 && turn % 2 == 0;
-        if !lanes_first {
-            self.add_apart(tx, destination).await?;
-        }
-        let turns = self.wanted.min(MAX_TURNS);
-        let lanes = due.in_turn(turns, turn);
-        let each = self.wanted.div_ceil(lanes.len().max(1));
-        for lane in &lanes {
-            if self.wanted == 0 || self.bytes == 0 {
-                break;
-            }
-            self.take_turn(tx, destination, lane, each, turn, last)
+        if lanes_first {
+            self.take_turns(tx, destination, due, turn, sequence.last)
                 .await?;
-        }
-        self.is_cut |= lanes.len() == turns;
-        self.advanced |= self.emptied && lanes.len() == turns;
-        if lanes_first && self.wanted > 0 {
-            self.add_apart(tx, destination).await?;
+            if self.wanted > 0 {
+                self.add_apart(tx, destination, apart).await?;
+            }
+        } else {
+            self.add_apart(tx, destination, apart).await?;
+            self.take_turns(tx, destination, due, turn, sequence.last)
+                .await?;
         }
         add_held(tx, destination, self.held).await
     }
 
-    /// Adds versions that are due apart from the order of their lanes: half of all at most, so
-    /// that neither waits for the other.
-    async fn add_apart<T: Tx>(&mut self, tx: &T, destination: i64) -> Result<()> {
-        static DUE: Sql = Sql::new(
+    /// Adds the next versions of the lanes whose turns they are.
+    async fn take_turns<T: Tx>(
+        &mut self,
+        tx: &T,
+        destination: i64,
+        due: DueLanes,
+        turn: i64,
+        last: i64,
+    ) -> Result<()> {
+        let turns = self.wanted.min(MAX_TURNS);
+        let lanes = due.in_turn(turns, turn);
+        let each = self.wanted.div_ceil(lanes.len().max(1));
+        let found = lanes
+            .iter()
+            .map(|lane| self.candidates(tx, destination, lane, each, last));
+        let found = try_join_all(found).await?;
+        let mut moves = Vec::new();
+        for (lane, found) in lanes.iter().zip(&found) {
+            if self.wanted == 0 || self.bytes == 0 {
+                break;
+            }
+            self.add_candidates(lane, found, each);
+            moves.push((lane, found));
+        }
+        let moves = moves
+            .into_iter()
+            .map(|(lane, found)| found.move_lane(tx, destination, lane, turn, last));
+        for moved in try_join_all(moves).await? {
+            self.is_cut |= moved.is_cut;
+            self.emptied |= moved.is_empty;
+            self.advanced |= moved.has_advanced;
+            self.held += moved.held;
+        }
+        self.is_cut |= lanes.len() == turns;
+        self.advanced |= self.emptied && lanes.len() == turns;
+        Ok(())
+    }
+
+    /// Reads versions that are due apart from the order of their lanes.
+    async fn due_apart<T: Tx>(&self, tx: &T, destination: i64) -> Result<Vec<Apart>> {
+        static SQL: Sql = Sql::new(
             "SELECT h.sequence, length(d.body), NOT d.superseded AND d.erased_at IS NULL,
                     l.feed_id IS NOT NULL AND l.paused IS NULL AND l.removed_at IS NULL
              FROM delivery h {then_join} document d ON d.sequence = h.sequence
@@ -442,6 +471,18 @@ impl<'r> Choice<'r> {
              WHERE h.destination_id = $1 AND h.next_try_at IS NOT NULL AND h.next_try_at <= $2
              ORDER BY h.next_try_at LIMIT $3",
         );
+        tx.all(&SQL, params! { destination, self.now, self.limit_apart() })
+            .await
+    }
+
+    /// Returns the number of those that are read at once.
+    fn limit_apart(&self) -> usize {
+        self.wanted.div_ceil(2) + self.taken.len()
+    }
+
+    /// Adds versions that are due apart from the order of their lanes: half of all at most, so
+    /// that neither waits for the other.
+    async fn add_apart<T: Tx>(&mut self, tx: &T, destination: i64, due: Vec<Apart>) -> Result<()> {
         static SUPERSEDED: Sql = Sql::new(
             "UPDATE delivery SET state = 'superseded', next_try_at = NULL
              WHERE destination_id = $1 AND sequence IN ({elements}($2))",
@@ -451,9 +492,7 @@ impl<'r> Choice<'r> {
             "UPDATE delivery SET next_try_at = $3 WHERE destination_id = $1 AND sequence IN ({elements}($2))",
         );
         let mut room = self.wanted.div_ceil(2);
-        let limit = room + self.taken.len();
-        let due: Vec<Apart> = tx.all(&DUE, &[&destination, &self.now, &limit]).await?;
-        let may_be_more = due.len() == limit;
+        let may_be_more = due.len() == self.limit_apart();
         let (mut superseded, mut later) = (Vec::new(), Vec::new());
         for one in due {
             match one.size {
@@ -478,17 +517,16 @@ impl<'r> Choice<'r> {
         Ok(())
     }
 
-    /// Adds the next versions of a lane, at most `each`, and moves its position.
-    async fn take_turn<T: Tx>(
-        &mut self,
+    /// Reads the next versions of a lane, of which it gets at most `each`.
+    async fn candidates<T: Tx>(
+        &self,
         tx: &T,
         destination: i64,
         lane: &DueLane,
         each: usize,
-        turn: i64,
         last: i64,
-    ) -> Result<()> {
-        static CANDIDATES: Sql = Sql::with(
+    ) -> Result<Found> {
+        static SQL: Sql = Sql::with(
             "SELECT d.sequence, d.size, d.document_id, coalesce(h.failures, 0), h.failing_since
              FROM (SELECT sequence, document_id, version, version_ms, superseded, first_pull, length(body) AS size
                    FROM document WHERE feed_id = $2 AND sequence > $5 AND sequence <= $6
@@ -497,64 +535,22 @@ impl<'r> Choice<'r> {
              WHERE {in_order} ORDER BY d.sequence LIMIT $8",
             &[("in_order", IN_ORDER)],
         );
-        static WINDOW: Sql = Sql::new(
-            "SELECT count(*), max(sequence) FROM (
-                 SELECT sequence FROM document WHERE feed_id = $1 AND sequence > $2 AND sequence <= $3
-                 ORDER BY sequence LIMIT $4) AS w",
-        );
-        // A page that was stored meanwhile keeps the lane due.
-        static MOVE: Sql = Sql::new(
-            "UPDATE lane SET position = $3, turn = $4, held = held + $7,
-                 due_at = CASE WHEN $5 AND arrivals = $6 THEN NULL ELSE due_at END
-             WHERE destination_id = $1 AND feed_id = $2",
-        );
-        static HELD: Sql = Sql::new(
-            "SELECT count(*) FROM document d {with_delivery}
-             WHERE d.feed_id = $2 AND d.sequence > $3 AND d.sequence <= $4
-                 AND NOT d.superseded AND d.body IS NOT NULL AND coalesce(h.state, 'held') = 'held'",
-        );
-        let (feed, position) = (lane.feed, lane.position);
         let limit = each.max(BESIDE + 1) + self.taken.len();
         let params = params! {
-            destination, feed, lane.begins_at, lane.history_from, position, last, SCAN_WINDOW, limit,
+            destination, lane.feed, lane.begins_at, lane.history_from, lane.position, last, SCAN_WINDOW, limit,
         };
-        let found: Vec<Candidate> = tx.all(&CANDIDATES, params).await?;
-        let (mut end, mut is_idle) = (last, false);
-        self.is_cut |= found.len() == limit;
-        if found.len() < limit {
-            let (count, newest): (i64, Option<i64>) = tx
-                .one(&WINDOW, &[&feed, &position, &last, &SCAN_WINDOW])
-                .await?;
-            if count == SCAN_WINDOW {
-                self.is_cut = true;
-                end = newest.unwrap_or(last);
-                self.advanced |= found.is_empty();
-            } else {
-                is_idle = found.is_empty();
-                self.emptied |= is_idle;
-            }
-        }
-        if let Some(first) = found.first() {
-            end = end.min(first.sequence - 1);
-        }
-        let end = end.max(position);
-        let held: i64 = match end > position {
-            true => {
-                tx.one(&HELD, &[&destination, &feed, &position, &end])
-                    .await?
-            }
-            false => 0,
-        };
-        let params = params! { destination, feed, end, turn, is_idle, lane.arrivals, held };
-        tx.run(&MOVE, params).await?;
-        self.add_candidates(lane, &found, each);
-        self.held += held;
-        Ok(())
+        let candidates: Vec<Candidate> = tx.all(&SQL, params).await?;
+        Ok(Found {
+            is_cut: candidates.len() == limit,
+            candidates,
+        })
     }
 
     /// Adds versions of a lane in order; of one that fails only the first, or now and then
     /// another document beside one that keeps failing.
-    fn add_candidates(&mut self, lane: &DueLane, found: &[Candidate], each: usize) {
+    fn add_candidates(&mut self, lane: &DueLane, found: &Found, each: usize) {
+        self.is_cut |= found.is_cut;
+        let found = &found.candidates;
         let Some(first) = found.first() else {
             return;
         };
@@ -616,6 +612,92 @@ impl<'r> Choice<'r> {
             .collect();
         loaded.sort_by_key(|delivery| places.get(&delivery.sequence).copied());
         Ok(loaded)
+    }
+}
+
+/// The next versions of a lane.
+struct Found {
+    candidates: Vec<Candidate>,
+    /// True if there may be more.
+    is_cut: bool,
+}
+
+/// A lane whose position has moved.
+struct Moved {
+    /// True if it may have more versions than were looked at.
+    is_cut: bool,
+    /// True if it has nothing left.
+    is_empty: bool,
+    /// True if it has none among those that were looked at.
+    has_advanced: bool,
+    /// The number of versions that were passed as history.
+    held: i64,
+}
+
+impl Found {
+    /// Moves the position of the lane to before the first of them, or else to the end of what was looked
+    /// at.
+    async fn move_lane<T: Tx>(
+        &self,
+        tx: &T,
+        destination: i64,
+        lane: &DueLane,
+        turn: i64,
+        last: i64,
+    ) -> Result<Moved> {
+        static WINDOW: Sql = Sql::new(
+            "SELECT count(*), max(sequence) FROM (
+                 SELECT sequence FROM document WHERE feed_id = $1 AND sequence > $2 AND sequence <= $3
+                 ORDER BY sequence LIMIT $4) AS w",
+        );
+        // A page that was stored meanwhile keeps the lane due.
+        static MOVE: Sql = Sql::new(
+            "UPDATE lane SET position = $3, turn = $4,
+                 due_at = CASE WHEN $5 AND arrivals = $6 THEN NULL ELSE due_at END
+             WHERE destination_id = $1 AND feed_id = $2",
+        );
+        static HELD: Sql = Sql::new(
+            "SELECT count(*) FROM document d {with_delivery}
+             WHERE d.feed_id = $2 AND d.sequence > $3 AND d.sequence <= $4
+                 AND NOT d.superseded AND d.body IS NOT NULL AND coalesce(h.state, 'held') = 'held'",
+        );
+        static ADD_HELD: Sql =
+            Sql::new("UPDATE lane SET held = held + $3 WHERE destination_id = $1 AND feed_id = $2");
+        let (feed, position) = (lane.feed, lane.position);
+        let (mut end, mut is_window) = (last, false);
+        if !self.is_cut {
+            let params = params! { feed, position, last, SCAN_WINDOW };
+            let (count, newest): (i64, Option<i64>) = tx.one(&WINDOW, params).await?;
+            if count == SCAN_WINDOW {
+                is_window = true;
+                end = newest.unwrap_or(last);
+            }
+        }
+        if let Some(first) = self.candidates.first() {
+            end = end.min(first.sequence - 1);
+        }
+        let end = end.max(position);
+        let has_none = self.candidates.is_empty();
+        let is_empty = has_none && !is_window;
+        let passed = params! { destination, feed, position, end };
+        let passed = async {
+            match end > position {
+                true => tx.one(&HELD, passed).await,
+                false => Ok(0),
+            }
+        };
+        let moved = params! { destination, feed, end, turn, is_empty, lane.arrivals };
+        let (held, ()) = try_join(passed, tx.run(&MOVE, moved)).await?;
+        if held > 0 {
+            tx.run(&ADD_HELD, params! { destination, feed, held })
+                .await?;
+        }
+        Ok(Moved {
+            is_cut: is_window,
+            is_empty,
+            has_advanced: has_none && is_window,
+            held,
+        })
     }
 }
 

@@ -344,6 +344,9 @@ pub(super) async fn keep_files<T: Tx>(tx: &T, destination: i64, note: &str) -> R
     static SQL: Sql =
         Sql::new("DELETE FROM erased_file WHERE destination_id = $1 AND path IN ({elements}($2))");
     let paths: Vec<&str> = note.lines().collect();
+    if paths.is_empty() {
+        return Ok(());
+    }
     tx.run(&SQL, &[&destination, &paths]).await
 }
 
