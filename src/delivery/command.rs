@@ -97,6 +97,10 @@ impl Destination for Command {
             )),
         }
     }
+
+    fn leaves_notes(&self) -> bool {
+        false
+    }
 }
 
 /// Returns the response that a program's end means.

@@ -14,6 +14,9 @@ const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 pub trait Destination: Send + Sync {
     /// Delivers one document version, within the destination's own timeout.
     async fn deliver(&self, delivery: &Delivery) -> DestinationResponse;
+
+    /// Returns true if it leaves notes with the versions that it accepts.
+    fn leaves_notes(&self) -> bool;
 }
 
 /// A destination's response to one delivery.

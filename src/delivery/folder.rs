@@ -216,6 +216,10 @@ impl Destination for Folder {
             ))
         })
     }
+
+    fn leaves_notes(&self) -> bool {
+        true
+    }
 }
 
 fn accepted(paths: &[String]) -> DestinationResponse {

@@ -141,6 +141,10 @@ impl Destination for Http {
             )),
         }
     }
+
+    fn leaves_notes(&self) -> bool {
+        false
+    }
 }
 
 /// Returns the key that a secret holds: base64 after `whsec_`.

@@ -150,6 +150,10 @@ impl DestinationWorker {
             lease: self.lease(),
             limit,
             limit_bytes: MAX_BATCH_BYTES.saturating_sub(bytes),
+            earlier_notes: self
+                .destination
+                .as_ref()
+                .is_some_and(|one| one.leaves_notes()),
         }
     }
 

@@ -107,6 +107,8 @@ pub struct DeliveryLeaseRequest {
     pub limit: usize,
     /// Number of bytes after which no more versions are added.
     pub limit_bytes: usize,
+    /// True if the notes on earlier versions are read too.
+    pub earlier_notes: bool,
 }
 
 /// The result of a [`DeliveryLeaseRequest`].
@@ -157,7 +159,7 @@ pub struct Delivery {
     /// without its file if its link has expired.
     pub link_timed_out: bool,
     /// The note that this destination left when it accepted an earlier version of the
-    /// document ([`DeliveryOutcome::Delivered`]).
+    /// document ([`DeliveryOutcome::Delivered`]), if [`DeliveryLeaseRequest::earlier_notes`] are read.
     pub earlier_note: Option<String>,
 }
 

@@ -321,6 +321,8 @@ struct Choice<'r> {
     /// The number of versions that are still wanted, and bytes of their bodies.
     wanted: usize,
     bytes: usize,
+    /// True if the notes on earlier versions are read too.
+    earlier_notes: bool,
     sequences: Vec<i64>,
     chosen: HashSet<i64>,
     /// True if a lane has read as much as it may at once and may have more to read, or if there
@@ -350,6 +352,7 @@ impl<'r> Choice<'r> {
             taken,
             wanted,
             bytes: request.limit_bytes,
+            earlier_notes: request.earlier_notes,
             sequences: Vec::new(),
             chosen: HashSet::new(),
             advanced: false,
@@ -580,12 +583,12 @@ impl<'r> Choice<'r> {
     async fn load<T: Tx>(self, tx: &T, destination: i64) -> Result<Vec<Delivery>> {
         static LOAD: Sql = Sql::with(
             "SELECT {columns},
-                    (SELECT p.note FROM (
+                    CASE WHEN $5 THEN (SELECT p.note FROM (
                          SELECT e.sequence, (SELECT n.note FROM delivery n
                                              WHERE n.destination_id = $1 AND n.sequence = e.sequence) AS note
                          FROM document e{by_identity}
                          WHERE e.document_id = d.document_id AND e.feed_id{no_index} = d.feed_id) AS p
-                     WHERE p.note IS NOT NULL ORDER BY p.sequence{no_index} DESC LIMIT 1)
+                     WHERE p.note IS NOT NULL ORDER BY p.sequence{no_index} DESC LIMIT 1) END
              FROM (SELECT d.sequence, coalesce(h.link_tries, 0) AS link_tries,
                           coalesce(w.requested_at <= $3 OR w.requested_at > $4, false) AS link_timed_out
                    FROM document d {with_delivery}
@@ -601,9 +604,8 @@ impl<'r> Choice<'r> {
             self.now.before(LINK_TIMEOUT),
             backoff::latest_present(self.now),
         );
-        let mut loaded: Vec<Delivery> = tx
-            .all(&LOAD, &[&destination, &self.sequences, &timeout, &latest])
-            .await?;
+        let params = params! { destination, self.sequences, timeout, latest, self.earlier_notes };
+        let mut loaded: Vec<Delivery> = tx.all(&LOAD, params).await?;
         let places: HashMap<i64, usize> = self
             .sequences
             .iter()

@@ -905,6 +905,10 @@ impl Destination for Noting {
             note: Some(delivery.version.clone()),
         }
     }
+
+    fn leaves_notes(&self) -> bool {
+        true
+    }
 }
 
 #[tokio::test]

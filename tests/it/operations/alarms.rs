@@ -595,6 +595,7 @@ impl Books {
                 lease: minutes(1),
                 limit: 10,
                 limit_bytes: 1 << 20,
+                earlier_notes: true,
             };
             let leased = self.scene.store.lease_deliveries(request).await;
             match leased.expect("works") {

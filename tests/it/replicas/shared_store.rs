@@ -350,6 +350,7 @@ async fn a_look_finds_what_another_replica_left_and_nothing_else() {
         lease: Duration::from_secs(60),
         limit: 10,
         limit_bytes: 1 << 20,
+        earlier_notes: true,
     };
     let leased = other.lease_deliveries(request()).await;
     assert!(matches!(leased, Ok(DeliveryLeased::Nothing(_))));

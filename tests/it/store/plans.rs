@@ -82,6 +82,7 @@ async fn leasing_reads_along_the_lane_and_through_indexes() {
         lease: Duration::from_secs(60),
         limit: 10,
         limit_bytes: 1 << 20,
+        earlier_notes: true,
     };
     let leased = store.lease_deliveries(request.clone()).await;
     let Ok(DeliveryLeased::Batch(lease)) = leased else {

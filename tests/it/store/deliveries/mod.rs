@@ -173,6 +173,7 @@ impl Scene {
             lease: LEASE,
             limit: 100,
             limit_bytes: 1 << 20,
+            earlier_notes: true,
         }
     }
 
