@@ -30,7 +30,7 @@ mod histories;
 pub mod paging;
 mod workers;
 
-pub use workers::run;
+pub use workers::{reconcile, run};
 
 /// Times after a notification at which its feed is pulled again: a document may be visible later
 /// than its notification (vendor-api U16).
@@ -226,9 +226,14 @@ impl Puller {
         self.store.register_feeds(feeds, now).await
     }
 
-    /// Makes every known feed due for reconciliation now; runs at each start.
-    pub async fn reconcile_now(&self) -> Result<usize, StoreError> {
-        self.store.trigger_reconciliation(self.clock.now()).await
+    /// Makes every known feed due for reconciliation now, those up to the id `done` excepted, and
+    /// advances `done` with them.
+    pub async fn reconcile_now(&self, done: &mut i64) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        while let Some(last) = self.store.trigger_reconciliation(now, *done).await? {
+            *done = last;
+        }
+        Ok(())
     }
 
     /// Leases the most urgent feed, requests one page of it and stores the page.

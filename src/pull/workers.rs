@@ -40,6 +40,21 @@ pub async fn run(puller: Arc<Puller>, shutdown: CancellationToken) {
     tracker.wait().await;
 }
 
+/// Makes every feed due for reconciliation, as soon as the store can: versions may have been missed while
+/// the service was stopped.
+pub async fn reconcile(puller: Arc<Puller>, shutdown: CancellationToken) {
+    let mut done = 0;
+    while !shutdown.is_cancelled() {
+        let Err(error) = puller.reconcile_now(&mut done).await else {
+            return;
+        };
+        error!(%error, "feeds could not be made due at the start; retrying in {STORE_ERROR_DELAY:?}: {error}");
+        shutdown
+            .run_until_cancelled(tokio::time::sleep(STORE_ERROR_DELAY))
+            .await;
+    }
+}
+
 /// What the workers of a process share.
 struct Workers {
     puller: Arc<Puller>,

@@ -158,8 +158,6 @@ impl Service {
         let puller = Puller::new(&app.config, Arc::clone(&app.store), app.clock.clone())?
             .counted_in(Arc::clone(&app.metrics));
         puller.register_feeds(configured_feeds(&app.config)).await?;
-        // Versions missed while the service was stopped are pulled at once.
-        puller.reconcile_now().await?;
         let workers = workers(&app)?;
         let destinations = worker::configured_destinations(&app.config);
         app.store
@@ -253,7 +251,9 @@ impl Service {
 
         let stop = self.stop_workers.clone();
         self.tasks.spawn(async move {
-            pull::run(puller, stop).await;
+            // No message waits until every feed is due.
+            let started = pull::reconcile(Arc::clone(&puller), stop.clone());
+            tokio::join!(started, pull::run(Arc::clone(&puller), stop));
             "puller"
         });
 

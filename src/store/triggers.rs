@@ -1,6 +1,6 @@
 //! Raising triggers, and merging several into one.
 
-use super::engine::{Fragment, Sql, Tx, operations};
+use super::engine::{Fragment, Sql, Tx, operations, params};
 use super::error::Result;
 use super::feeds::Trigger;
 use super::row_ids::feed_ids;
@@ -14,10 +14,13 @@ operations! {
     /// Raises triggers, adding feeds that are not known yet.
     pub write trigger(triggers: Vec<Trigger>) -> (), then wake_pullers;
 
-    /// Makes every known feed due for reconciliation at `due_at`, unless it is due sooner;
-    /// returns the number of feeds.
-    pub write trigger_reconciliation(due_at: Timestamp) -> usize, then wake_pullers;
+    /// Makes feeds due for reconciliation at `due_at`, unless they are due sooner: a batch of those with
+    /// an id above `after`. Returns the last one's id; `None` if there is none.
+    pub write trigger_reconciliation(due_at: Timestamp, after: i64) -> Option<i64>, then wake_pullers;
 }
+
+/// Maximum number of feeds that are made due in one transaction: on SQLite messages wait for it.
+const MAX_DUE: i64 = 1_000;
 
 async fn register_feeds<T: Tx>(tx: &T, feeds: Vec<Feed>, now: Timestamp) -> Result<()> {
     // A future moment of a caller's clock would delay work.
@@ -86,18 +89,30 @@ async fn start_backfill<T: Tx>(tx: &T, feed: i64, from: Option<Cursor>) -> Resul
         .await
 }
 
-async fn trigger_reconciliation<T: Tx>(tx: &T, due_at: Timestamp) -> Result<usize> {
+async fn trigger_reconciliation<T: Tx>(
+    tx: &T,
+    due_at: Timestamp,
+    after: i64,
+) -> Result<Option<i64>> {
+    static LAST: Sql = Sql::new(
+        "SELECT max(feed_id) FROM (SELECT feed_id FROM feed_trigger WHERE kind = $1 AND feed_id > $2
+                                   ORDER BY feed_id LIMIT $3) AS batch",
+    );
     // Replicas that start together run this together, so the rows are locked in order.
     static SOONER: Sql = Sql::new(
         "WITH later AS (
-             SELECT feed_id FROM feed_trigger WHERE kind = $1 AND due_at > $2
+             SELECT feed_id FROM feed_trigger
+             WHERE kind = $1 AND feed_id > $3 AND feed_id <= $4 AND due_at > $2
              ORDER BY feed_id{lock_rows})
          UPDATE feed_trigger AS d SET due_at = $2, next_at = $2 FROM later WHERE d.feed_id = later.feed_id AND d.kind = $1",
     );
-    static COUNT: Sql = Sql::new("SELECT count(*) FROM feed_trigger WHERE kind = $1");
     let kind = TriggerKind::Reconciliation;
-    tx.run(&SOONER, &[&kind, &due_at]).await?;
-    tx.one(&COUNT, &[&kind]).await
+    let last: Option<i64> = tx.one(&LAST, params! { kind, after, MAX_DUE }).await?;
+    if let Some(last) = last {
+        tx.run(&SOONER, params! { kind, due_at, after, last })
+            .await?;
+    }
+    Ok(last)
 }
 
 /// Looks at the pending triggers of feeds again, which may be pulled sooner than before.

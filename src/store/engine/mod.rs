@@ -176,8 +176,8 @@ pub(super) trait Operation: Send + 'static {
 /// operations! {
 ///     /// Lists uploads, oldest first.
 ///     pub read uploads(filter: UploadFilter) -> Vec<UploadRow>;
-///     /// Makes every known feed due for reconciliation at `due_at`.
-///     pub write trigger_reconciliation(due_at: Timestamp) -> usize, then wake_pullers;
+///     /// Adds feeds that are not known yet, due for reconciliation at `now`.
+///     pub write register_feeds(feeds: Vec<Feed>, now: Timestamp) -> (), then wake_pullers;
 /// }
 /// ```
 macro_rules! operations {

@@ -231,7 +231,7 @@ impl Run {
     async fn restart(&mut self) {
         self.store.close().await.expect("the store closes");
         (self.store, self.pullers) = open(&self.config, &self.clock).await;
-        let due = self.pullers[0].reconcile_now().await;
+        let due = self.pullers[0].reconcile_now(&mut 0).await;
         due.expect("feeds are due at start");
     }
 

@@ -342,8 +342,8 @@ async fn a_panic_of_the_writer_answers_all_and_fails_the_probe() {
     let (go, held) = sync_channel(1);
     *hooks.held.lock().expect("never poisoned") = Some(held);
 
-    let panicking = store.trigger_reconciliation(START);
-    let queued = store.trigger_reconciliation(START);
+    let panicking = store.trigger_reconciliation(START, 0);
+    let queued = store.trigger_reconciliation(START, 0);
     let release = async { go.send(()) };
     let (panicked, queued, released) = tokio::join!(panicking, queued, release);
 

@@ -32,6 +32,7 @@ on_both_stores! {
     a_blocked_queue_keeps_its_triggers,
     a_feed_knows_if_its_401_is_about_the_key,
     an_account_that_this_process_does_not_know_is_left_alone,
+    all_feeds_are_made_due_batch_by_batch,
 }
 
 impl TestStore {
@@ -398,4 +399,29 @@ async fn only_resuming_a_whole_account_ends_its_wait(database: Database) {
         let is_over = (row.waits_until, row.failures, &row.last_error) == (None, 0, &None);
         assert_eq!(is_over, ended, "{change:?}: {row:?}");
     }
+}
+
+async fn all_feeds_are_made_due_batch_by_batch(database: Database) {
+    let test = TestStore::new(database).await;
+    let feeds = (0..2_500).map(|n| company(&format!("7{n:08}"))).collect();
+    let registered = test.store.register_feeds(feeds, START);
+    registered.await.expect("stored");
+    let later = START.after(HOUR).as_millis();
+    test.database
+        .run(&format!(
+            "UPDATE feed_trigger SET due_at = {later}, next_at = {later}"
+        ))
+        .await;
+    let (mut last, mut due) = (0, Vec::new());
+    loop {
+        let next = test.store.trigger_reconciliation(START, last).await;
+        let count = "SELECT count(*) FROM feed_trigger WHERE due_at = next_at AND due_at";
+        let count = format!("{count} = {}", START.as_millis());
+        due.push(test.database.count(&count).await);
+        match next.expect("stored") {
+            Some(next) => last = next,
+            None => break,
+        }
+    }
+    assert_eq!(due, [1_000, 2_000, 2_500, 2_500]);
 }

@@ -100,7 +100,7 @@ async fn a_link_request_during_a_pull_is_served_by_the_next_one(database: Databa
     };
     scene
         .store
-        .trigger_reconciliation(now)
+        .trigger_reconciliation(now, 0)
         .await
         .expect("it is due");
     let running = scene.store.lease_page(request).await;
