@@ -91,12 +91,12 @@ const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint AS database_time,
         current_setting('ivesk_webhook.session', true) AS session;";
 
-/// Lets a commit be answered once it is on disk.
-const COMMIT_TO_DISK: &str = "SET LOCAL synchronous_commit = on";
+/// Lets a commit be answered once it is on the disks of the server and of its synchronous standbys.
+const COMMIT_TO_DISKS: &str = "SET LOCAL synchronous_commit = on";
 
 /// Values of `synchronous_commit` that promise less. It is raised from these, and never lowered:
 /// `remote_apply` is kept.
-const NOT_ON_DISK: [&str; 3] = ["off", "local", "remote_write"];
+const LESS_THAN_ON: [&str; 3] = ["off", "local", "remote_write"];
 
 /// Lets the service's own statements be planned once in a session for any values, until tables have
 /// grown, as the tests of their plans do: planning takes longer than running most of them.
@@ -244,11 +244,11 @@ impl Pool {
             match with_timeout(session.client().simple_query(&first)).await {
                 Ok(answer) => {
                     let database = database_time(&answer)?;
-                    if NOT_ON_DISK
+                    if LESS_THAN_ON
                         .map(Some)
                         .contains(&value(&answer, "synchronous_commit"))
                     {
-                        with_timeout(session.client().batch_execute(COMMIT_TO_DISK)).await?;
+                        with_timeout(session.client().batch_execute(COMMIT_TO_DISKS)).await?;
                     }
                     let prepares = session.is_marked(&answer);
                     if discards && prepares {
