@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashSet};
 use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::future::{try_join, try_join3};
 
+use super::Store;
 use super::deliveries::{
     Attempt, DEFERRED_RETRY, DeliveryLease, DeliveryOutcome, DeliveryState, LINK_TIMEOUT,
     LateOutcome, LeaseAction,
 };
-use super::delivery_counts::{Counted, DestinationState, Version, lock_if_owner};
+use super::delivery_counts::{Counted, DestinationState, Version, lock_as_owner};
 use super::destinations;
 use super::engine::{Fragment, Sql, Tx, operations, params};
 use super::erasure::{keep_files, record_late_attempt};
@@ -17,7 +18,6 @@ use super::error::Result;
 use super::import_errors::{IMPORT_ERROR_WAIT, ImportErrorState, NewImportError, lock_paths};
 use super::links::request_fresh_link;
 use super::list_places::add_places;
-use super::{Store, StoreError};
 use crate::backoff;
 use crate::domain::{DestinationName, Timestamp};
 
@@ -83,12 +83,11 @@ async fn settle<T: Tx>(
 ) -> Result<bool> {
     let (now, id) = (tx.now_or(now), lease.destination_id);
     // The destination is locked when the other runs.
-    let (owned, versions) = try_join(
-        lock_if_owner(tx, &lease),
+    let (state, versions) = try_join(
+        lock_as_owner(tx, &lease),
         attempted_versions(tx, id, &attempts),
     )
     .await?;
-    let state = owned.ok_or(StoreError::StaleLease)?;
     record(tx, id, state, attempts, &versions, now).await?;
     end_lease(tx, id, &action, now).await
 }
@@ -171,15 +170,19 @@ async fn record_all<T: Tx>(
             && version.is_some_and(|version| version.state.is_none())
             && seen.insert(one.sequence)
     });
-    for one in others {
-        record_attempt(tx, destination, one, versions.get(&one.sequence), now).await?;
-    }
-    let (_, mut counted) = try_join(
-        record_first(tx, destination, &first, now),
-        Counted::read(tx, destination, state, versions, now),
-    )
-    .await?;
-    // The rows are locked already.
+    let recorded = record_first(tx, destination, &first, now);
+    let counted = Counted::read(tx, destination, state, versions, now);
+    let mut counted = match others.as_slice() {
+        [] => try_join(recorded, counted).await?.1,
+        others => {
+            recorded.await?;
+            for one in others {
+                record_attempt(tx, destination, one, versions.get(&one.sequence), now).await?;
+            }
+            counted.await?
+        }
+    };
+    // Their deliveries were just written, so that this locks no others.
     assign_numbers(tx, destination, &listed).await?;
     for one in attempts {
         if let Some(version) = versions.get(&one.sequence) {
@@ -217,8 +220,8 @@ fn is_final(outcome: &DeliveryOutcome) -> bool {
     )
 }
 
-/// Records the outcomes of versions that have no rows yet, all with two statements: most versions are
-/// accepted at once.
+/// Records the outcomes of versions that have no rows yet, all together: most versions are accepted at
+/// once.
 async fn record_first<T: Tx>(
     tx: &T,
     destination: i64,

@@ -159,7 +159,7 @@ pub struct Delivery {
     /// without its file if its link has expired.
     pub link_timed_out: bool,
     /// The note that this destination left when it accepted an earlier version of the
-    /// document ([`DeliveryOutcome::Delivered`]), if [`DeliveryLeaseRequest::earlier_notes`] are read.
+    /// document ([`DeliveryOutcome::Delivered`]); `None` unless [`DeliveryLeaseRequest::earlier_notes`] is set.
     pub earlier_note: Option<String>,
 }
 

@@ -9,7 +9,7 @@ use super::deliveries::{
     DeliveryLease, DeliveryOutcome, DeliveryState, DestinationPauseReason, LanePauseReason, rest,
 };
 use super::engine::{Column, Columns, Fragment, Sql, Tx, params, rows};
-use super::error::Result;
+use super::error::{Result, StoreError};
 use crate::backoff;
 use crate::domain::Timestamp;
 
@@ -77,7 +77,7 @@ struct LaneCount {
     last_rejection: Option<Vec<u8>>,
 }
 
-/// A destination's answers and failures.
+/// A destination's pause, wait, answers and failures.
 pub(super) struct DestinationState {
     waits_until: Option<Timestamp>,
     failing_since: Option<Timestamp>,
@@ -107,11 +107,12 @@ impl DestinationState {
     }
 }
 
-/// Locks the leased destination; `None` if another worker has leased it since.
-pub(super) async fn lock_if_owner<T: Tx>(
+/// Locks the leased destination and returns its state. Fails with [`StoreError::StaleLease`] if another
+/// worker has leased it since.
+pub(super) async fn lock_as_owner<T: Tx>(
     tx: &T,
     lease: &DeliveryLease,
-) -> Result<Option<DestinationState>> {
+) -> Result<DestinationState> {
     static SQL: Sql = Sql::with(
         "SELECT s.waits_until, s.failing_since, s.failures, s.probing, s.last_error, s.stuck_at, s.paused,
                 d.feed_id, d.document_id
@@ -122,7 +123,8 @@ pub(super) async fn lock_if_owner<T: Tx>(
             Fragment::Differs("", " FOR NO KEY UPDATE OF s"),
         )],
     );
-    tx.first(&SQL, &[&lease.destination_id, &lease.fence]).await
+    let owner = params! { lease.destination_id, lease.fence };
+    tx.first(&SQL, owner).await?.ok_or(StoreError::StaleLease)
 }
 
 rows! {

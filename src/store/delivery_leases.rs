@@ -9,13 +9,12 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::future::{try_join, try_join_all, try_join3, try_join4};
 
-use super::StoreError;
 use super::attempts::{asks_for_links, attempted_versions, end_lease, record};
 use super::deliveries::{
     Attempt, Continued, DEFERRED_RETRY, Delivery, DeliveryLease, DeliveryLeaseRequest,
     DeliveryLeased, LINK_TIMEOUT, LeaseAction, NothingDue, longest_wait, rest,
 };
-use super::delivery_counts::{DEFERRED_AFTER_FAILURES, DEFERRED_AFTER_TIME, lock_if_owner};
+use super::delivery_counts::{DEFERRED_AFTER_FAILURES, DEFERRED_AFTER_TIME, lock_as_owner};
 use super::destinations::add_held;
 use super::documents;
 use super::engine::{Fragment, Sql, Tx, operations, params, rows};
@@ -29,6 +28,9 @@ const SCAN_WINDOW: i64 = 1_000;
 
 /// Maximum number of lanes that get a turn at once.
 const MAX_TURNS: usize = 64;
+
+/// Number of lanes whose next versions are read at once.
+const TURNS_AT_ONCE: usize = 8;
 
 /// Versions from which a lane chooses one to try beside another that keeps failing.
 const BESIDE: usize = 8;
@@ -219,14 +221,10 @@ async fn settle_and_continue<T: Tx>(
     request: DeliveryLeaseRequest,
 ) -> Result<Continued> {
     let (now, id) = (tx.now_or(request.now), lease.destination_id);
-    // The destination is locked when the others run, and the rows of feeds before those of lanes.
-    let (owned, more_lanes, versions) = try_join3(
-        lock_if_owner(tx, &lease),
-        add_lanes(tx, id, &request.lanes, now),
-        attempted_versions(tx, id, &attempts),
-    )
-    .await?;
-    let state = owned.ok_or(StoreError::StaleLease)?;
+    // The destination is locked before the rows of feeds, and those before its lanes.
+    let locked = lock_as_owner(tx, &lease);
+    let (state, more_lanes) = try_join(locked, add_lanes(tx, id, &request.lanes, now)).await?;
+    let versions = attempted_versions(tx, id, &attempts).await?;
     let state = record(tx, id, state, attempts, &versions, now).await?;
     let keep = LeaseAction::Keep(request.lease);
     if !state.may_start(now) {
@@ -438,26 +436,28 @@ impl<'r> Choice<'r> {
         let turns = self.wanted.min(MAX_TURNS);
         let lanes = due.in_turn(turns, turn);
         let each = self.wanted.div_ceil(lanes.len().max(1));
-        let found = lanes
-            .iter()
-            .map(|lane| self.candidates(tx, destination, lane, each, last));
-        let found = try_join_all(found).await?;
-        let mut moves = Vec::new();
-        for (lane, found) in lanes.iter().zip(&found) {
+        for some in lanes.chunks(TURNS_AT_ONCE) {
             if self.wanted == 0 || self.bytes == 0 {
                 break;
             }
-            self.add_candidates(lane, found, each);
-            moves.push((lane, found));
-        }
-        let moves = moves
-            .into_iter()
-            .map(|(lane, found)| found.move_lane(tx, destination, lane, turn, last));
-        for moved in try_join_all(moves).await? {
-            self.is_cut |= moved.is_cut;
-            self.emptied |= moved.is_empty;
-            self.advanced |= moved.has_advanced;
-            self.held += moved.held;
+            let found = some
+                .iter()
+                .map(|lane| self.candidates(tx, destination, lane, each, last));
+            let found = try_join_all(found).await?;
+            let mut moves = Vec::new();
+            for (lane, found) in some.iter().zip(&found) {
+                if self.wanted == 0 || self.bytes == 0 {
+                    break;
+                }
+                self.add_candidates(lane, found, each);
+                moves.push(found.move_lane(tx, destination, lane, turn, last));
+            }
+            for moved in try_join_all(moves).await? {
+                self.is_cut |= moved.is_cut;
+                self.emptied |= moved.is_empty;
+                self.advanced |= moved.has_advanced;
+                self.held += moved.held;
+            }
         }
         self.is_cut |= lanes.len() == turns;
         self.advanced |= self.emptied && lanes.len() == turns;
@@ -478,7 +478,7 @@ impl<'r> Choice<'r> {
             .await
     }
 
-    /// Returns the number of those that are read at once.
+    /// Returns the maximum number of versions that [`Choice::due_apart`] reads.
     fn limit_apart(&self) -> usize {
         self.wanted.div_ceil(2) + self.taken.len()
     }
@@ -630,7 +630,7 @@ struct Moved {
     is_cut: bool,
     /// True if it has nothing left.
     is_empty: bool,
-    /// True if it has none among those that were looked at.
+    /// True if it has none among the many that were looked at, and may have more.
     has_advanced: bool,
     /// The number of versions that were passed as history.
     held: i64,
