@@ -24,8 +24,11 @@ const INTEGRITY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Interval between summaries of accepted messages.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Interval between removals; [`DISK_INTERVAL`] while there is more to remove.
+/// Interval between removals.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+/// Pause between removals while there is more to remove.
+const RETENTION_PAUSE: Duration = Duration::from_millis(250);
 
 /// Retention of fresh links to files and of upload locations, longer than any is valid.
 const LINK_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -179,12 +182,10 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
         if now >= retention {
             let removed = retain(&app).await;
             remove_erased_files(&app).await;
-            let more = removed != RetentionOutcome::default();
-            retention = now
-                + if more {
-                    DISK_INTERVAL
-                } else {
-                    RETENTION_INTERVAL
+            retention = Instant::now()
+                + match removed.more {
+                    true => RETENTION_PAUSE,
+                    false => RETENTION_INTERVAL,
                 };
         }
     }

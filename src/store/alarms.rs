@@ -384,7 +384,7 @@ async fn end_notice<T: Tx>(
 pub(super) async fn remove_old_alarms<T: Tx>(
     tx: &T,
     before: Timestamp,
-    limit: i64,
+    limit: usize,
 ) -> Result<usize> {
     static SQL: Sql = Sql::new(
         "DELETE FROM alarm WHERE id IN (

@@ -147,7 +147,7 @@ async fn remove_quarantined<T: Tx>(tx: &T, id: i64) -> Result<()> {
 pub(super) async fn remove_old_quarantined<T: Tx>(
     tx: &T,
     before: Timestamp,
-    limit: i64,
+    limit: usize,
 ) -> Result<usize> {
     static SQL: Sql = Sql::new(
         "DELETE FROM quarantine WHERE id IN (

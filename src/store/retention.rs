@@ -1,7 +1,7 @@
 //! Retention: removing old rows and bodies, a bounded number at a time.
 
 use super::alarms::remove_old_alarms;
-use super::engine::{Fragment, Sql, Tx, operations, params};
+use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::quarantine::remove_old_quarantined;
 use super::search::remove_terms;
@@ -9,11 +9,12 @@ use super::tallies::remove_old_tallies;
 use super::uploads::remove_upload_locations;
 use crate::domain::{DestinationName, Timestamp};
 
-/// Maximum number of rows that one retention step changes, so that ingest never waits long.
-const RETENTION_BATCH: i64 = 1_500;
+/// Maximum number of rows of each kind that one retention step changes, so that ingest never waits long.
+const RETENTION_BATCH: usize = 500;
 
-/// Maximum number of documents' bodies that one step removes, with the terms by which they were found.
-const DOCUMENT_BATCH: i64 = 400;
+/// Maximum number of deliveries that one step looks at, to remove their documents' bodies with the terms by
+/// which they were found.
+const DOCUMENT_BATCH: usize = 100;
 
 /// The moments before which rows are removed.
 #[derive(Clone, Debug)]
@@ -47,6 +48,8 @@ pub struct RetentionOutcome {
     pub quarantined: usize,
     /// Alarms.
     pub alarms: usize,
+    /// True if there may be more to remove.
+    pub more: bool,
 }
 
 operations! {
@@ -54,24 +57,47 @@ operations! {
     pub write retain(retention: Retention) -> RetentionOutcome;
 }
 
+/// How far retention is.
+struct Done {
+    notification: i64,
+    accepted_at: Timestamp,
+    sequence: i64,
+}
+
+rows! { Done { notification, accepted_at, sequence } }
+
 async fn retain<T: Tx>(tx: &T, retention: Retention) -> Result<RetentionOutcome> {
-    let outcome = RetentionOutcome {
-        notification_bodies: remove_notification_bodies(tx, retention.notifications_before).await?,
-        document_bodies: remove_document_bodies(tx, &retention).await?,
-        quarantined: remove_old_quarantined(tx, retention.quarantine_before, RETENTION_BATCH)
-            .await?,
-        alarms: remove_old_alarms(tx, retention.alarms_before, RETENTION_BATCH).await?,
+    // None while another replica does the same.
+    static DONE: Sql =
+        Sql::new("SELECT notification_id, accepted_at, sequence FROM retention{skip_locked}");
+    let Some(done) = tx.first::<Done>(&DONE, &[]).await? else {
+        return Ok(RetentionOutcome::default());
     };
+    let (notification_bodies, more_notifications) =
+        remove_notification_bodies(tx, retention.notifications_before, done.notification).await?;
+    let (document_bodies, more_documents) = remove_document_bodies(tx, &retention, &done).await?;
+    let quarantined =
+        remove_old_quarantined(tx, retention.quarantine_before, RETENTION_BATCH).await?;
+    let alarms = remove_old_alarms(tx, retention.alarms_before, RETENTION_BATCH).await?;
     remove_old_tallies(tx, retention.tallies_before).await?;
     remove_links(tx, retention.links_before).await?;
     remove_upload_locations(tx, retention.links_before, RETENTION_BATCH).await?;
-    Ok(outcome)
+    Ok(RetentionOutcome {
+        notification_bodies,
+        document_bodies,
+        quarantined,
+        alarms,
+        more: more_notifications || more_documents || quarantined.max(alarms) == RETENTION_BATCH,
+    })
 }
 
-/// Removes the bodies of a batch of old notifications, continuing where the last step ended;
-/// none while another replica does so.
-async fn remove_notification_bodies<T: Tx>(tx: &T, before: Timestamp) -> Result<usize> {
-    static DONE: Sql = Sql::new("SELECT notification_id FROM retention{skip_locked}");
+/// Removes the bodies of a batch of old notifications, continuing after `done`. Returns their number, and
+/// whether there may be more.
+async fn remove_notification_bodies<T: Tx>(
+    tx: &T,
+    before: Timestamp,
+    done: i64,
+) -> Result<(usize, bool)> {
     static NEWEST: Sql = Sql::new(
         "SELECT max(id) FROM (
              SELECT id, received_at FROM notification WHERE id > $3 ORDER BY id LIMIT $2) AS step
@@ -81,37 +107,41 @@ async fn remove_notification_bodies<T: Tx>(tx: &T, before: Timestamp) -> Result<
         "UPDATE notification SET body = NULL WHERE id > $1 AND id <= $2 AND body IS NOT NULL",
     );
     static CONTINUE: Sql = Sql::new("UPDATE retention SET notification_id = $1");
-    let done: Option<i64> = tx.first(&DONE, &[]).await?;
-    let Some(done) = done else {
-        return Ok(0);
-    };
     let newest: Option<i64> = tx.one(&NEWEST, &[&before, &RETENTION_BATCH, &done]).await?;
     let Some(newest) = newest else {
-        return Ok(0);
+        return Ok((0, false));
     };
     let removed = tx.execute(&REMOVE, &[&done, &newest]).await?;
     tx.run(&CONTINUE, &[&newest]).await?;
-    Ok(removed)
+    Ok((removed, true))
 }
 
-/// Removes the bodies of a batch of documents that were delivered long ago and that no
-/// configured destination has yet to receive, the earliest first.
-async fn remove_document_bodies<T: Tx>(tx: &T, retention: &Retention) -> Result<usize> {
-    // Rows that another replica has locked are left to it.
+/// Looks at a batch of old deliveries, the earliest first, continuing where the last step ended, and after
+/// the last one from the beginning. Removes the bodies of those documents that no configured destination has
+/// yet to receive. Returns their number, and whether there may be more.
+async fn remove_document_bodies<T: Tx>(
+    tx: &T,
+    retention: &Retention,
+    done: &Done,
+) -> Result<(usize, bool)> {
+    static DELIVERED: Sql = Sql::new(
+        "SELECT changed_at, sequence FROM delivery
+         WHERE state = 'delivered' AND NOT body_removed AND changed_at < $1 AND (changed_at, sequence) > ($2, $3)
+         ORDER BY changed_at, sequence LIMIT $4",
+    );
+    // Rows that another replica has locked are left to the next round.
     static REMOVABLE: Sql = Sql::with(
-        "SELECT h.sequence FROM delivery h
-         JOIN document d ON d.sequence = h.sequence
-         JOIN feed f ON f.id = d.feed_id
-         WHERE h.state = 'delivered' AND NOT h.body_removed AND h.changed_at < $1
-           AND NOT EXISTS (SELECT 1 FROM delivery o WHERE o.sequence = h.sequence
+        "SELECT d.sequence FROM document d {then_join} feed f ON f.id = d.feed_id
+         WHERE d.sequence IN ({elements}($3))
+           AND NOT EXISTS (SELECT 1 FROM delivery o WHERE o.sequence = d.sequence
                AND (o.state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected') OR o.changed_at >= $1))
            AND NOT EXISTS (SELECT 1 FROM destination s WHERE s.name IN ({elements}($2))
                AND {filter} ->> 'queue' = f.queue
                AND (s.lanes_to < f.id OR EXISTS (
                    SELECT 1 FROM lane l WHERE l.destination_id = s.id AND l.feed_id = f.id AND l.removed_at IS NULL
-                     AND (l.position < h.sequence OR NOT d.superseded AND NOT EXISTS (
-                         SELECT 1 FROM delivery p WHERE p.destination_id = s.id AND p.sequence = h.sequence)))))
-         ORDER BY h.changed_at LIMIT $3{skip_locked_documents}",
+                     AND (l.position < d.sequence OR NOT d.superseded AND NOT EXISTS (
+                         SELECT 1 FROM delivery p WHERE p.destination_id = s.id AND p.sequence = d.sequence)))))
+         ORDER BY d.sequence{skip_locked_documents}",
         &[
             (
                 "filter",
@@ -127,13 +157,31 @@ async fn remove_document_bodies<T: Tx>(tx: &T, retention: &Retention) -> Result<
         Sql::new("UPDATE document SET body = NULL WHERE sequence IN ({elements}($1))");
     static RECORD: Sql =
         Sql::new("UPDATE delivery SET body_removed = true WHERE sequence IN ({elements}($1))");
+    static CONTINUE: Sql = Sql::new("UPDATE retention SET accepted_at = $1, sequence = $2");
     let (before, destinations) = (&retention.documents_before, &retention.destinations);
-    let params = params! { before, destinations, DOCUMENT_BATCH };
+    let params = params! { before, done.accepted_at, done.sequence, DOCUMENT_BATCH };
+    let delivered: Vec<(Timestamp, i64)> = tx.all(&DELIVERED, params).await?;
+    let more = delivered.len() == DOCUMENT_BATCH;
+    let last = delivered.last().filter(|_| more).copied();
+    let (accepted_at, sequence) = last.unwrap_or((Timestamp::from_millis(0), 0));
+    if (accepted_at, sequence) != (done.accepted_at, done.sequence) {
+        tx.run(&CONTINUE, params! { accepted_at, sequence }).await?;
+    }
+    let looked_at: Vec<i64> = delivered
+        .into_iter()
+        .map(|(_, sequence)| sequence)
+        .collect();
+    if looked_at.is_empty() {
+        return Ok((0, more));
+    }
+    let params = params! { before, destinations, looked_at };
     let removable: Vec<i64> = tx.all(&REMOVABLE, params).await?;
-    tx.run(&REMOVE, &[&removable]).await?;
-    remove_terms(tx, &removable).await?;
-    tx.run(&RECORD, &[&removable]).await?;
-    Ok(removable.len())
+    if !removable.is_empty() {
+        tx.run(&REMOVE, &[&removable]).await?;
+        remove_terms(tx, &removable).await?;
+        tx.run(&RECORD, &[&removable]).await?;
+    }
+    Ok((removable.len(), more))
 }
 
 /// Removes a batch of old links.

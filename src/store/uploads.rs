@@ -320,7 +320,7 @@ async fn settle_upload<T: Tx>(tx: &T, id: i64, reason: String, now: Timestamp) -
 pub(super) async fn remove_upload_locations<T: Tx>(
     tx: &T,
     before: Timestamp,
-    limit: i64,
+    limit: usize,
 ) -> Result<()> {
     static SQL: Sql = Sql::new(
         "UPDATE upload SET location = NULL WHERE id IN (

@@ -190,14 +190,17 @@ CREATE TABLE unclear_notification (
     triggered_at {integer}
 ){strict};
 
--- One row: the newest notification that retention has processed. Rows arrive in the order
--- of time, so the next step continues from there and never reads the table twice.
+-- One row: how far retention is. Notifications arrive in the order of time, so that the next step
+-- continues after `notification_id` and never reads the table twice. Deliveries are looked at again, once
+-- the last one was: `accepted_at` and `sequence` are of the one that was looked at last.
 CREATE TABLE retention (
     id {integer} PRIMARY KEY CHECK (id = 1),
-    notification_id {integer} NOT NULL
+    notification_id {integer} NOT NULL,
+    accepted_at {integer} NOT NULL,
+    sequence {integer} NOT NULL
 ){strict};
 
-INSERT INTO retention (id, notification_id) VALUES (1, 0);
+INSERT INTO retention (id, notification_id, accepted_at, sequence) VALUES (1, 0, 0, 0);
 
 -- Versions of documents, numbered without gaps. `version` is the canonical text of the
 -- moment, which orders by its bytes, and `version_ms` its milliseconds; a version that is no
@@ -451,7 +454,7 @@ CREATE TABLE delivery (
 CREATE INDEX delivery_version ON delivery (sequence);
 CREATE UNIQUE INDEX delivery_number ON delivery (destination_id, number) WHERE number IS NOT NULL;
 -- Deliveries that retention has not processed, in the order of acceptance.
-CREATE INDEX delivery_delivered ON delivery (changed_at) WHERE state = 'delivered' AND NOT body_removed;
+CREATE INDEX delivery_delivered ON delivery (changed_at, sequence) WHERE state = 'delivered' AND NOT body_removed;
 -- Deliveries that people look for, by state.
 CREATE INDEX delivery_state ON delivery (destination_id, state, sequence) WHERE state <> 'delivered';
 CREATE INDEX delivery_due ON delivery (destination_id, next_try_at) WHERE next_try_at IS NOT NULL;

@@ -11,6 +11,7 @@ on_both_stores! {
     a_program_may_report_an_outcome_later,
     a_destinations_note_is_passed_to_the_next_version,
     retention_removes_bodies_once_all_destinations_are_done,
+    retention_passes_bodies_that_a_destination_needs,
 }
 
 async fn equal_attempts_are_counted_in_one_row(database: Database) {
@@ -300,4 +301,47 @@ async fn retention_removes_bodies_once_all_destinations_are_done(database: Datab
         .expect("known");
     assert_eq!(retain(later, &[name(), other]).await, 0, "held there");
     assert_eq!(retain(later, &[name()]).await, 1, "`rejected`, retried");
+}
+
+async fn retention_passes_bodies_that_a_destination_needs(database: Database) {
+    let scene = Scene::new(database).await;
+    let version = at(1);
+    let ids: Vec<String> = (0..180).map(|n| format!("d{n}")).collect();
+    let ids: Vec<(&str, &str)> = ids.iter().map(|id| (&**id, &*version)).collect();
+    let (needed, others) = ids.split_at(150);
+    scene.pull(&company("1"), needed).await;
+    scene.start(StartFrom::All).await;
+    assert_eq!(scene.deliver_all().await.len(), 150);
+    scene.clock.advance(Duration::from_secs(1));
+    scene.pull(&company("2"), others).await;
+    scene.start(StartFrom::All).await;
+    assert_eq!(scene.deliver_all().await.len(), 30);
+
+    let behind = DestinationName::parse("behind").expect("a name");
+    let filter = DestinationFilter {
+        companies: vec![company("1").company],
+        ..scene.filter.clone()
+    };
+    let (store, now) = (&scene.store, scene.clock.now());
+    let known = store.register_destinations(vec![(behind.clone(), filter.clone())], now);
+    known.await.expect("known");
+    let plan = LanePlan {
+        filter,
+        deliver_history: true,
+        lookback: HOUR,
+    };
+    let made = store.make_lanes(behind.clone(), plan, now).await;
+    assert_eq!(made.ok(), Some(true));
+    let mut steps = Vec::new();
+    for _ in 0..4 {
+        let retention = Retention {
+            documents_before: now.after(HOUR),
+            destinations: vec![name(), behind.clone()],
+            ..retention()
+        };
+        let removed = store.retain(retention).await.expect("retained");
+        steps.push((removed.document_bodies, removed.more));
+    }
+    // Each looks at a hundred, and the first to look at the last one lets the next begin again.
+    assert_eq!(steps, [(0, true), (30, false), (0, true), (0, false)]);
 }
