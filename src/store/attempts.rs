@@ -50,7 +50,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::StaleLease`] if another worker has leased the destination since;
+    /// [`StoreError::StaleLease`](super::StoreError::StaleLease) if another worker has leased the destination since;
     /// nothing is recorded then.
     pub async fn settle_deliveries(
         &self,

@@ -48,7 +48,7 @@ operations! {
     ///
     /// # Errors
     ///
-    /// [`StoreError::StaleLease`] if another worker has leased the destination since; nothing is recorded
+    /// [`StoreError::StaleLease`](super::StoreError::StaleLease) if another worker has leased the destination since; nothing is recorded
     /// then.
     write settle_and_continue(
         lease: DeliveryLease,
@@ -65,7 +65,7 @@ impl super::Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::StaleLease`] if another worker has leased the destination since; nothing is recorded
+    /// [`StoreError::StaleLease`](super::StoreError::StaleLease) if another worker has leased the destination since; nothing is recorded
     /// then.
     pub async fn continue_deliveries(
         &self,
