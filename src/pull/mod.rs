@@ -226,14 +226,11 @@ impl Puller {
         self.store.register_feeds(feeds, now).await
     }
 
-    /// Makes every known feed due for reconciliation now, those up to the id `done` excepted, and
-    /// advances `done` with them.
-    pub async fn reconcile_now(&self, done: &mut i64) -> Result<(), StoreError> {
+    /// Makes known feeds due for reconciliation now: a batch of those with an id above `after`. Returns the
+    /// last one's id; `None` if there is none.
+    pub async fn reconcile_after(&self, after: i64) -> Result<Option<i64>, StoreError> {
         let now = self.clock.now();
-        while let Some(last) = self.store.trigger_reconciliation(now, *done).await? {
-            *done = last;
-        }
-        Ok(())
+        self.store.trigger_reconciliation(now, after).await
     }
 
     /// Leases the most urgent feed, requests one page of it and stores the page.

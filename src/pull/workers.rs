@@ -43,15 +43,18 @@ pub async fn run(puller: Arc<Puller>, shutdown: CancellationToken) {
 /// Makes every feed due for reconciliation, as soon as the store can: versions may have been missed while
 /// the service was stopped.
 pub async fn reconcile(puller: Arc<Puller>, shutdown: CancellationToken) {
-    let mut done = 0;
+    let mut last = 0;
     while !shutdown.is_cancelled() {
-        let Err(error) = puller.reconcile_now(&mut done).await else {
-            return;
-        };
-        error!(%error, "feeds could not be made due at the start; retrying in {STORE_ERROR_DELAY:?}: {error}");
-        shutdown
-            .run_until_cancelled(tokio::time::sleep(STORE_ERROR_DELAY))
-            .await;
+        match puller.reconcile_after(last).await {
+            Ok(Some(next)) => last = next,
+            Ok(None) => return,
+            Err(error) => {
+                error!(%error, "feeds could not be made due at the start; retrying in {STORE_ERROR_DELAY:?}: {error}");
+                shutdown
+                    .run_until_cancelled(tokio::time::sleep(STORE_ERROR_DELAY))
+                    .await;
+            }
+        }
     }
 }
 

@@ -251,7 +251,7 @@ impl Service {
 
         let stop = self.stop_workers.clone();
         self.tasks.spawn(async move {
-            // No message waits until every feed is due.
+            // Messages are accepted before every feed is due.
             let started = pull::reconcile(Arc::clone(&puller), stop.clone());
             tokio::join!(started, pull::run(Arc::clone(&puller), stop));
             "puller"

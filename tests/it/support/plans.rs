@@ -72,12 +72,6 @@ const EXCEPTIONS: &[Exception] = &[
         "lane",
         "all lanes, when the settings of their destination have changed",
     ),
-    ("WITH later AS", "feed_trigger", "once, at the start"),
-    (
-        "count(*) FROM feed_trigger",
-        "feed_trigger",
-        "once, at the start",
-    ),
     ("paused IN ('unauthorized'", "feed", "once, at the start"),
     ("AND (company = '')", "feed", "once, at the start"),
     (

@@ -228,7 +228,7 @@ impl Bench {
         self.close().await;
         change(&mut self.config);
         self.open().await;
-        let due = self.puller().reconcile_now(&mut 0).await;
+        let due = self.puller().reconcile_after(0).await;
         due.expect("feeds are due at start");
     }
 
