@@ -24,7 +24,7 @@ const INTEGRITY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Interval between summaries of accepted messages.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Interval between removals.
+/// Interval between removals; [`DISK_INTERVAL`] while there are rows to look at.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// Pause between removals while there is more to remove.
@@ -159,9 +159,9 @@ pub async fn check_integrity(app: Arc<App>, shutdown: CancellationToken) {
 pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     let started = Instant::now();
     let (mut disk, mut summary) = (started + DISK_INTERVAL, started + SUMMARY_INTERVAL);
-    let mut retention = started;
+    let (mut retention, mut erased_files) = (started, started);
     loop {
-        let next = disk.min(summary).min(retention);
+        let next = disk.min(summary).min(retention).min(erased_files);
         if shutdown
             .run_until_cancelled(sleep_until(next))
             .await
@@ -181,12 +181,16 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
         }
         if now >= retention {
             let removed = retain(&app).await;
+            let pause = match removed {
+                RetentionOutcome { more: true, .. } => RETENTION_PAUSE,
+                RetentionOutcome { goes_on: true, .. } => DISK_INTERVAL,
+                _ => RETENTION_INTERVAL,
+            };
+            retention = Instant::now() + pause;
+        }
+        if now >= erased_files {
             remove_erased_files(&app).await;
-            retention = Instant::now()
-                + match removed.more {
-                    true => RETENTION_PAUSE,
-                    false => RETENTION_INTERVAL,
-                };
+            erased_files = now + RETENTION_INTERVAL;
         }
     }
     app.ingest.log().summarize();

@@ -9,7 +9,7 @@ use super::tallies::remove_old_tallies;
 use super::uploads::remove_upload_locations;
 use crate::domain::{DestinationName, Timestamp};
 
-/// Maximum number of rows of each kind that one retention step changes, so that ingest never waits long.
+/// Maximum number of rows of one table that a retention step changes, so that ingest never waits long.
 const RETENTION_BATCH: usize = 500;
 
 /// Maximum number of deliveries that one step looks at, to remove their documents' bodies with the terms by
@@ -50,6 +50,8 @@ pub struct RetentionOutcome {
     pub alarms: usize,
     /// True if there may be more to remove.
     pub more: bool,
+    /// True if there are old deliveries that were not looked at.
+    pub goes_on: bool,
 }
 
 operations! {
@@ -57,37 +59,39 @@ operations! {
     pub write retain(retention: Retention) -> RetentionOutcome;
 }
 
-/// How far retention is.
-struct Done {
+/// The progress of retention.
+struct Progress {
     notification: i64,
-    accepted_at: Timestamp,
+    changed_at: Timestamp,
     sequence: i64,
 }
 
-rows! { Done { notification, accepted_at, sequence } }
+rows! { Progress { notification, changed_at, sequence } }
 
 async fn retain<T: Tx>(tx: &T, retention: Retention) -> Result<RetentionOutcome> {
     // None while another replica does the same.
     static DONE: Sql =
-        Sql::new("SELECT notification_id, accepted_at, sequence FROM retention{skip_locked}");
-    let Some(done) = tx.first::<Done>(&DONE, &[]).await? else {
+        Sql::new("SELECT notification_id, changed_at, sequence FROM retention{skip_locked}");
+    let Some(done) = tx.first::<Progress>(&DONE, &[]).await? else {
         return Ok(RetentionOutcome::default());
     };
-    let (notification_bodies, more_notifications) =
+    let (notification_bodies, is_cut) =
         remove_notification_bodies(tx, retention.notifications_before, done.notification).await?;
-    let (document_bodies, more_documents) = remove_document_bodies(tx, &retention, &done).await?;
+    let (document_bodies, goes_on) = remove_document_bodies(tx, &retention, &done).await?;
     let quarantined =
         remove_old_quarantined(tx, retention.quarantine_before, RETENTION_BATCH).await?;
     let alarms = remove_old_alarms(tx, retention.alarms_before, RETENTION_BATCH).await?;
     remove_old_tallies(tx, retention.tallies_before).await?;
-    remove_links(tx, retention.links_before).await?;
-    remove_upload_locations(tx, retention.links_before, RETENTION_BATCH).await?;
+    let links = remove_links(tx, retention.links_before).await?;
+    let locations = remove_upload_locations(tx, retention.links_before, RETENTION_BATCH).await?;
+    let most = quarantined.max(alarms).max(links).max(locations);
     Ok(RetentionOutcome {
         notification_bodies,
         document_bodies,
         quarantined,
         alarms,
-        more: more_notifications || more_documents || quarantined.max(alarms) == RETENTION_BATCH,
+        more: is_cut || most == RETENTION_BATCH || (goes_on && document_bodies > 0),
+        goes_on,
     })
 }
 
@@ -99,7 +103,7 @@ async fn remove_notification_bodies<T: Tx>(
     done: i64,
 ) -> Result<(usize, bool)> {
     static NEWEST: Sql = Sql::new(
-        "SELECT max(id) FROM (
+        "SELECT count(*), max(id) FROM (
              SELECT id, received_at FROM notification WHERE id > $3 ORDER BY id LIMIT $2) AS step
          WHERE received_at < $1",
     );
@@ -107,29 +111,30 @@ async fn remove_notification_bodies<T: Tx>(
         "UPDATE notification SET body = NULL WHERE id > $1 AND id <= $2 AND body IS NOT NULL",
     );
     static CONTINUE: Sql = Sql::new("UPDATE retention SET notification_id = $1");
-    let newest: Option<i64> = tx.one(&NEWEST, &[&before, &RETENTION_BATCH, &done]).await?;
+    let params = params! { before, RETENTION_BATCH, done };
+    let (count, newest): (usize, Option<i64>) = tx.one(&NEWEST, params).await?;
     let Some(newest) = newest else {
         return Ok((0, false));
     };
     let removed = tx.execute(&REMOVE, &[&done, &newest]).await?;
     tx.run(&CONTINUE, &[&newest]).await?;
-    Ok((removed, true))
+    Ok((removed, count == RETENTION_BATCH))
 }
 
 /// Looks at a batch of old deliveries, the earliest first, continuing where the last step ended, and after
 /// the last one from the beginning. Removes the bodies of those documents that no configured destination has
-/// yet to receive. Returns their number, and whether there may be more.
+/// yet to receive. Returns their number, and whether there are deliveries that were not looked at.
 async fn remove_document_bodies<T: Tx>(
     tx: &T,
     retention: &Retention,
-    done: &Done,
+    done: &Progress,
 ) -> Result<(usize, bool)> {
     static DELIVERED: Sql = Sql::new(
         "SELECT changed_at, sequence FROM delivery
          WHERE state = 'delivered' AND NOT body_removed AND changed_at < $1 AND (changed_at, sequence) > ($2, $3)
          ORDER BY changed_at, sequence LIMIT $4",
     );
-    // Rows that another replica has locked are left to the next round.
+    // Documents that another transaction has locked are left for later.
     static REMOVABLE: Sql = Sql::with(
         "SELECT d.sequence FROM document d {then_join} feed f ON f.id = d.feed_id
          WHERE d.sequence IN ({elements}($3))
@@ -157,22 +162,22 @@ async fn remove_document_bodies<T: Tx>(
         Sql::new("UPDATE document SET body = NULL WHERE sequence IN ({elements}($1))");
     static RECORD: Sql =
         Sql::new("UPDATE delivery SET body_removed = true WHERE sequence IN ({elements}($1))");
-    static CONTINUE: Sql = Sql::new("UPDATE retention SET accepted_at = $1, sequence = $2");
+    static CONTINUE: Sql = Sql::new("UPDATE retention SET changed_at = $1, sequence = $2");
     let (before, destinations) = (&retention.documents_before, &retention.destinations);
-    let params = params! { before, done.accepted_at, done.sequence, DOCUMENT_BATCH };
+    let params = params! { before, done.changed_at, done.sequence, DOCUMENT_BATCH };
     let delivered: Vec<(Timestamp, i64)> = tx.all(&DELIVERED, params).await?;
-    let more = delivered.len() == DOCUMENT_BATCH;
-    let last = delivered.last().filter(|_| more).copied();
-    let (accepted_at, sequence) = last.unwrap_or((Timestamp::from_millis(0), 0));
-    if (accepted_at, sequence) != (done.accepted_at, done.sequence) {
-        tx.run(&CONTINUE, params! { accepted_at, sequence }).await?;
+    let goes_on = delivered.len() == DOCUMENT_BATCH;
+    let last = delivered.last().filter(|_| goes_on).copied();
+    let (changed_at, sequence) = last.unwrap_or((Timestamp::from_millis(0), 0));
+    if (changed_at, sequence) != (done.changed_at, done.sequence) {
+        tx.run(&CONTINUE, params! { changed_at, sequence }).await?;
     }
     let looked_at: Vec<i64> = delivered
         .into_iter()
         .map(|(_, sequence)| sequence)
         .collect();
     if looked_at.is_empty() {
-        return Ok((0, more));
+        return Ok((0, goes_on));
     }
     let params = params! { before, destinations, looked_at };
     let removable: Vec<i64> = tx.all(&REMOVABLE, params).await?;
@@ -181,14 +186,14 @@ async fn remove_document_bodies<T: Tx>(
         remove_terms(tx, &removable).await?;
         tx.run(&RECORD, &[&removable]).await?;
     }
-    Ok((removable.len(), more))
+    Ok((removable.len(), goes_on))
 }
 
-/// Removes a batch of old links.
-async fn remove_links<T: Tx>(tx: &T, before: Timestamp) -> Result<()> {
+/// Removes a batch of old links; returns their number.
+async fn remove_links<T: Tx>(tx: &T, before: Timestamp) -> Result<usize> {
     static SQL: Sql = Sql::new(
         "DELETE FROM document_link WHERE sequence IN (
              SELECT sequence FROM document_link WHERE listed_at < $1 ORDER BY listed_at LIMIT $2{skip_locked})",
     );
-    tx.run(&SQL, &[&before, &RETENTION_BATCH]).await
+    tx.execute(&SQL, &[&before, &RETENTION_BATCH]).await
 }

@@ -316,18 +316,19 @@ async fn settle_upload<T: Tx>(tx: &T, id: i64, reason: String, now: Timestamp) -
     Ok(row.map_or(Settling::Unknown, |row| Settling::NotWaiting(Box::new(row))))
 }
 
-/// Removes a batch of locations that were last used before `before`, when they have expired.
+/// Removes a batch of locations that were last used before `before`, when they have expired; returns
+/// their number.
 pub(super) async fn remove_upload_locations<T: Tx>(
     tx: &T,
     before: Timestamp,
     limit: usize,
-) -> Result<()> {
+) -> Result<usize> {
     static SQL: Sql = Sql::new(
         "UPDATE upload SET location = NULL WHERE id IN (
              SELECT id FROM upload WHERE location IS NOT NULL AND changed_at < $1
              ORDER BY changed_at LIMIT $2{skip_locked})",
     );
-    tx.run(&SQL, &[&before, &limit]).await
+    tx.execute(&SQL, &[&before, &limit]).await
 }
 
 async fn end_upload<T: Tx>(

@@ -190,17 +190,17 @@ CREATE TABLE unclear_notification (
     triggered_at {integer}
 ){strict};
 
--- One row: how far retention is. Notifications arrive in the order of time, so that the next step
--- continues after `notification_id` and never reads the table twice. Deliveries are looked at again, once
--- the last one was: `accepted_at` and `sequence` are of the one that was looked at last.
+-- One row: the progress of retention. Notifications arrive in the order of time, so that the next step
+-- continues after `notification_id` and never reads the table twice. After the last delivery the next step
+-- begins again with the first: `changed_at` and `sequence` are of the one that was looked at last, or 0.
 CREATE TABLE retention (
     id {integer} PRIMARY KEY CHECK (id = 1),
     notification_id {integer} NOT NULL,
-    accepted_at {integer} NOT NULL,
+    changed_at {integer} NOT NULL,
     sequence {integer} NOT NULL
 ){strict};
 
-INSERT INTO retention (id, notification_id, accepted_at, sequence) VALUES (1, 0, 0, 0);
+INSERT INTO retention (id, notification_id, changed_at, sequence) VALUES (1, 0, 0, 0);
 
 -- Versions of documents, numbered without gaps. `version` is the canonical text of the
 -- moment, which orders by its bytes, and `version_ms` its milliseconds; a version that is no
