@@ -24,11 +24,14 @@ const INTEGRITY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Interval between summaries of accepted messages.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Interval between removals; [`DISK_INTERVAL`] while there are rows to look at.
+/// Interval between removals.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// Pause between removals while there is more to remove.
 const RETENTION_PAUSE: Duration = Duration::from_millis(250);
+
+/// Pause between removals while they pass documents that a destination needs.
+const PASSING_PAUSE: Duration = Duration::from_secs(5);
 
 /// Retention of fresh links to files and of upload locations, longer than any is valid.
 const LINK_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -183,14 +186,14 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
             let removed = retain(&app).await;
             let pause = match removed {
                 RetentionOutcome { more: true, .. } => RETENTION_PAUSE,
-                RetentionOutcome { goes_on: true, .. } => DISK_INTERVAL,
+                RetentionOutcome { goes_on: true, .. } => PASSING_PAUSE,
                 _ => RETENTION_INTERVAL,
             };
             retention = Instant::now() + pause;
         }
         if now >= erased_files {
             remove_erased_files(&app).await;
-            erased_files = now + RETENTION_INTERVAL;
+            erased_files = Instant::now() + RETENTION_INTERVAL;
         }
     }
     app.ingest.log().summarize();

@@ -9,7 +9,8 @@ use super::tallies::remove_old_tallies;
 use super::uploads::remove_upload_locations;
 use crate::domain::{DestinationName, Timestamp};
 
-/// Maximum number of rows of one table that a retention step changes, so that ingest never waits long.
+/// Maximum number of notifications, quarantined messages, alarms, links and locations of uploads, each, that
+/// a retention step changes, so that ingest never waits long.
 const RETENTION_BATCH: usize = 500;
 
 /// Maximum number of deliveries that one step looks at, to remove their documents' bodies with the terms by
@@ -48,9 +49,9 @@ pub struct RetentionOutcome {
     pub quarantined: usize,
     /// Alarms.
     pub alarms: usize,
-    /// True if there may be more to remove.
+    /// True if there may be more to remove: the next step should follow soon.
     pub more: bool,
-    /// True if there are old deliveries that were not looked at.
+    /// True if there may be old deliveries after those that were looked at.
     pub goes_on: bool,
 }
 
@@ -123,7 +124,7 @@ async fn remove_notification_bodies<T: Tx>(
 
 /// Looks at a batch of old deliveries, the earliest first, continuing where the last step ended, and after
 /// the last one from the beginning. Removes the bodies of those documents that no configured destination has
-/// yet to receive. Returns their number, and whether there are deliveries that were not looked at.
+/// yet to receive. Returns their number, and whether there may be deliveries after them.
 async fn remove_document_bodies<T: Tx>(
     tx: &T,
     retention: &Retention,

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use ivesk_webhook::domain::{Feed, Queue};
 use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Fault, FaultKind};
 use ivesk_webhook::metrics::{Metrics, StoreSnapshot, TextFormat};
 use ivesk_webhook::pull::{self, Puller};
-use ivesk_webhook::store::{Trigger, TriggerKind};
+use ivesk_webhook::store::{LeaseRequest, Trigger, TriggerKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::process::within;
@@ -211,4 +212,41 @@ async fn an_idle_worker_learns_what_another_must_wait_for() {
     }
     shutdown.cancel();
     pulling.await.expect("the workers end");
+}
+
+/// Leases all feeds that are due; returns how many were.
+async fn count_due(bench: &Bench, account: &Feed) -> usize {
+    let request = LeaseRequest {
+        now: bench.clock.now(),
+        lease: hours(1),
+        requests_per_account: 10_000,
+        lookback: hours(1),
+        min_interval: Duration::ZERO,
+        reconcile_every: hours(1),
+        queues: vec![(account.account.clone(), Queue::Exported)],
+    };
+    let mut count = 0;
+    while let Ok(Some(_)) = bench.store().lease_page(request.clone()).await {
+        count += 1;
+    }
+    count
+}
+
+#[tokio::test]
+async fn a_start_makes_all_feeds_due_unless_it_is_stopped() {
+    let bench = Bench::with("", |_| {}).await;
+    bench.settle().await;
+    let feeds: Vec<Feed> = (0..2_500).map(|n| exported(&format!("7{n:08}"))).collect();
+    let one = feeds[0].clone();
+    let later = bench.clock.now().after(hours(1));
+    let registered = bench.store().register_feeds(feeds, later);
+    registered.await.expect("stored");
+    let stopped = CancellationToken::new();
+    stopped.cancel();
+    pull::reconcile(Arc::clone(bench.puller()), stopped).await;
+    assert_eq!(count_due(&bench, &one).await, 0);
+
+    pull::reconcile(Arc::clone(bench.puller()), CancellationToken::new()).await;
+    let due = count_due(&bench, &one).await;
+    assert!(due >= 2_500, "{due}");
 }
