@@ -50,8 +50,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::StaleLease`](super::StoreError::StaleLease) if another worker has leased the destination since;
-    /// nothing is recorded then.
+    /// [`StoreError::StaleLease`](super::StoreError::StaleLease) if another worker has leased the
+    /// destination since; nothing is recorded then.
     pub async fn settle_deliveries(
         &self,
         lease: DeliveryLease,
@@ -182,7 +182,7 @@ async fn record_all<T: Tx>(
             counted.await?
         }
     };
-    // Their deliveries were just written, so that this locks no others.
+    // The deliveries of the listed versions were just written, so this locks no other rows.
     assign_numbers(tx, destination, &listed).await?;
     for one in attempts {
         if let Some(version) = versions.get(&one.sequence) {

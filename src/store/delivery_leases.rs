@@ -48,8 +48,8 @@ operations! {
     ///
     /// # Errors
     ///
-    /// [`StoreError::StaleLease`](super::StoreError::StaleLease) if another worker has leased the destination since; nothing is recorded
-    /// then.
+    /// [`StoreError::StaleLease`](super::StoreError::StaleLease) if another worker has leased the
+    /// destination since; nothing is recorded then.
     write settle_and_continue(
         lease: DeliveryLease,
         attempts: Vec<Attempt>,
@@ -65,8 +65,8 @@ impl super::Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::StaleLease`](super::StoreError::StaleLease) if another worker has leased the destination since; nothing is recorded
-    /// then.
+    /// [`StoreError::StaleLease`](super::StoreError::StaleLease) if another worker has leased the
+    /// destination since; nothing is recorded then.
     pub async fn continue_deliveries(
         &self,
         lease: DeliveryLease,

@@ -418,22 +418,6 @@ struct PendingTrigger {
     started_at: Option<Timestamp>,
 }
 
-impl StoredTrigger {
-    /// Returns it with the pull of its kind.
-    fn with(self, pulls: &[StoredPull]) -> PendingTrigger {
-        let pull = pulls.iter().find(|pull| pull.began.kind == self.kind);
-        PendingTrigger {
-            kind: self.kind,
-            raised: self.raised,
-            completed: pull.map_or(0, |pull| pull.completed),
-            in_progress: pull.is_some_and(|pull| !pull.began.is_complete),
-            due_at: self.due_at,
-            next_at: self.next_at,
-            started_at: pull.and_then(|pull| pull.began.started_at),
-        }
-    }
-}
-
 /// A trigger as it is stored.
 struct StoredTrigger {
     kind: TriggerKind,
@@ -454,6 +438,22 @@ struct StoredPull {
     began: PullBeginning,
     completed: i64,
     position: Position,
+}
+
+impl StoredTrigger {
+    /// Returns it with the pull of its kind.
+    fn with(self, pulls: &[StoredPull]) -> PendingTrigger {
+        let pull = pulls.iter().find(|pull| pull.began.kind == self.kind);
+        PendingTrigger {
+            kind: self.kind,
+            raised: self.raised,
+            completed: pull.map_or(0, |pull| pull.completed),
+            in_progress: pull.is_some_and(|pull| !pull.began.is_complete),
+            due_at: self.due_at,
+            next_at: self.next_at,
+            started_at: pull.and_then(|pull| pull.began.started_at),
+        }
+    }
 }
 
 /// What decides where a pull that overlaps earlier ones starts.
