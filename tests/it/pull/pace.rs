@@ -226,21 +226,25 @@ async fn count_due(bench: &Bench, account: &Feed) -> usize {
         queues: vec![(account.account.clone(), Queue::Exported)],
     };
     let mut count = 0;
-    while let Ok(Some(_)) = bench.store().lease_page(request.clone()).await {
-        count += 1;
+    loop {
+        let leased = bench.store().lease_page(request.clone()).await;
+        match leased.expect("a lease") {
+            Some(_) => count += 1,
+            None => return count,
+        }
     }
-    count
 }
 
 #[tokio::test]
 async fn a_start_makes_all_feeds_due_unless_it_is_stopped() {
-    let bench = Bench::with("", |_| {}).await;
-    bench.settle().await;
-    let feeds: Vec<Feed> = (0..2_500).map(|n| exported(&format!("7{n:08}"))).collect();
+    let (bench, correction) = Bench::with_correction("").await;
+    let feeds: Vec<Feed> = (0..1_200).map(|n| exported(&format!("7{n:08}"))).collect();
     let one = feeds[0].clone();
-    let later = bench.clock.now().after(hours(1));
-    let registered = bench.store().register_feeds(feeds, later);
+    // They are due later once the clock is right again.
+    correction.set(3_600_000);
+    let registered = bench.store().register_feeds(feeds, bench.clock.now());
     registered.await.expect("stored");
+    correction.set(0);
     let stopped = CancellationToken::new();
     stopped.cancel();
     pull::reconcile(Arc::clone(bench.puller()), stopped).await;
@@ -248,5 +252,5 @@ async fn a_start_makes_all_feeds_due_unless_it_is_stopped() {
 
     pull::reconcile(Arc::clone(bench.puller()), CancellationToken::new()).await;
     let due = count_due(&bench, &one).await;
-    assert!(due >= 2_500, "{due}");
+    assert!(due >= 1_200, "{due}");
 }
