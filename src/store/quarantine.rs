@@ -1,9 +1,11 @@
 //! The quarantine of refused messages.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
 use super::debug::redacted;
-use super::engine::{Column, Columns, Sql, Tx, operations, params, rows};
+use super::engine::{Column, Columns, Param, Sql, Statement, Tx, operations, rows};
 use super::error::Result;
 use crate::domain::{Account, Event, Timestamp};
 use crate::sns::{Envelope, SnsHeaders};
@@ -32,6 +34,21 @@ pub struct Quarantined {
     pub headers: String,
     /// The body as received.
     pub body: Bytes,
+}
+
+impl Quarantined {
+    /// Returns the values of its row.
+    fn columns(&self) -> [&dyn Param; 7] {
+        [
+            &self.received_at,
+            &self.account,
+            &self.event,
+            &self.reason,
+            &self.allowed_topic,
+            &self.headers,
+            &self.body,
+        ]
+    }
 }
 
 /// A row of the quarantine.
@@ -219,14 +236,10 @@ pub(super) async fn store_quarantined<T: Tx>(
         // Retention or a retry may have made room.
         None => stored_shares(tx).await?,
     };
-    for item in items {
-        if add(&mut stored, item) {
-            let params = params! {
-                item.received_at, item.account, item.event, item.reason, item.allowed_topic,
-                item.headers, item.body.as_ref(),
-            };
-            tx.run(&SQL, params).await?;
-        }
-    }
+    let fitting = items.iter().filter(|item| add(&mut stored, item));
+    let rows: Vec<[&dyn Param; 7]> = fitting.map(Quarantined::columns).collect();
+    let rows: Vec<Statement<'_>> = rows.iter().map(|row| (&SQL, row.as_slice())).collect();
+    tx.last(&rows, &mut |_| Ok(ControlFlow::Continue(())))
+        .await?;
     Ok(stored)
 }

@@ -1,8 +1,10 @@
 //! The tasks that write what is queued: messages, and refused messages.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use super::connection::Pool;
 use super::turn::{Inbox, Turn};
@@ -14,6 +16,9 @@ use crate::store::{AcceptedMessage, Insertion, Quarantined};
 /// Maximum number of bytes of messages that share one commit, which bounds the memory of a
 /// group.
 const MAX_GROUP_BYTES: usize = 16 << 20;
+
+/// Time for which refused messages gather: storing each alone would slow down all others.
+const GATHERING: Duration = Duration::from_millis(100);
 
 /// One of the tasks that store messages, in turns.
 pub(super) struct Ingest {
@@ -95,7 +100,7 @@ pub(super) async fn run_quarantine(
     mut inbox: mpsc::Receiver<QuarantineCommand>,
 ) {
     let mut arrived = Vec::new();
-    while inbox.recv_many(&mut arrived, QUARANTINE_QUEUE).await > 0 {
+    while gather(&mut inbox, &mut arrived).await {
         let (mut refused, mut flushes) = (Vec::new(), Vec::new());
         for offer in arrived.drain(..) {
             match offer {
@@ -117,5 +122,85 @@ pub(super) async fn run_quarantine(
             // The receiver may be gone.
             let _ = done.send(());
         }
+    }
+}
+
+/// Waits for refused messages, and for more of them until [`GATHERING`] has passed, somebody waits, or as
+/// many have arrived as fit the queue. Returns false if there are none and all senders are gone.
+async fn gather(
+    inbox: &mut mpsc::Receiver<QuarantineCommand>,
+    arrived: &mut Vec<QuarantineCommand>,
+) -> bool {
+    let is_store = |command: &QuarantineCommand| matches!(command, QuarantineCommand::Store(_));
+    inbox.recv_many(arrived, QUARANTINE_QUEUE).await;
+    let until = Instant::now() + GATHERING;
+    while arrived.len() < QUARANTINE_QUEUE && arrived.iter().all(is_store) {
+        let room = QUARANTINE_QUEUE - arrived.len();
+        match timeout_at(until, inbox.recv_many(arrived, room)).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => break,
+        }
+    }
+    !arrived.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::config::default_account;
+    use crate::domain::{Event, Timestamp};
+
+    fn refused() -> QuarantineCommand {
+        QuarantineCommand::Store(Quarantined {
+            received_at: Timestamp::from_millis(0),
+            account: default_account(),
+            event: Event::OnExported,
+            reason: "signature_mismatch".to_owned(),
+            allowed_topic: false,
+            headers: String::new(),
+            body: Bytes::new(),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_messages_gather_unless_somebody_waits() {
+        let (sender, mut inbox) = mpsc::channel(QUARANTINE_QUEUE);
+        let send = async |command| sender.send(command).await.map_err(drop).expect("room");
+        let began = Instant::now();
+        let mut arrived = Vec::new();
+        let later = async {
+            for _ in 0..3 {
+                send(refused()).await;
+                tokio::time::sleep(GATHERING / 4).await;
+            }
+        };
+        let (some, ()) = tokio::join!(gather(&mut inbox, &mut arrived), later);
+        assert!(some);
+        assert_eq!((arrived.len(), began.elapsed()), (3, GATHERING));
+
+        let began = Instant::now();
+        arrived.clear();
+        send(refused()).await;
+        send(QuarantineCommand::Flush(oneshot::channel().0)).await;
+        assert!(gather(&mut inbox, &mut arrived).await);
+        assert_eq!((arrived.len(), began.elapsed()), (2, Duration::ZERO));
+
+        arrived.clear();
+        for _ in 0..QUARANTINE_QUEUE {
+            send(refused()).await;
+        }
+        assert!(gather(&mut inbox, &mut arrived).await);
+        assert_eq!(arrived.len(), QUARANTINE_QUEUE);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+
+        arrived.clear();
+        send(refused()).await;
+        drop(sender);
+        assert!(gather(&mut inbox, &mut arrived).await);
+        assert_eq!((arrived.len(), began.elapsed()), (1, Duration::ZERO));
+        arrived.clear();
+        assert!(!gather(&mut inbox, &mut arrived).await);
     }
 }
