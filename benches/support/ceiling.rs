@@ -27,6 +27,8 @@ pub(crate) struct Ceiling {
 pub(crate) enum Mode {
     /// It answers at once.
     Answer,
+    /// It parses and verifies.
+    Verify,
     /// It verifies and stores in SQLite.
     Sqlite,
     /// It verifies and stores in PostgreSQL.
@@ -57,6 +59,7 @@ impl Ceiling {
         let address = free_address()?;
         let mode = match mode {
             Mode::Answer => "bare",
+            Mode::Verify => "verify",
             Mode::Sqlite => "sqlite",
             Mode::Postgres => "pg",
         };

@@ -20,6 +20,15 @@ pub(crate) mod load;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ivesk-webhook");
 const KEY: &str = "bench-key";
 
+/// Returns the processor time that this process has used.
+pub(crate) fn own_processor_time() -> anyhow::Result<Duration> {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Ok(Duration::new(
+        used.tv_sec.try_into()?,
+        used.tv_nsec.try_into()?,
+    ))
+}
+
 /// Limit of every wait.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(600);
 

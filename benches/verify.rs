@@ -1,18 +1,33 @@
 //! Measures the verification of one message: `cargo bench --bench verify`.
 //!
-//! `signature` compares aws-lc-rs, which this crate uses, with the `rsa` crate.
+//! `signature` compares aws-lc-rs, which the service uses, with the `rsa` crate.
+//!
+//! `SNSBENCH_SKETCH` may name the ceiling of this machine (`support/ceiling.rs`): what it takes to parse and
+//! verify a message is the difference between its processor time with and without.
+//! `IVESK_WEBHOOK_BENCH_JSON` may name a file for the comparison; criterion writes its own results.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a benchmark prints its results"
+)]
 
 use std::hint::black_box;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::ensure;
 use async_trait::async_trait;
 use bytes::Bytes;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use clap::Parser as _;
+use criterion::{Criterion, Throughput, criterion_group};
 use ivesk_emulator::signer::{SNS_NAME, Signer, Unsigned};
 use rsa::RsaPublicKey;
 use rsa::pkcs1v15::VerifyingKey;
 use rsa::pkcs8::DecodePublicKey as _;
 use rsa::signature::Verifier as _;
+use serde_json::json;
 use sns_messages::canonical::{CanonicalText, SignedFields};
 use sns_messages::certificate::Certificate;
 use sns_messages::signature::{Signature, SignatureVersion};
@@ -20,6 +35,12 @@ use sns_messages::time::{Clock, Timestamp};
 use sns_messages::{
     CertificateStore, Envelope, MessageType, Settings, SnsHeaders, TopicRule, Verifier,
 };
+
+use support::ceiling::{self, Ceiling, Mode};
+use support::load::{Mix, Sns, count, requests, send};
+use support::{own_processor_time, write_json};
+
+mod support;
 
 const NOW: &str = "2026-11-23T08:00:00.000Z";
 
@@ -182,5 +203,102 @@ fn whole(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What the comparison needs.
+#[derive(Debug, clap::Parser)]
+struct Comparison {
+    #[command(flatten)]
+    ceiling: Ceiling,
+    /// Write the results to this file as JSON
+    #[arg(long, env = "IVESK_WEBHOOK_BENCH_JSON")]
+    json: Option<PathBuf>,
+}
+
+/// The number of distinct messages, and how often each is verified.
+const COMPARED: (usize, usize) = (1_000, 20);
+
+/// Compares what it takes to parse and verify a message with the ceiling, if one is named.
+async fn compare(comparison: &Comparison) -> anyhow::Result<()> {
+    let sns = Sns::start().await?;
+    let mut rows = Vec::new();
+    for version in [1, 2] {
+        let bodies = sns.sign(&Mix::genuine_only(COMPARED.0), version)?;
+        let (Some(answer), Some(verify)) = (
+            receiver_micros(comparison, Mode::Answer, &bodies).await?,
+            receiver_micros(comparison, Mode::Verify, &bodies).await?,
+        ) else {
+            return Ok(());
+        };
+        let (ours, ceiling) = (own_micros(&sns, bodies).await?, verify - answer);
+        let ratio = ours / ceiling;
+        println!(
+            "parse and verify, version {version}: {ours:.1} µs, ceiling {ceiling:.1} µs, ratio {ratio:.2}"
+        );
+        rows.push(json!({ "version": version, "ours_micros": ours, "ceiling_micros": ceiling, "ratio": ratio }));
+    }
+    write_json(comparison.json.as_deref(), &json!({ "rows": rows }))
+}
+
+/// Returns the ceiling's processor time for each message in microseconds; `None` if none is named.
+async fn receiver_micros(
+    comparison: &Comparison,
+    mode: Mode,
+    bodies: &[String],
+) -> anyhow::Result<Option<f64>> {
+    let folder = tempfile::tempdir()?;
+    let Some((process, address)) = comparison.ceiling.start(mode, folder.path())? else {
+        return Ok(None);
+    };
+    ceiling::wait_for(address).await?;
+    let requests = requests(&Mix::genuine_only(bodies.len()), bodies, ceiling::PATH);
+    // The first time it fetches the certificate.
+    send(&[address], 1, Arc::new(requests.clone())).await?;
+    let all: Vec<_> = std::iter::repeat_n(requests, COMPARED.1)
+        .flatten()
+        .collect();
+    let all = Arc::new(all);
+    let before = process.processor_time()?;
+    let answers = send(&[address], 8, Arc::clone(&all)).await?;
+    let used = process.processor_time()?.saturating_sub(before);
+    ensure!(answers.accepted == all.len(), "messages were refused");
+    Ok(Some(used.as_secs_f64() * 1e6 / count(all.len())))
+}
+
+/// Returns the processor time that the service takes to parse and verify a message, in microseconds.
+async fn own_micros(sns: &Sns, bodies: Vec<String>) -> anyhow::Result<f64> {
+    let settings = Settings {
+        topics: vec![TopicRule {
+            account: "007272210889".to_owned(),
+            region: "eu-west-1".to_owned(),
+            name_prefix: "DPWebHook_".to_owned(),
+        }],
+        local_origins: vec![sns.origin.clone()],
+        ..Settings::default()
+    };
+    let none = OneCertificate(String::new(), Vec::new());
+    let verifier = Verifier::new(&settings, Arc::new(none), Clock::system())?;
+    let bodies: Vec<Bytes> = bodies.into_iter().map(Bytes::from).collect();
+    let headers = SnsHeaders::default();
+    let mut before = Duration::ZERO;
+    // The first time it fetches the certificate.
+    for round in 0..=COMPARED.1 {
+        for body in &bodies {
+            let envelope = Envelope::parse(body.clone(), &headers)?;
+            verifier.verify(envelope).await?;
+        }
+        if round == 0 {
+            before = own_processor_time()?;
+        }
+    }
+    let used = own_processor_time()?.saturating_sub(before);
+    Ok(used.as_secs_f64() * 1e6 / count(bodies.len() * COMPARED.1))
+}
+
 criterion_group!(benches, parse, canonical, signature, whole);
-criterion_main!(benches);
+
+fn main() -> anyhow::Result<()> {
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    // The arguments are criterion's.
+    let comparison = Comparison::parse_from(["verify"]);
+    tokio::runtime::Runtime::new()?.block_on(compare(&comparison))
+}
