@@ -3,7 +3,10 @@
 //!
 //! Fills a store by itself, runs the service on it, and calls the operations and requests that the
 //! service and people use. Prints processor time (this process, and PostgreSQL's) and the elapsed
-//! time of each step beside its aim.
+//! time of each step beside its aim. At the end it sends notifications to the program on the filled store.
+//!
+//! `SNSBENCH_SKETCH` may name the ceiling of this machine (`support/ceiling.rs`): it is sent the same
+//! notifications, and compared.
 //!
 //! `cargo bench --bench scale -- --divide 100`; with `--postgres postgres://USER@HOST/postgres` on
 //! that server too, on this machine; its user may create databases, which are dropped at the end.
@@ -17,6 +20,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -26,11 +30,13 @@ use ivesk_webhook::config::{
 };
 use ivesk_webhook::domain::{Clock, DestinationName, Queue, Timestamp};
 use ivesk_webhook::service::{Service, housekeeping, open_store};
-use ivesk_webhook::store::{LeaseRequest, SharedStore};
+use ivesk_webhook::store::{LeaseRequest, Retention, SharedStore};
 use serde_json::json;
 
+use support::ceiling::{self, Ceiling, Mode};
 use support::fill::{DESTINATIONS, Scale, fill};
-use support::{with_new_store, write_json};
+use support::load::{Mix, Sns, requests, send};
+use support::{Process, own_processor_time, with_new_store, write_json, write_settings};
 
 mod support;
 
@@ -49,6 +55,11 @@ struct Arguments {
     /// Seconds for which the service is idle
     #[arg(long, default_value_t = 60)]
     idle_seconds: u64,
+    /// Messages that are sent to the filled store
+    #[arg(long, default_value_t = 10_000)]
+    messages: usize,
+    #[command(flatten)]
+    ceiling: Ceiling,
     /// Leave SQLite out
     #[arg(long)]
     without_sqlite: bool,
@@ -62,6 +73,9 @@ struct Arguments {
 
 /// The configured token of the measured service.
 const ADMIN_TOKEN: &str = "private-token-of-the-benches-0123456789";
+
+/// The number of connections that send messages.
+const CONNECTIONS: usize = 32;
 
 /// The number of measured rounds of the workers' steps.
 const ROUNDS: u32 = 10;
@@ -91,7 +105,8 @@ async fn main() -> anyhow::Result<()> {
     let postgres = postgres.map(|server| ("PostgreSQL", Some(server)));
     for (name, server) in sqlite.into_iter().chain(postgres) {
         let measured = with_new_store(server, folder.path(), async |store| {
-            measure(&arguments, &store.url, server).await
+            let steps = measure(&arguments, &store.url, server).await?;
+            Ok((steps, accept(&arguments, &store.setting, server).await?))
         });
         results.push((name, measured.await?));
     }
@@ -101,9 +116,13 @@ async fn main() -> anyhow::Result<()> {
     };
     let engines: serde_json::Map<_, _> = results
         .iter()
-        .map(|(name, steps)| ((*name).to_owned(), json!(rows(steps))))
+        .map(|(name, (steps, _))| ((*name).to_owned(), json!(rows(steps))))
         .collect();
-    let report = json!({"divide": arguments.divide, "engines": engines});
+    let accept: serde_json::Map<_, _> = results
+        .into_iter()
+        .map(|(name, (_, accept))| (name.to_owned(), accept))
+        .collect();
+    let report = json!({"divide": arguments.divide, "engines": engines, "accept": accept});
     write_json(arguments.json.as_deref(), &report)
 }
 
@@ -163,8 +182,74 @@ async fn measure(
     // Without the service, whose workers would take what is due.
     bench.store = open_store(&config, &Clock::system()).await?;
     bench.leases(scale).await?;
+    bench.removing(scale).await?;
     bench.store.close().await?;
     Ok(bench.rows)
+}
+
+/// Sends notifications to the program on the filled store, and to the ceiling on a new one; prints how many
+/// are accepted in a second.
+async fn accept(
+    arguments: &Arguments,
+    store: &str,
+    server: Option<&str>,
+) -> anyhow::Result<serde_json::Value> {
+    let folder = tempfile::tempdir()?;
+    let sns = Sns::start().await?;
+    let mix = Mix::genuine_only(arguments.messages);
+    let bodies = sns.sign(&mix, 2)?;
+    let sections = format!(
+        "[store]\nurl = \"{store}\"\n[sns]\nlocal_origins = [\"{}\"]\n[accounts.default]\n",
+        sns.origin
+    );
+    let (public, _) = write_settings(folder.path(), &sections)?;
+    let process = Process::start_without_key(folder.path(), &["serve"])?;
+    ceiling::wait_for(public).await?;
+    // SQLite's file is checked for damage after a start.
+    loop {
+        let before = process.processor_time()?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if process.processor_time()?.saturating_sub(before) < Duration::from_millis(20) {
+            break;
+        }
+    }
+    let ours = rate(
+        public,
+        requests(&mix, &bodies, "/webhooks/default/on_exported"),
+    )
+    .await?;
+    drop(process);
+    let ceiling = arguments.ceiling.start(Mode::of(server), folder.path())?;
+    let ceiling = match ceiling {
+        Some((_process, address)) => {
+            ceiling::wait_for(address).await?;
+            Some(rate(address, requests(&mix, &bodies, ceiling::PATH)).await?)
+        }
+        None => None,
+    };
+    let ratio = ceiling.map(|ceiling| ours / ceiling);
+    println!("messages accepted, each second       {ours:>10.0}");
+    if let (Some(ceiling), Some(ratio)) = (ceiling, ratio) {
+        println!("  of the ceiling                     {ratio:>10.2} of {ceiling:.0}");
+    }
+    Ok(json!({ "per_second": ours, "ceiling_per_second": ceiling, "ratio": ratio }))
+}
+
+/// Returns how many of these requests a receiver answers in a second, after one that fetches the
+/// certificate.
+async fn rate(address: SocketAddr, mut requests: Vec<Vec<u8>>) -> anyhow::Result<f64> {
+    let first = requests.split_off(requests.len().saturating_sub(1));
+    let first = send(&[address], 1, Arc::new(first)).await?;
+    let rest = send(&[address], CONNECTIONS, Arc::new(requests)).await?;
+    for answers in [&first, &rest] {
+        let all = answers.latencies.len();
+        ensure!(
+            answers.accepted == all,
+            "{} of {all} were accepted",
+            answers.accepted
+        );
+    }
+    Ok(rest.rate())
 }
 
 fn config(unused: PathBuf, url: &StoreUrl) -> anyhow::Result<Config> {
@@ -267,8 +352,7 @@ impl Bench {
 
     /// Returns the processor time of this process and of PostgreSQL's.
     fn cpu_ms(&self) -> anyhow::Result<f64> {
-        let own = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let own = Duration::new(own.tv_sec.try_into()?, own.tv_nsec.try_into()?);
+        let own = own_processor_time()?;
         let server = self.postmaster.map_or(Ok(0.0), server_cpu_ms)?;
         Ok(own.as_secs_f64() * 1e3 + server)
     }
@@ -382,6 +466,36 @@ impl Bench {
         self.step_of_workers("lease, all due", move |store| async move {
             let lease = store.lease_page(lease_request()).await?;
             ensure!(lease.is_some() || scale.feeds < 1_000, "all are due");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Measures retention steps that remove as much as one may: everything is old, and the first half of the
+    /// documents, which a paused destination needs, is behind.
+    async fn removing(&mut self, scale: Scale) -> anyhow::Result<()> {
+        self.run(&format!(
+            "UPDATE retention SET (changed_at, sequence) = (
+                 SELECT changed_at, sequence FROM delivery WHERE destination_id = 1 AND sequence = {})",
+            scale.documents / 2
+        ))
+        .await?;
+        let later = Clock::system().now().after(Duration::from_secs(86_400));
+        let name = DestinationName::parse(DESTINATIONS[0]).map_err(anyhow::Error::msg)?;
+        let retention = Retention {
+            notifications_before: later,
+            documents_before: later,
+            destinations: vec![name],
+            links_before: later,
+            quarantine_before: later,
+            alarms_before: later,
+            tallies_before: later,
+        };
+        let store = self.store.clone();
+        self.step("a retention step that removes", 50.0, async || {
+            let removed = store.retain(retention.clone()).await?;
+            let bodies = removed.notification_bodies.min(removed.document_bodies);
+            ensure!(bodies > 0, "{removed:?}");
             Ok(())
         })
         .await

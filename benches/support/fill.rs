@@ -7,9 +7,9 @@ use ivesk_webhook::config::StoreUrl;
 use ivesk_webhook::domain::{Clock, DestinationName, Queue, Timestamp};
 use ivesk_webhook::store::{DestinationFilter, Store, StoreOptions};
 
-/// The destinations: one has everything, one is paused with versions in every state, and one
-/// holds everything as history.
-pub(crate) const DESTINATIONS: [&str; 3] = ["books", "archive", "held"];
+/// The destinations: the first has everything, the second is paused with versions in every state, and
+/// the third holds everything as history. Their ids follow the order of their names.
+pub(crate) const DESTINATIONS: [&str; 3] = ["archive", "books", "held"];
 
 /// The number of rows of each kind.
 #[derive(Clone, Copy, Debug)]
