@@ -1,6 +1,7 @@
 //! Leases of deliveries: order, bounds, owners, pauses.
 
 use super::*;
+use crate::support::databases::connect;
 
 on_both_stores! {
     versions_are_leased_in_sequence_and_once,
@@ -616,4 +617,26 @@ async fn everything_survives_a_restart(database: Database) {
     assert_eq!(scene.destination().await.rejected_now, 1);
     scene.register_destination().await;
     assert_eq!(scene.destination().await.rejected_now, 1);
+}
+
+/// It could wait for a page that waits for the destination.
+#[tokio::test]
+async fn a_stale_owner_waits_for_no_feed() {
+    let Some(database) = Database::postgres("stale owners").await else {
+        return;
+    };
+    let url = database.url_text();
+    let scene = Scene::started(database, &[("a", &at(1))]).await;
+    let stale = scene.lease().await.expect("a lease");
+    scene.clock.advance(LEASE + Duration::from_secs(1));
+    let _fresh = scene.lease().await.expect("the lease has expired");
+    let other = connect(&url).await.expect("it answers");
+    let locked = other.batch_execute("BEGIN; SELECT 1 FROM feed FOR UPDATE");
+    locked.await.expect("they are locked");
+    let attempts = vec![scene.attempt(&stale.deliveries[0], rejected("stale"))];
+    let refused = scene.settle(stale, attempts, LeaseAction::Release).await;
+    assert!(
+        matches!(refused, Err(StoreError::StaleLease)),
+        "{refused:?}"
+    );
 }
