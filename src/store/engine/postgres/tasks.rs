@@ -17,7 +17,8 @@ use crate::store::{AcceptedMessage, Insertion, Quarantined};
 /// group.
 const MAX_GROUP_BYTES: usize = 16 << 20;
 
-/// Time for which refused messages gather: storing each alone would slow down all others.
+/// Time from storing refused messages until more of them are stored: each in a transaction of its own
+/// would slow down all other messages.
 const GATHERING: Duration = Duration::from_millis(100);
 
 /// One of the tasks that store messages, in turns.
@@ -100,7 +101,8 @@ pub(super) async fn run_quarantine(
     mut inbox: mpsc::Receiver<QuarantineCommand>,
 ) {
     let mut arrived = Vec::new();
-    while gather(&mut inbox, &mut arrived).await {
+    let mut until = Instant::now();
+    while gather(&mut inbox, &mut arrived, until).await {
         let (mut refused, mut flushes) = (Vec::new(), Vec::new());
         for offer in arrived.drain(..) {
             match offer {
@@ -122,18 +124,19 @@ pub(super) async fn run_quarantine(
             // The receiver may be gone.
             let _ = done.send(());
         }
+        until = Instant::now() + GATHERING;
     }
 }
 
-/// Waits for refused messages, and for more of them until [`GATHERING`] has passed, somebody waits, or as
-/// many have arrived as fit the queue. Returns false if there are none and all senders are gone.
+/// Waits for refused messages, and for more of them until this moment, unless somebody waits for them or no
+/// more fit the queue. Returns false if there are none and all senders are gone.
 async fn gather(
     inbox: &mut mpsc::Receiver<QuarantineCommand>,
     arrived: &mut Vec<QuarantineCommand>,
+    until: Instant,
 ) -> bool {
     let is_store = |command: &QuarantineCommand| matches!(command, QuarantineCommand::Store(_));
     inbox.recv_many(arrived, QUARANTINE_QUEUE).await;
-    let until = Instant::now() + GATHERING;
     while arrived.len() < QUARANTINE_QUEUE && arrived.iter().all(is_store) {
         let room = QUARANTINE_QUEUE - arrived.len();
         match timeout_at(until, inbox.recv_many(arrived, room)).await {
@@ -168,39 +171,46 @@ mod tests {
     async fn refused_messages_gather_unless_somebody_waits() {
         let (sender, mut inbox) = mpsc::channel(QUARANTINE_QUEUE);
         let send = async |command| sender.send(command).await.map_err(drop).expect("room");
-        let began = Instant::now();
         let mut arrived = Vec::new();
+        send(refused()).await;
+        let began = Instant::now();
+        assert!(gather(&mut inbox, &mut arrived, began).await);
+        assert_eq!((arrived.len(), began.elapsed()), (1, Duration::ZERO));
+
+        arrived.clear();
+        let until = began + GATHERING;
         let later = async {
             for _ in 0..3 {
                 send(refused()).await;
                 tokio::time::sleep(GATHERING / 4).await;
             }
         };
-        let (some, ()) = tokio::join!(gather(&mut inbox, &mut arrived), later);
+        let (some, ()) = tokio::join!(gather(&mut inbox, &mut arrived, until), later);
         assert!(some);
         assert_eq!((arrived.len(), began.elapsed()), (3, GATHERING));
 
-        let began = Instant::now();
         arrived.clear();
+        let began = Instant::now();
+        let until = began + GATHERING;
         send(refused()).await;
         send(QuarantineCommand::Flush(oneshot::channel().0)).await;
-        assert!(gather(&mut inbox, &mut arrived).await);
+        assert!(gather(&mut inbox, &mut arrived, until).await);
         assert_eq!((arrived.len(), began.elapsed()), (2, Duration::ZERO));
 
         arrived.clear();
         for _ in 0..QUARANTINE_QUEUE {
             send(refused()).await;
         }
-        assert!(gather(&mut inbox, &mut arrived).await);
+        assert!(gather(&mut inbox, &mut arrived, until).await);
         assert_eq!(arrived.len(), QUARANTINE_QUEUE);
         assert_eq!(began.elapsed(), Duration::ZERO);
 
         arrived.clear();
         send(refused()).await;
         drop(sender);
-        assert!(gather(&mut inbox, &mut arrived).await);
+        assert!(gather(&mut inbox, &mut arrived, until).await);
         assert_eq!((arrived.len(), began.elapsed()), (1, Duration::ZERO));
         arrived.clear();
-        assert!(!gather(&mut inbox, &mut arrived).await);
+        assert!(!gather(&mut inbox, &mut arrived, until).await);
     }
 }
