@@ -7,13 +7,13 @@
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::ops::ControlFlow;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::{MaybeDone, join, maybe_done};
 use futures_util::{TryFutureExt as _, TryStreamExt as _};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -610,7 +610,7 @@ impl Transaction<'_> {
         });
         // After a failed statement the server fails those after it and answers COMMIT by rolling back,
         // so the first error decides.
-        let (run, committed) = join(join_all(run), commit).await;
+        let (run, committed) = join(in_order(run), commit).await;
         let found: Vec<Vec<Row>> = run.into_iter().collect::<Result<_>>()?;
         committed?;
         self.is_committed.store(true, Ordering::Relaxed);
@@ -638,6 +638,26 @@ async fn sent<T>(
     }
 }
 
+/// Waits for requests. They are begun in this order, all when this is first polled: `join_all` may first
+/// poll something else if there are more than 30.
+async fn in_order<F: Future>(requests: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut requests: Vec<Pin<Box<MaybeDone<F>>>> =
+        requests.map(|one| Box::pin(maybe_done(one))).collect();
+    poll_fn(|context| {
+        let mut waits = false;
+        for one in &mut requests {
+            waits |= one.as_mut().poll(context).is_pending();
+        }
+        match waits {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        }
+    })
+    .await;
+    let mut requests = requests.into_iter();
+    std::iter::from_fn(|| requests.next()?.as_mut().take_output()).collect()
+}
+
 /// Returns values as the client takes them.
 fn borrowed<'v>(values: &'v [(Value<'_>, Type)]) -> Vec<(&'v (dyn ToSql + Sync), Type)> {
     let values = values.iter();
@@ -648,6 +668,8 @@ fn borrowed<'v>(values: &'v [(Value<'_>, Type)]) -> Vec<(&'v (dyn ToSql + Sync),
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -659,6 +681,22 @@ mod tests {
         assert_eq!(within(None, slow()).await.ok(), Some(7));
         let limited = within(Some(RESPONSE_TIMEOUT), slow()).await;
         assert!(matches!(limited, Err(StoreError::Unreachable { .. })));
+    }
+
+    #[test]
+    fn many_requests_begin_in_order_when_first_polled() {
+        let begun = Mutex::new(Vec::new());
+        let request = async |number| {
+            begun.lock().expect("no panic").push(number);
+            tokio::task::yield_now().await;
+            number
+        };
+        let mut all = pin!(in_order((0..100).map(request)));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(all.as_mut().poll(&mut context).is_pending());
+        let numbers: Vec<i32> = (0..100).collect();
+        assert_eq!(*begun.lock().expect("no panic"), numbers);
+        assert_eq!(all.as_mut().poll(&mut context), Poll::Ready(numbers));
     }
 
     #[test]
