@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::connection::Pool;
 use super::turn::{Inbox, Turn};
 use crate::store::error::Result;
-use crate::store::ingest::{Group, MAX_GROUP, PendingMessage, RowIds, store_group};
+use crate::store::ingest::{Group, MAX_GROUP, RowIds, store_group};
 use crate::store::quarantine::{QUARANTINE_QUEUE, store_quarantined};
 use crate::store::{AcceptedMessage, Insertion, Quarantined};
 
@@ -17,8 +17,8 @@ use crate::store::{AcceptedMessage, Insertion, Quarantined};
 /// group.
 const MAX_GROUP_BYTES: usize = 16 << 20;
 
-/// Time from storing refused messages until more of them are stored: each in a transaction of its own
-/// would slow down all other messages.
+/// Time from storing refused messages until more of them are stored. Each in a transaction of its own would
+/// slow down the messages that are accepted; a crash loses those that gather.
 const GATHERING: Duration = Duration::from_millis(100);
 
 /// One of the tasks that store messages, in turns.
@@ -43,7 +43,8 @@ impl Ingest {
             }
             let mut turn = Some(Turn::from(inbox));
             while !arrived.is_empty() {
-                let mut groups = vec![Group::new(take_group(&mut arrived))];
+                let group = take_group(&mut arrived, |one| one.incoming.message.body().len());
+                let mut groups = vec![Group::new(group)];
                 while let Some(group) = groups.pop() {
                     let storing = self.store_group(group.messages(), &mut row_ids, turn.take());
                     let outcomes = storing.await;
@@ -72,13 +73,14 @@ impl Ingest {
     }
 }
 
-/// Removes and returns the messages that share the next commit; at least one.
-fn take_group(arrived: &mut Vec<PendingMessage>) -> Vec<PendingMessage> {
+/// Removes and returns the messages that share the next commit; at least one. `size` returns a message's
+/// bytes.
+fn take_group<M>(arrived: &mut Vec<M>, size: impl Fn(&M) -> usize) -> Vec<M> {
     let mut bytes = 0;
     let fits = arrived
         .iter()
-        .take_while(|pending| {
-            bytes += pending.incoming.message.body().len();
+        .take_while(|one| {
+            bytes += size(one);
             bytes <= MAX_GROUP_BYTES
         })
         .count();
@@ -110,15 +112,16 @@ pub(super) async fn run_quarantine(
                 QuarantineCommand::Flush(done) => flushes.push(done),
             }
         }
-        let storing = async {
-            let transaction = pool.write().await?;
-            store_quarantined(&transaction, limit_bytes, None, &refused).await?;
-            transaction.commit().await
-        };
-        if !refused.is_empty()
-            && let Err(error) = storing.await
-        {
-            tracing::warn!(%error, "failed to store refused messages in the quarantine");
+        while !refused.is_empty() {
+            let group = take_group(&mut refused, |one| one.body.len());
+            let storing = async {
+                let transaction = pool.write().await?;
+                store_quarantined(&transaction, limit_bytes, None, &group).await?;
+                transaction.commit().await
+            };
+            if let Err(error) = storing.await {
+                tracing::warn!(%error, "failed to store refused messages in the quarantine");
+            }
         }
         for done in flushes {
             // The receiver may be gone.
@@ -198,18 +201,35 @@ mod tests {
         assert_eq!((arrived.len(), began.elapsed()), (2, Duration::ZERO));
 
         arrived.clear();
-        for _ in 0..QUARANTINE_QUEUE {
+        let later = async {
             send(refused()).await;
-        }
-        assert!(gather(&mut inbox, &mut arrived, until).await);
-        assert_eq!(arrived.len(), QUARANTINE_QUEUE);
-        assert_eq!(began.elapsed(), Duration::ZERO);
+            tokio::time::sleep(GATHERING / 4).await;
+            send(QuarantineCommand::Flush(oneshot::channel().0)).await;
+        };
+        let (some, ()) = tokio::join!(gather(&mut inbox, &mut arrived, until), later);
+        assert!(some);
+        assert_eq!((arrived.len(), began.elapsed()), (2, GATHERING / 4));
 
         arrived.clear();
-        send(refused()).await;
-        drop(sender);
-        assert!(gather(&mut inbox, &mut arrived, until).await);
-        assert_eq!((arrived.len(), began.elapsed()), (1, Duration::ZERO));
+        let later = async {
+            for _ in 0..=QUARANTINE_QUEUE {
+                send(refused()).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        let (some, ()) = tokio::join!(gather(&mut inbox, &mut arrived, until), later);
+        assert!(some);
+        assert_eq!((arrived.len(), inbox.len()), (QUARANTINE_QUEUE, 1));
+        assert_eq!(began.elapsed(), GATHERING / 4);
+
+        arrived.clear();
+        let later = async {
+            tokio::time::sleep(GATHERING / 4).await;
+            drop(sender);
+        };
+        let (some, ()) = tokio::join!(gather(&mut inbox, &mut arrived, until), later);
+        assert!(some);
+        assert_eq!((arrived.len(), began.elapsed()), (1, GATHERING / 2));
         arrived.clear();
         assert!(!gather(&mut inbox, &mut arrived, until).await);
     }
