@@ -630,13 +630,17 @@ async fn a_stale_owner_waits_for_no_feed() {
     let stale = scene.lease().await.expect("a lease");
     scene.clock.advance(LEASE + Duration::from_secs(1));
     let _fresh = scene.lease().await.expect("the lease has expired");
+    // Its owner would lock a feed that has no lane yet.
+    scene.pull(&company("2"), &[("b", &at(2))]).await;
     let other = connect(&url).await.expect("it answers");
     let locked = other.batch_execute("BEGIN; SELECT 1 FROM feed FOR UPDATE");
     locked.await.expect("they are locked");
     let attempts = vec![scene.attempt(&stale.deliveries[0], rejected("stale"))];
-    let refused = scene.settle(stale, attempts, LeaseAction::Release).await;
+    let (store, request) = (&scene.store, scene.request());
+    let continued = store.continue_deliveries(stale, attempts, Vec::new(), request);
+    let refused = continued.await.err();
     assert!(
-        matches!(refused, Err(StoreError::StaleLease)),
+        matches!(refused, Some(StoreError::StaleLease)),
         "{refused:?}"
     );
 }
