@@ -203,7 +203,7 @@ fn whole(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What the comparison needs.
+/// What the comparison needs, from the environment alone.
 #[derive(Debug, clap::Parser)]
 struct Comparison {
     #[command(flatten)]
@@ -218,6 +218,9 @@ const COMPARED: (usize, usize) = (1_000, 20);
 
 /// Compares what it takes to parse and verify a message with the ceiling, if one is named.
 async fn compare(comparison: &Comparison) -> anyhow::Result<()> {
+    if !comparison.ceiling.is_named() {
+        return Ok(());
+    }
     let sns = Sns::start().await?;
     let mut rows = Vec::new();
     for version in [1, 2] {

@@ -46,6 +46,11 @@ impl Mode {
 }
 
 impl Ceiling {
+    /// Returns true if a program is named.
+    pub(crate) fn is_named(&self) -> bool {
+        self.program.is_some()
+    }
+
     /// Starts it in this folder, and returns it and its address; `None` if no program is named. It may
     /// not listen yet.
     pub(crate) fn start(
