@@ -1,7 +1,5 @@
 //! Measures the verification of one message: `cargo bench --bench verify`.
 //!
-//! `signature` compares aws-lc-rs, which the service uses, with the `rsa` crate.
-//!
 //! `SNSBENCH_SKETCH` may name the ceiling of this machine (`support/ceiling.rs`): what it takes to parse and
 //! verify a message is the difference between its processor time with and without.
 //! `IVESK_WEBHOOK_BENCH_JSON` may name a file for the comparison; criterion writes its own results.
@@ -23,14 +21,8 @@ use bytes::Bytes;
 use clap::Parser as _;
 use criterion::{Criterion, Throughput, criterion_group};
 use ivesk_emulator::signer::{SNS_NAME, Signer, Unsigned};
-use rsa::RsaPublicKey;
-use rsa::pkcs1v15::VerifyingKey;
-use rsa::pkcs8::DecodePublicKey as _;
-use rsa::signature::Verifier as _;
 use serde_json::json;
 use sns_messages::canonical::{CanonicalText, SignedFields};
-use sns_messages::certificate::Certificate;
-use sns_messages::signature::{Signature, SignatureVersion};
 use sns_messages::time::{Clock, Timestamp};
 use sns_messages::{
     CertificateStore, Envelope, MessageType, Settings, SnsHeaders, TopicRule, Verifier,
@@ -124,45 +116,6 @@ fn canonical(criterion: &mut Criterion) {
     criterion.bench_function("canonical text alone", |bencher| {
         bencher.iter(|| CanonicalText::new(black_box(&fields)));
     });
-}
-
-fn signature(criterion: &mut Criterion) {
-    let signer = signer();
-    let pem = signer.certificate_pem().as_bytes();
-    let certificate = Certificate::parse(pem, None).expect("it was just made");
-    let (_, block) = x509_parser::pem::parse_x509_pem(pem).expect("it was just made");
-    let parsed = block.parse_x509().expect("it was just made");
-    let key = RsaPublicKey::from_public_key_der(parsed.public_key().raw).expect("it is RSA");
-    let sha1 = VerifyingKey::<sha1::Sha1>::new(key.clone());
-    let sha256 = VerifyingKey::<rsa::sha2::Sha256>::new(key);
-    let text = b"Message\nhello\nMessageId\n165545c9\nTimestamp\n2026\nTopicArn\narn\nType\nNotification\n";
-
-    let mut group = criterion.benchmark_group("signature");
-    for (name, version, number) in [
-        ("1, SHA-1", SignatureVersion::Sha1, 1),
-        ("2, SHA-256", SignatureVersion::Sha256, 2),
-    ] {
-        let signature = Signature::decode(&signer.signature(text, number)).expect("it is base64");
-        group.bench_function(format!("{name}, aws-lc-rs"), |bencher| {
-            bencher.iter(|| {
-                certificate
-                    .verify(version, black_box(text), &signature)
-                    .expect("it matches");
-            });
-        });
-        let signature =
-            rsa::pkcs1v15::Signature::try_from(signature.as_bytes()).expect("it is a signature");
-        group.bench_function(format!("{name}, rsa"), |bencher| {
-            bencher.iter(|| {
-                match version {
-                    SignatureVersion::Sha1 => sha1.verify(black_box(text), &signature),
-                    SignatureVersion::Sha256 => sha256.verify(black_box(text), &signature),
-                }
-                .expect("it matches");
-            });
-        });
-    }
-    group.finish();
 }
 
 /// All that one delivery costs before the store: parse, policy, certificate, signature.
@@ -296,7 +249,7 @@ async fn own_micros(sns: &Sns, bodies: Vec<String>) -> anyhow::Result<f64> {
     Ok(used.as_secs_f64() * 1e6 / count(bodies.len() * COMPARED.1))
 }
 
-criterion_group!(benches, parse, canonical, signature, whole);
+criterion_group!(benches, parse, canonical, whole);
 
 fn main() -> anyhow::Result<()> {
     benches();
