@@ -21,6 +21,7 @@ use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 use super::destination::{Destination, DestinationResponse};
 use super::filter;
 use super::texts;
+use crate::backoff::{self, Backoff};
 use crate::config::{Config, DestinationConfig, HistoryMode, ImportErrorsConfig};
 use crate::domain::{Clock, Company, DestinationName, Feed, Timestamp};
 use crate::ivesk::Entry;
@@ -52,8 +53,11 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Longest time between two reads of the rows.
 const MAX_IDLE: Duration = Duration::from_secs(30);
 
-/// Pause after a store error.
-const STORE_ERROR_DELAY: Duration = Duration::from_secs(5);
+/// Pauses after store errors.
+const STORE_ERROR: Backoff = Backoff {
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(5),
+};
 
 /// Time for which history gathers that is held: a first pull stores page after page of it.
 const HISTORY_PAUSE: Duration = Duration::from_millis(100);
@@ -178,9 +182,13 @@ impl DestinationWorker {
     /// Leases the destination and delivers until nothing more is due. Once `stop` is canceled,
     /// deliveries in flight are finished and no further one is started.
     ///
+    /// While the store fails, no further one is started either, and outcomes are kept until they are
+    /// stored.
+    ///
     /// # Errors
     ///
-    /// Fails only if the store does; the destination's errors are stored in its row.
+    /// Fails only if the store does before anything is leased, or once `stop` is canceled; the
+    /// destination's errors are stored in its row.
     pub async fn step(&self, stop: &CancellationToken) -> Result<StepOutcome, StoreError> {
         let (outcome, _) = self.deliver_all(&mut self.store.arrivals(), stop).await?;
         Ok(outcome)
@@ -389,7 +397,12 @@ struct Session<'w> {
     dropped: HashSet<Feed>,
     /// Attempts that are not stored, nor being stored.
     attempts: Vec<Attempt>,
+    /// Those that are being stored, as far as the destination was asked.
+    being_stored: Vec<Attempt>,
     storing: Option<Storing<'w>>,
+    /// The number of changes of the store that have failed in a row, and when it is tried again.
+    store_errors: u32,
+    store_again_at: Instant,
     last_stored_at: Instant,
     /// When the versions that were read ahead are chosen again.
     choose_after: Instant,
@@ -432,7 +445,10 @@ impl<'w> Session<'w> {
             ended: HashSet::new(),
             dropped: HashSet::new(),
             attempts: Vec::new(),
+            being_stored: Vec::new(),
             storing: None,
+            store_errors: 0,
+            store_again_at: requested_at.instant,
             last_stored_at: requested_at.instant,
             choose_after: requested_at.instant + READ_AHEAD,
             adds: false,
@@ -452,7 +468,7 @@ impl<'w> Session<'w> {
         stop: &CancellationToken,
     ) -> Result<(StepOutcome, Option<NothingDue>), StoreError> {
         loop {
-            let may_start = self.may_continue && !stop.is_cancelled();
+            let may_start = self.may_continue && !stop.is_cancelled() && self.store_errors == 0;
             if may_start {
                 self.start();
             } else {
@@ -461,12 +477,21 @@ impl<'w> Session<'w> {
             if self.storing.is_none() && self.should_store(may_start) {
                 self.begin_storing();
             }
-            if self.storing.is_none() && self.in_flight.is_empty() {
-                break;
+            let is_waiting = self.waits_for_store() && !stop.is_cancelled();
+            if self.storing.is_none() && self.in_flight.is_empty() && !is_waiting {
+                match self.release().await {
+                    Err(error) if self.keeps(&error) && !stop.is_cancelled() => {
+                        self.put_back(&error);
+                        continue;
+                    }
+                    released => return released.map(|()| (self.outcome(), None)),
+                }
             }
             let renewal = self.last_stored_at + self.worker.lease_margin / 2;
             let has_place = may_start && self.in_flight.len() < self.worker.places();
-            let next_look = if !self.attempts.is_empty() {
+            let next_look = if self.waits_for_store() {
+                self.store_again_at
+            } else if !self.attempts.is_empty() {
                 self.last_stored_at + MAX_BATCH_DELAY
             } else if has_place {
                 renewal.min(self.choose_after.max(self.last_stored_at + READ_AGAIN))
@@ -479,7 +504,14 @@ impl<'w> Session<'w> {
                 }
                 continued = poll(&mut self.storing), if self.storing.is_some() => {
                     self.storing = None;
-                    let continued = continued?;
+                    let continued = match continued {
+                        Err(error) if self.keeps(&error) => {
+                            self.put_back(&error);
+                            continue;
+                        }
+                        continued => continued?,
+                    };
+                    self.store_errors = 0;
                     if continued.ended.is_some() {
                         // Something may have arrived meanwhile.
                         return Ok((self.outcome(), continued.ended.filter(|_| !self.more)));
@@ -490,10 +522,49 @@ impl<'w> Session<'w> {
                     self.more |= has_place;
                 }
                 Ok(()) = self.arrivals.changed(), if has_place => self.more = true,
-                () = stop.cancelled(), if may_start => {}
+                () = stop.cancelled(), if !stop.is_cancelled() => {}
             }
         }
-        self.finish().await
+    }
+
+    /// Returns true if the outcomes are still to be stored after this error of the store.
+    fn keeps(&self, error: &StoreError) -> bool {
+        !matches!(error, StoreError::StaleLease | StoreError::Closed)
+    }
+
+    /// Returns true if the store has failed, and is not to be tried again yet.
+    fn waits_for_store(&self) -> bool {
+        self.store_errors > 0 && Instant::now() < self.store_again_at
+    }
+
+    /// Takes back the attempts that could not be stored. What the destination was not asked for is
+    /// chosen again.
+    fn put_back(&mut self, error: &StoreError) {
+        let pause = STORE_ERROR.delay(self.store_errors, backoff::jitter());
+        self.store_errors += 1;
+        self.store_again_at = Instant::now() + pause;
+        let destination = &self.worker.name;
+        error!(%destination, %error, "delivery to destination `{destination}` failed on a store error; retrying in {pause:.1?}: {error}");
+        let mut attempts = std::mem::take(&mut self.being_stored);
+        self.stored = self.stored.saturating_sub(attempts.len());
+        attempts.append(&mut self.attempts);
+        self.attempts = attempts;
+        self.ready.clear();
+        self.more = true;
+    }
+
+    /// Takes the attempts to store them; a copy is kept of those with an answer of the destination.
+    fn take_attempts(&mut self) -> Vec<Attempt> {
+        let attempts = std::mem::take(&mut self.attempts);
+        let is_answer = |one: &&Attempt| {
+            !matches!(
+                one.outcome,
+                DeliveryOutcome::Listed | DeliveryOutcome::Filtered { .. }
+            )
+        };
+        self.being_stored = attempts.iter().filter(is_answer).cloned().collect();
+        self.stored += attempts.len();
+        attempts
     }
 
     /// Returns true if a delivery that starts now reaches its timeout before the lease ends: this
@@ -557,6 +628,9 @@ impl<'w> Session<'w> {
 
     /// Returns true if outcomes are to be stored, or versions to be chosen, now.
     fn should_store(&self, may_start: bool) -> bool {
+        if self.store_errors > 0 {
+            return !self.waits_for_store();
+        }
         let now = Instant::now();
         let has_waited = now >= self.last_stored_at + MAX_BATCH_DELAY;
         let stores = !self.attempts.is_empty()
@@ -574,8 +648,7 @@ impl<'w> Session<'w> {
     /// Stores the outcomes and chooses what comes next: in place of the ready ones if they are old, else
     /// after them, unless more than half of what is read ahead is still ready.
     fn begin_storing(&mut self) {
-        let attempts = std::mem::take(&mut self.attempts);
-        self.stored += attempts.len();
+        let attempts = self.take_attempts();
         self.since_chosen += attempts.len();
         self.has_failed = false;
         self.ended.clear();
@@ -647,16 +720,14 @@ impl<'w> Session<'w> {
         }
     }
 
-    /// Releases the lease.
-    async fn finish(mut self) -> Result<(StepOutcome, Option<NothingDue>), StoreError> {
-        let attempts = std::mem::take(&mut self.attempts);
-        self.stored += attempts.len();
-        let outcome = self.outcome();
+    /// Stores the outcomes and releases the lease.
+    async fn release(&mut self) -> Result<(), StoreError> {
+        let attempts = self.take_attempts();
         let (store, now) = (&self.worker.store, self.worker.clock.now());
         store
-            .settle_deliveries(self.lease, attempts, LeaseAction::Release, now)
+            .settle_deliveries(self.lease.clone(), attempts, LeaseAction::Release, now)
             .await?;
-        Ok((outcome, None))
+        Ok(())
     }
 
     /// Returns the result of the step.
@@ -696,9 +767,10 @@ pub async fn run(worker: Arc<DestinationWorker>, shutdown: CancellationToken) {
             Ok((_, None)) => {}
             Err(error) => {
                 let destination = &worker.name;
-                error!(%destination, %error, "delivery to destination `{destination}` failed on a store error; retrying in {STORE_ERROR_DELAY:?}: {error}");
+                let pause = STORE_ERROR.longest;
+                error!(%destination, %error, "delivery to destination `{destination}` failed on a store error; retrying in {pause:?}: {error}");
                 shutdown
-                    .run_until_cancelled(tokio::time::sleep(STORE_ERROR_DELAY))
+                    .run_until_cancelled(tokio::time::sleep(pause))
                     .await;
             }
         }

@@ -105,6 +105,8 @@ pub(super) async fn record<T: Tx>(
 ) -> Result<DestinationState> {
     let mut late = Vec::new();
     attempts.retain(|one| match versions.get(&one.sequence) {
+        // It is recorded already; the worker did not get the store's answer.
+        Some(version) if version.has_ended_as(&one.outcome) => false,
         Some(version) if !version.is_erased => true,
         _ => {
             late.push(one.clone());

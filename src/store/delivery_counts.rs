@@ -52,6 +52,21 @@ rows! {
 }
 
 impl Version {
+    /// Returns true if this answer of the destination is that of its last attempt. One that a person lets try
+    /// again is pending.
+    pub(super) fn has_ended_as(&self, outcome: &DeliveryOutcome) -> bool {
+        matches!(
+            (self.state, outcome),
+            (
+                Some(DeliveryState::Delivered),
+                DeliveryOutcome::Delivered { .. }
+            ) | (
+                Some(DeliveryState::Rejected),
+                DeliveryOutcome::Rejected { .. }
+            )
+        )
+    }
+
     /// Returns true if it is deferred by one more failure: it has failed for long, and another was
     /// accepted since its last attempt.
     pub(super) fn is_deferred_at(&self, now: Timestamp) -> bool {

@@ -17,6 +17,8 @@ pub enum Step {
     Read,
     /// An operation that writes.
     Write,
+    /// Such an operation is committed; a failure loses the answer.
+    Written,
 }
 
 /// What a test does to a store, by [`StoreOptions::hooks`](super::StoreOptions); no setting

@@ -222,7 +222,9 @@ impl Store {
     /// Boxed, like reads: a future holds those of both engines, and callers hold it many times over.
     async fn write<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
         self.before(Step::Write).await?;
-        with_engine!(self, engine => Box::pin(engine.write(operation)).await)
+        let written = with_engine!(self, engine => Box::pin(engine.write(operation)).await)?;
+        self.before(Step::Written).await?;
+        Ok(written)
     }
 
     fn wake_pullers(&self) {

@@ -15,6 +15,7 @@ use ivesk_webhook::metrics::Metrics;
 use ivesk_webhook::store::{
     DeliverySelection, DeliveryState, DestinationChange, DestinationPauseReason, DestinationRow,
     IMPORT_ERROR_WAIT, ImportErrorDecision, ImportErrorSelection, ImportErrorState, NothingDue,
+    SharedStore,
 };
 use ivesk_webhook::trace::{self, Step};
 use serde_json::{Value, json};
@@ -24,7 +25,9 @@ use tokio_util::sync::CancellationToken;
 use crate::support::deliveries::{
     destination_name, drain, step, step_until, with_history, worker, worker_on,
 };
+use crate::support::faults::{Fault, Faults};
 use crate::support::ledger::{Ledger, Reaction};
+use crate::support::process::within;
 use crate::support::puller::{
     Bench, COMPANY, NEIGHBOR, company, digitized, exported, hours, minutes, seconds,
     set_exported_path,
@@ -940,6 +943,119 @@ async fn a_version_gets_the_note_of_one_that_was_in_flight() {
     drain(&worker).await;
     let earlier = notes.earlier.lock().expect("never poisoned");
     assert_eq!(*earlier, [None, None, Some(version)]);
+}
+
+/// Accepts versions, and plants a fault in the store at the first.
+struct Breaking {
+    fault: Fault,
+    faults: Arc<Faults>,
+    broken: Notify,
+    sequences: Mutex<Vec<i64>>,
+}
+
+impl Breaking {
+    fn sequences(&self) -> Vec<i64> {
+        self.sequences.lock().expect("never poisoned").clone()
+    }
+}
+
+struct Breaks(Arc<Breaking>);
+
+#[async_trait::async_trait]
+impl Destination for Breaks {
+    async fn deliver(&self, delivery: &Delivery) -> DestinationResponse {
+        let Breaking { fault, faults, .. } = &*self.0;
+        let mut sequences = self.0.sequences.lock().expect("never poisoned");
+        if sequences.is_empty() {
+            faults.set(Some(*fault));
+            self.0.broken.notify_one();
+        }
+        sequences.push(delivery.sequence);
+        DestinationResponse::Accepted { note: None }
+    }
+
+    fn leaves_notes(&self) -> bool {
+        false
+    }
+}
+
+/// A destination that breaks its store, with five documents for it.
+struct BrokenScene {
+    breaking: Arc<Breaking>,
+    store: SharedStore,
+    worker: DestinationWorker,
+    _bench: Bench,
+}
+
+impl BrokenScene {
+    async fn new(fault: Fault) -> Self {
+        let bench = Bench::caught_up("").await;
+        let config = with_history(DestinationKind::List);
+        let _registered = worker(&bench, "books", &config).await;
+        bench.export_and_pull(COMPANY, 5).await;
+        let (faults, store, _) = bench.reopen_with_faults().await;
+        let breaking = Arc::new(Breaking {
+            fault,
+            faults,
+            broken: Notify::new(),
+            sequences: Mutex::default(),
+        });
+        let worker = DestinationWorker::new(
+            destination_name("books"),
+            config,
+            Some(Box::new(Breaks(Arc::clone(&breaking)))),
+            &bench.config,
+            Arc::clone(&store),
+            bench.clock.clone(),
+        );
+        Self {
+            breaking,
+            store,
+            worker,
+            _bench: bench,
+        }
+    }
+
+    /// Ends the fault once the store has failed a few times.
+    async fn repair_later(&self) {
+        self.breaking.broken.notified().await;
+        let faults = &self.breaking.faults;
+        let before = faults.writes();
+        while faults.writes() < before + 3 {
+            tokio::task::yield_now().await;
+        }
+        faults.set(None);
+    }
+}
+
+#[tokio::test]
+async fn answers_are_kept_while_the_store_fails() {
+    for fault in [Fault::Down, Fault::AnswerLost] {
+        let scene = BrokenScene::new(fault).await;
+        let (outcome, ()) = tokio::join!(step(&scene.worker), scene.repair_later());
+        assert_eq!(outcome, StepOutcome::Settled(5), "{fault:?}");
+        assert_eq!(scene.breaking.sequences(), [1, 2, 3, 4, 5], "{fault:?}");
+        let rows = scene.store.destinations().await.expect("destinations");
+        assert_eq!(rows[0].delivered, 5, "{fault:?}");
+        let again = step(&scene.worker).await;
+        assert!(matches!(again, StepOutcome::Nothing(_)), "{again:?}");
+        scene.store.close().await.expect("closed");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_stops_although_the_store_fails() {
+    let scene = BrokenScene::new(Fault::Down).await;
+    let stop = CancellationToken::new();
+    let stopping = async {
+        scene.breaking.broken.notified().await;
+        stop.cancel();
+    };
+    let step = within("a step", scene.worker.step(&stop));
+    let (stopped, ()) = tokio::join!(step, stopping);
+    stopped.expect_err("the outcomes could not be stored");
+    scene.breaking.faults.set(None);
+    scene.store.close().await.expect("closed");
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ pub(crate) enum Fault {
     DiskFull,
     /// The writer has ended: reads work.
     Closed,
-    /// The commit works, but its answer is lost.
+    /// Commits work, but their answers are lost.
     AnswerLost,
     /// Storing a message panics.
     Panic,
@@ -33,7 +33,9 @@ pub(crate) struct Faults {
     free_bytes: Mutex<Option<u64>>,
     gate: Semaphore,
     waiting: Semaphore,
+    probe_gate: Semaphore,
     accepts: AtomicUsize,
+    probes: AtomicUsize,
     writes: AtomicUsize,
 }
 
@@ -46,7 +48,9 @@ impl Faults {
             free_bytes: Mutex::new(None),
             gate: Semaphore::new(OPEN),
             waiting: Semaphore::new(0),
+            probe_gate: Semaphore::new(OPEN),
             accepts: AtomicUsize::new(0),
+            probes: AtomicUsize::new(0),
             writes: AtomicUsize::new(0),
         })
     }
@@ -73,6 +77,20 @@ impl Faults {
         self.waiting.acquire_many(count).await.unwrap().forget();
     }
 
+    /// Holds probes until [`Faults::release_probes`].
+    pub(crate) fn hold_probes(&self) {
+        self.probe_gate.forget_permits(OPEN);
+    }
+
+    pub(crate) fn release_probes(&self) {
+        self.probe_gate.add_permits(OPEN);
+    }
+
+    /// Returns the number of probes.
+    pub(crate) fn probes(&self) -> usize {
+        self.probes.load(Ordering::SeqCst)
+    }
+
     /// Returns the number of messages that reached the store.
     pub(crate) fn accepts(&self) -> usize {
         self.accepts.load(Ordering::SeqCst)
@@ -88,7 +106,7 @@ impl Faults {
         let planted = |what: &str| Err(StoreError::Database(format!("planted: {what}")));
         match (fault, step) {
             (Some(Fault::Down), _) => planted("down"),
-            (Some(Fault::AnswerLost), Step::Accepted) => planted("answer lost"),
+            (Some(Fault::AnswerLost), Step::Accepted | Step::Written) => planted("answer lost"),
             (Some(Fault::QueueFull), Step::Accept) => Err(StoreError::QueueFull),
             (Some(Fault::Panic), Step::Accept) => panic!("planted"),
             (Some(Fault::Closed), Step::Accept | Step::Probe) => Err(StoreError::Closed),
@@ -110,6 +128,10 @@ impl Hooks for Faults {
                 self.accepts.fetch_add(1, Ordering::SeqCst);
                 self.waiting.add_permits(1);
                 let _pass = self.gate.acquire().await.unwrap();
+            }
+            if step == Step::Probe {
+                self.probes.fetch_add(1, Ordering::SeqCst);
+                let _pass = self.probe_gate.acquire().await.unwrap();
             }
             if step == Step::Write {
                 self.writes.fetch_add(1, Ordering::SeqCst);
