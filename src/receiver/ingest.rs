@@ -57,8 +57,15 @@ pub struct Ingest {
     log: MessageLog,
     clock: Clock,
     challenges: Challenges,
-    // Anybody may request `/readyz`, so only one request at a time probes the store.
-    probing: Mutex<()>,
+    /// The last probe of the store. Anybody may request `/readyz`, so one request at a time probes, and those
+    /// that wait meanwhile share the result of the next.
+    probe: Mutex<Option<Probe>>,
+}
+
+/// A probe of the store.
+struct Probe {
+    began: Instant,
+    result: Result<(), Refusal>,
 }
 
 /// The collaborators of [`Ingest`].
@@ -95,7 +102,7 @@ impl Ingest {
             log: MessageLog::default(),
             clock: parts.clock,
             challenges: Challenges::default(),
-            probing: Mutex::new(()),
+            probe: Mutex::new(None),
         }
     }
 
@@ -442,10 +449,22 @@ impl Ingest {
     }
 
     async fn check_store(&self) -> Result<(), Refusal> {
-        let probe = async {
-            let _turn = self.probing.lock().await;
-            self.store.probe().await
-        };
+        let asked = Instant::now();
+        let mut last = self.probe.lock().await;
+        if let Some(probe) = last.as_ref().filter(|probe| probe.began >= asked) {
+            return probe.result.clone();
+        }
+        let began = Instant::now();
+        let result = self.probe_store().await;
+        *last = Some(Probe {
+            began,
+            result: result.clone(),
+        });
+        result
+    }
+
+    async fn probe_store(&self) -> Result<(), Refusal> {
+        let probe = self.store.probe();
         let (refusal, fault) = match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
             Ok(Ok(())) => {
                 self.record_store_fault(None);

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use ivesk_webhook::domain::Event;
 
 use crate::support::app::{TestApp, code};
@@ -57,6 +60,25 @@ async fn it_is_not_ready_while_only_reads_work() {
     }
     app.faults.set(None);
     assert_eq!(app.get("/readyz").await, 200);
+}
+
+#[tokio::test]
+async fn those_who_ask_while_the_store_is_probed_share_the_next_probe() {
+    let app = TestApp::spawn().await;
+    let ingest = Arc::clone(&app.service().app().ingest);
+    app.faults.hold_probes();
+    let before = app.faults.probes();
+    let mut asking: FuturesUnordered<_> = (0..300).map(|_| ingest.readiness()).collect();
+    assert_eq!(asking.next().now_or_never(), None, "answered by no probe");
+    app.faults.release_probes();
+    while let Some(ready) = asking.next().await {
+        ready.expect("the store works");
+    }
+    let probes = app.faults.probes() - before;
+    // One that was under way may be the service's own.
+    assert!((1..=3).contains(&probes), "{probes} probes");
+    app.faults.set(Some(Fault::DiskFull));
+    ingest.readiness().await.expect_err("it looks again");
 }
 
 #[tokio::test]
