@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret;
 
 use super::deliveries::FreshLink;
-use super::engine::{Param, Sql, Tx};
+use super::engine::{Fragment, Param, Sql, Tx};
 use super::error::Result;
 use super::trigger_kind::TriggerKind;
 use super::triggers::{backfill_from_beginning, raise};
@@ -24,9 +24,15 @@ pub(super) async fn store_links<T: Tx>(
     if links.is_empty() || !links_requested(tx, feed).await? {
         return Ok(());
     }
-    // Their documents need not wait any longer.
+    // Their documents need not wait any longer. In the order in which workers change them, which prevents
+    // deadlocks.
     static DUE: Sql = Sql::new(
-        "UPDATE delivery SET next_try_at = $2 WHERE state = 'waiting_file' AND sequence IN ({elements}($1))",
+        "WITH chosen AS (
+             SELECT destination_id, sequence FROM delivery
+             WHERE sequence IN ({elements}($1)) AND state = 'waiting_file'
+             ORDER BY destination_id, sequence{lock_rows})
+         UPDATE delivery AS h SET next_try_at = $2
+         FROM chosen AS c WHERE h.destination_id = c.destination_id AND h.sequence = c.sequence",
     );
     let mut fresh: Vec<i64> = Vec::new();
     for link in links {
@@ -78,11 +84,18 @@ pub(super) async fn complete_link_request<T: Tx>(
              (SELECT started_at FROM feed_pull WHERE feed_id = $1 AND kind = $2)",
     );
     // What it brought no link for is attempted once more, and reads the feed from its beginning.
-    static DUE: Sql = Sql::new(
-        "UPDATE delivery SET next_try_at = $2 WHERE state = 'waiting_file' AND sequence IN (
-             SELECT h.sequence FROM destination s
+    static DUE: Sql = Sql::with(
+        "UPDATE delivery SET next_try_at = $2 WHERE (destination_id, sequence) IN (
+             SELECT h.destination_id, h.sequence FROM destination s
              {then_join} delivery h{by_state} ON h.destination_id = s.id AND h.state = 'waiting_file' AND h.state <> 'delivered'
-             {then_join} document d ON d.sequence = h.sequence AND d.feed_id = $1)",
+             {then_join} document d ON d.sequence = h.sequence AND d.feed_id = $1{lock_in_order})",
+        &[(
+            "lock_in_order",
+            Fragment::Differs(
+                "",
+                " ORDER BY h.destination_id, h.sequence FOR NO KEY UPDATE OF h",
+            ),
+        )],
     );
     if tx.execute(&COMPLETE, &[&feed, &kind]).await? > 0 {
         tx.run(&DUE, &[&feed, &now]).await?;

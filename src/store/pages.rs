@@ -423,10 +423,15 @@ async fn insert<T: Tx>(
     );
     static SUPERSEDE: Sql =
         Sql::new("UPDATE document SET superseded = true WHERE sequence IN ({elements}($1))");
-    // A newer version takes the place of one that was not delivered.
+    // A newer version takes the place of one that was not delivered. The rows are locked in the order in which
+    // the worker of their destination changes them, which prevents deadlocks.
     static NOT_DELIVERED: Sql = Sql::new(
-        "UPDATE delivery SET state = 'superseded', next_try_at = NULL WHERE sequence IN ({elements}($1))
-             AND state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected')",
+        "WITH chosen AS (
+             SELECT destination_id, sequence FROM delivery WHERE sequence IN ({elements}($1))
+                 AND state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected')
+             ORDER BY destination_id, sequence{lock_rows})
+         UPDATE delivery AS h SET state = 'superseded', next_try_at = NULL
+         FROM chosen AS c WHERE h.destination_id = c.destination_id AND h.sequence = c.sequence",
     );
     static BEGINS_AT: Sql = Sql::new("SELECT begins_at FROM feed WHERE id = $1");
     let ids: Vec<&str> = new.iter().map(|one| one.document.id.as_str()).collect();
