@@ -109,16 +109,28 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 ///
 /// If one can't be created.
 pub fn create_dir_all(path: &Path, mode: Mode) -> io::Result<()> {
+    let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    match path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        // Some file systems have no place for a folder although its parent exists, such as /proc.
+        Some(parent) => match create_dir(path, mode) {
+            Err(error) if is_missing(&error) && !parent.is_dir() => {
+                create_dir_all(parent, mode)?;
+                create_dir(path, mode)
+            }
+            created => created,
+        },
+        None => create_dir(path, mode),
+    }
+}
+
+/// Creates a folder with the permissions `mode`, if it does not exist.
+fn create_dir(path: &Path, mode: Mode) -> io::Result<()> {
     match rustix::fs::mkdir(path, FOLDER_MODE) {
         Ok(()) if mode == FOLDER_MODE => Ok(()),
         Ok(()) => Ok(chmod(path, mode)?),
-        Err(Errno::NOENT) => match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => {
-                create_dir_all(parent, mode)?;
-                create_dir_all(path, mode)
-            }
-            _ => Err(Errno::NOENT.into()),
-        },
         Err(_) if path.is_dir() => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -317,6 +329,13 @@ mod tests {
     fn mode_of(path: &Path) -> u32 {
         let about = path.symlink_metadata().expect("it exists");
         about.permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_folder_that_no_file_system_can_hold_is_an_error() {
+        let path = Path::new("/proc/none/of/these");
+        let error = create_dir_all(path, FOLDER_MODE).expect_err("not in /proc");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 
     #[test]
