@@ -1,10 +1,9 @@
 //! `[log]`: log lines on standard error, and traces.
 
 use serde_json::Value;
-use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::check::excerpt;
+use super::check::{did_you_mean, excerpt};
 use super::layers::Layers;
 
 /// Log lines on standard error, and traces.
@@ -12,7 +11,7 @@ use super::layers::Layers;
 pub struct LogConfig {
     /// `log.format`: `"text"` (default) or `"json"`.
     pub format: LogFormat,
-    /// `log.level`, default `info`; a `tracing` filter such as `info,ivesk_webhook::pull=debug`.
+    /// `log.level`, default `info`; a level, which exceptions for modules may follow: `info,ivesk_webhook::pull=debug`.
     pub level: String,
     /// `log.client_addresses`, default false: true if the log line of a refused message contains
     /// the address of its sender.
@@ -109,11 +108,38 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
 
 /// Checks `log.level`.
 fn log_level(text: &str) -> Result<String, String> {
-    match EnvFilter::try_new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!(
-            "is not a log filter ({error}); write error, warn, info, debug or trace, or a list \
-             such as info,ivesk_webhook::pull=debug"
-        )),
+    const HOW: &str = "write error, warn, info, debug or trace, or such a level with exceptions, as in \
+         info,ivesk_webhook::pull=debug";
+    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+    let (first, exceptions) = parts.split_first().unwrap_or((&"", &[]));
+    // A filter takes any other word for the name of a module, and shows nothing of all others.
+    if !is_level(first) {
+        let meant = did_you_mean(first, LEVELS.into_iter());
+        return Err(format!("`{}` is not a level{meant}; {HOW}", excerpt(first)));
     }
+    for part in exceptions {
+        let exception = part.split_once('=');
+        if !exception.is_some_and(|(module, level)| is_module(module) && is_level(level)) {
+            return Err(format!(
+                "`{}` is not a module of the program with its level; {HOW}",
+                excerpt(part)
+            ));
+        }
+    }
+    Ok(parts.join(","))
+}
+
+/// The levels, of which each shows those before it too.
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+fn is_level(text: &str) -> bool {
+    LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text))
+}
+
+/// Returns true if it has the form of a module's path, such as `ivesk_webhook::pull`.
+fn is_module(text: &str) -> bool {
+    let is_word = |word: &str| {
+        !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    text.split("::").all(is_word)
 }

@@ -304,7 +304,7 @@ const HEAD: &str = r##"# Settings of ivesk-webhook. This file contains tokens: o
 [log]
 # "json" writes one object a line.
 #format = "text"
-# error, warn, info, debug or trace, or a list such as "info,ivesk_webhook::pull=debug".
+# error, warn, info, debug or trace, or such a level with exceptions: "info,ivesk_webhook::pull=debug".
 #level = "info"
 # true logs the address from which a refused message was received.
 #client_addresses = false

@@ -454,6 +454,38 @@ fn a_key_file_is_read_beside_the_settings_and_trimmed() {
 }
 
 #[test]
+fn a_mistyped_log_level_does_not_silence_the_log() {
+    let refused = |level: &str| {
+        let text = local(&format!("log.level = '{level}'"));
+        let refused = Config::parse(&text, Path::new("/etc/ivesk"), &variables(&[]));
+        refused.err().map(|error| error.to_string())
+    };
+    for level in [
+        "warn",
+        "INFO",
+        "info,ivesk_webhook::pull=debug",
+        "error, hyper=trace",
+    ] {
+        assert_eq!(refused(level), None, "{level}");
+    }
+    for (level, words) in [
+        ("warning", "is not a level; write error, warn, info"),
+        ("inof", "did you mean `info`?"),
+        ("verbose", "is not a level"),
+        ("info;debug", "is not a level"),
+        ("ivesk_webhook::pull=debug", "is not a level"),
+        ("info,foo", "is not a module"),
+        ("info,ivesk_webhook:pull=debug", "is not a module"),
+        ("info,ivesk_webhook=loud", "is not a module"),
+        ("", "is not a level"),
+    ] {
+        let message = refused(level).expect(level);
+        assert!(message.contains(words), "{level}: {message}");
+        assert!(message.contains("log.level"), "{message}");
+    }
+}
+
+#[test]
 fn backups_are_beside_the_store_and_never_uploaded() {
     let dir = |text: &str| valid(&local(text)).store.backup_dir;
     assert_eq!(dir(""), Path::new("/etc/ivesk/backups"));
