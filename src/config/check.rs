@@ -132,6 +132,12 @@ pub(super) fn show_duration(duration: Duration) -> String {
     }
 }
 
+/// Returns true if this may be a secret itself, which somebody wrote where the name of its file belongs.
+pub(super) fn may_be_secret(file: &str) -> bool {
+    const FEWEST_CHARS: usize = 20;
+    file.len() >= FEWEST_CHARS && !file.starts_with('/') && !file.contains('.')
+}
+
 /// Reads a secret's file, without white space around the secret.
 pub(super) fn secret_file(path: &Path) -> Result<String, String> {
     let shown = path.display();

@@ -365,9 +365,16 @@ impl<'a> Layers<'a> {
                     Origin::Variable(name) if name == secret_variable => {
                         value.text().map(str::to_owned)
                     }
-                    _ => value.text().and_then(|path| {
-                        let path = self.path(path);
+                    _ => value.text().and_then(|text| {
+                        let path = self.path(text);
                         let path = self.credential(&path).unwrap_or(path);
+                        if check::may_be_secret(text) && !path.exists() {
+                            return Err(
+                                "names no file; write the name of the file that holds the secret, \
+                                 not the secret itself"
+                                    .to_owned(),
+                            );
+                        }
                         let holds = format!("the secret of `{file_setting}`");
                         self.secret_files.push((path.clone(), holds));
                         check::secret_file(&path)
