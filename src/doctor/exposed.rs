@@ -43,7 +43,9 @@ impl Exposed {
 pub fn files(config: &Config) -> Vec<Exposed> {
     let mut files: Vec<(PathBuf, String)> = config.secret_files.clone();
     if let StoreUrl::Sqlite(store) = &config.store.url {
-        files.push((store.clone(), "all messages and documents".to_owned()));
+        if !store.is_dir() {
+            files.push((store.clone(), "all messages and documents".to_owned()));
+        }
         let backups = std::fs::read_dir(&config.store.backup_dir);
         let backups = backups.into_iter().flatten().take(MAX_BACKUPS);
         let backups = backups.filter_map(|entry| Some(entry.ok()?.path()));

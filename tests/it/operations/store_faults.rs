@@ -358,7 +358,12 @@ async fn a_second_server_on_another_name_of_the_file_is_refused() {
     std::os::unix::fs::symlink(&scene.database, &link).expect("linked");
     let hard = scene.installation.folder().join("hard.db");
     std::fs::hard_link(&scene.database, &hard).expect("linked");
-    for (name, reason) in [(&link, "hard links"), (&hard, "hard links")] {
+    let folder = other.folder().to_owned();
+    for (name, reason) in [
+        (&link, "hard links"),
+        (&hard, "hard links"),
+        (&folder, "it is a folder"),
+    ] {
         let url = format!("sqlite://{}", name.display());
         let variables = [("IVESK_WEBHOOK_STORE_URL", url.as_str())];
         let (code, _, errors) = other.run_with(&["serve"], &variables).await;

@@ -1,7 +1,7 @@
 //! The files of the database: their lock, and the checks that they are still in place and
 //! that their disk has room.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -67,9 +67,14 @@ impl FileLock {
             ))
         };
         let database = follow_links(path).map_err(denied)?;
-        if let Ok(metadata) = database.metadata()
-            && metadata.nlink() > 1
-        {
+        let metadata = database.metadata().ok();
+        if metadata.as_ref().is_some_and(Metadata::is_dir) {
+            return Err(not_accessible(
+                "it is a folder; name the file in `store.url`, such as sqlite://ivesk-webhook.db"
+                    .to_owned(),
+            ));
+        }
+        if let Some(metadata) = metadata.filter(|metadata| metadata.nlink() > 1) {
             return Err(not_accessible(format!(
                 "the file has {} names (hard links), and a server on each would destroy it; remove the other names, \
                  which `find / -xdev -samefile {}` shows",
