@@ -393,7 +393,8 @@ struct Session<'w> {
     /// Those whose attempts ended since the change of the store under way began: what it chooses
     /// of them does not know how they ended.
     ended: HashSet<DocumentKey>,
-    /// Feeds of which ready versions were dropped since then: what it chooses would overtake them.
+    /// Feeds of which ready versions were dropped since then: what it chooses would overtake them, or its
+    /// lane may be paused.
     dropped: HashSet<Feed>,
     /// Attempts that are not stored, nor being stored.
     attempts: Vec<Attempt>,
@@ -418,6 +419,8 @@ struct Session<'w> {
     /// True if an attempt has failed since a change of the store began: what that chooses may
     /// not be started.
     has_failed: bool,
+    /// True if a version was rejected since then: its outcome is stored before its lane goes on.
+    is_rejected: bool,
     /// The error of the last attempt, if it failed.
     error: Option<String>,
     /// When the lease was last seen to be ours, or a little earlier.
@@ -457,6 +460,7 @@ impl<'w> Session<'w> {
             more,
             may_continue: true,
             has_failed: false,
+            is_rejected: false,
             error: None,
             owned_at: requested_at,
             requested_at,
@@ -598,7 +602,9 @@ impl<'w> Session<'w> {
     }
 
     fn record(&mut self, attempt: Attempt) {
-        if let Some(key) = self.documents.remove(&attempt.sequence) {
+        let key = self.documents.remove(&attempt.sequence);
+        let feed = key.as_ref().map(|(feed, _)| feed.clone());
+        if let Some(key) = key {
             // A later version was chosen without the note that this attempt may have left. It is chosen
             // again, and with it what follows in its feed.
             let mut drops = false;
@@ -621,6 +627,15 @@ impl<'w> Session<'w> {
                 self.ready.clear();
                 self.more = true;
             }
+            // The store decides whether its lane is paused.
+            DeliveryOutcome::Rejected { .. } => {
+                self.is_rejected = true;
+                if let Some(feed) = feed {
+                    self.ready.retain(|one| one.feed != feed);
+                    self.dropped.insert(feed);
+                    self.more = true;
+                }
+            }
             _ => {}
         }
         self.attempts.push(attempt);
@@ -635,6 +650,7 @@ impl<'w> Session<'w> {
         let has_waited = now >= self.last_stored_at + MAX_BATCH_DELAY;
         let stores = !self.attempts.is_empty()
             && (self.has_failed
+                || self.is_rejected
                 || has_waited
                 || self.attempts.len() >= MAX_BATCH
                 || self.in_flight.is_empty());
@@ -651,6 +667,7 @@ impl<'w> Session<'w> {
         let attempts = self.take_attempts();
         self.since_chosen += attempts.len();
         self.has_failed = false;
+        self.is_rejected = false;
         self.ended.clear();
         self.dropped.clear();
         let worker = self.worker;

@@ -1044,6 +1044,19 @@ async fn answers_are_kept_while_the_store_fails() {
 }
 
 #[tokio::test]
+async fn a_lane_ends_with_the_rejection_that_pauses_it() {
+    let scene = Scene::new().await;
+    scene.ledger.always(Reaction::rejects("no such account"));
+    scene.export(30).await;
+    scene.drain().await;
+    assert_eq!(scene.ledger.requests(), 5, "the very first answers");
+    assert_eq!(
+        (scene.row().await.paused_lanes, scene.row().await.waiting),
+        (1, 25)
+    );
+}
+
+#[tokio::test]
 async fn a_worker_stops_although_the_store_fails() {
     let scene = BrokenScene::new(Fault::Down).await;
     let stop = CancellationToken::new();
