@@ -55,7 +55,7 @@ pub struct Destination {
     pub last_error: Option<String>,
     /// The version whose delivery failed.
     pub stuck_at: Option<i64>,
-    /// When it last accepted or rejected a version.
+    /// When it last accepted a version.
     pub last_success_at: Option<Timestamp>,
 }
 

@@ -130,7 +130,7 @@ pub(super) async fn attempted_versions<T: Tx>(
 ) -> Result<BTreeMap<i64, Version>> {
     static SQL: Sql = Sql::new(
         "SELECT d.sequence, d.feed_id, d.document_id, d.erased_at IS NOT NULL, d.superseded, h.state,
-                coalesce(h.failures, 0), h.next_try_at IS NOT NULL, h.failing_since, h.changed_at, s.last_success_at
+                coalesce(h.failures, 0), h.next_try_at IS NOT NULL, h.failing_since, h.changed_at, s.last_answer_at
          FROM document d {then_join} destination s ON s.id = $1
          {with_delivery}
          WHERE d.sequence IN ({elements}($2))",
@@ -502,7 +502,8 @@ async fn record_outcome<T: Tx>(
            AND NOT EXISTS (SELECT 1 FROM document d WHERE d.sequence = $2 AND d.erased_at IS NOT NULL)",
     );
     static COUNT: Sql = Sql::new(
-        "UPDATE destination SET delivered = delivered + $2, rejected = rejected + $3 WHERE id = $1",
+        "UPDATE destination SET delivered = delivered + $2, rejected = rejected + $3,
+             last_success_at = CASE WHEN $2 > 0 THEN $4 ELSE last_success_at END WHERE id = $1",
     );
     let now = tx.now_or(now);
     let Some(destination) = destinations::lock(tx, &destination).await? else {
@@ -525,7 +526,7 @@ async fn record_outcome<T: Tx>(
         outcome,
     };
     record_attempt(tx, destination, &attempt, None, now).await?;
-    tx.run(&COUNT, &[&destination, &delivered, &(1 - delivered)])
+    tx.run(&COUNT, &[&destination, &delivered, &(1 - delivered), &now])
         .await?;
     Ok(true)
 }

@@ -41,13 +41,13 @@ pub(super) struct Version {
     pub(super) failing_since: Option<Timestamp>,
     pub(super) changed_at: Option<Timestamp>,
     /// When the destination last accepted or rejected another.
-    pub(super) last_success_at: Option<Timestamp>,
+    pub(super) last_answer_at: Option<Timestamp>,
 }
 
 rows! {
     Version {
         sequence, feed, document_id, is_erased, is_superseded, state, failures, is_apart, failing_since,
-        changed_at, last_success_at,
+        changed_at, last_answer_at,
     }
 }
 
@@ -68,13 +68,13 @@ impl Version {
     }
 
     /// Returns true if it is deferred by one more failure: it has failed for long, and another was
-    /// accepted since its last attempt.
+    /// accepted or rejected since its last attempt.
     pub(super) fn is_deferred_at(&self, now: Timestamp) -> bool {
         let since = self.failing_since;
         self.state == Some(DeliveryState::Deferred)
             || (self.failures + 1 >= DEFERRED_AFTER_FAILURES
                 && since.is_some_and(|since| now.since(since) >= DEFERRED_AFTER_TIME)
-                && self.last_success_at > self.changed_at)
+                && self.last_answer_at > self.changed_at)
     }
 }
 
@@ -326,7 +326,8 @@ impl Counted {
         );
         static DESTINATION: Sql = Sql::new(
             "UPDATE destination SET delivered = delivered + $2, rejected = rejected + $3,
-                 last_success_at = CASE WHEN $4 THEN $5 ELSE last_success_at END, waits_until = $6,
+                 last_answer_at = CASE WHEN $4 THEN $5 ELSE last_answer_at END,
+                 last_success_at = CASE WHEN $2 > 0 THEN $5 ELSE last_success_at END, waits_until = $6,
                  failing_since = $7, failures = $8, probing = $9, last_error = $10, stuck_at = $11, paused = $12
              WHERE id = $1",
         );

@@ -69,22 +69,40 @@ async fn destinations<T: Tx>(tx: &T) -> Result<Vec<DestinationRow>> {
         ],
     );
     // Those that a lane is to deliver are the next after its position, for the most part. The order is
-    // the index's, without which PostgreSQL may read all lanes to find the first.
-    static WAITING: Sql = Sql::new(
+    // the index's, without which PostgreSQL may read all lanes to find the first. A paused lane is not due.
+    static WAITING: Sql = Sql::with(
         "SELECT count(*), min(d.stored_at) FROM (
-             SELECT v.sequence, v.stored_at, v.superseded, v.version, v.version_ms, v.first_pull, v.body IS NULL AS bare,
-                    l.begins_at, l.history_from
-             FROM lane l{by_due} {then_join} document v ON v.feed_id = l.feed_id AND v.sequence > l.position
-             WHERE l.destination_id = $1 AND l.due_at IS NOT NULL ORDER BY l.due_at LIMIT $2) AS d
+             SELECT * FROM (SELECT {version} FROM lane l{by_due} {of_lane}
+                 WHERE l.destination_id = $1 AND l.due_at IS NOT NULL ORDER BY l.due_at LIMIT $2) AS due
+             UNION ALL
+             SELECT * FROM (SELECT {version} FROM lane l{by_trouble} {of_lane}
+                 WHERE l.destination_id = $1 AND (l.failures > 0 OR l.paused IS NOT NULL) AND l.paused IS NOT NULL
+                   AND l.removed_at IS NULL LIMIT $2) AS paused) AS d
          {with_delivery}
          WHERE NOT d.superseded AND NOT d.bare AND CASE
              WHEN h.sequence IS NOT NULL AND h.state <> 'held' THEN h.state = 'pending' AND h.number IS NULL AND h.next_try_at IS NULL
              WHEN d.version_ms IS NULL THEN NOT d.first_pull OR coalesce(d.history_from = '', false)
              ELSE coalesce(d.version{bytewise} >= d.begins_at, false) OR coalesce(d.version{bytewise} >= d.history_from, false) END",
+        &[
+            (
+                "version",
+                Fragment::Same(
+                    "v.sequence, v.stored_at, v.superseded, v.version, v.version_ms, v.first_pull,
+                     v.body IS NULL AS bare, l.begins_at, l.history_from",
+                ),
+            ),
+            (
+                "of_lane",
+                Fragment::Same(
+                    "{then_join} document v ON v.feed_id = l.feed_id AND v.sequence > l.position",
+                ),
+            ),
+        ],
     );
     let mut rows: Vec<(i64, DestinationRow)> = tx.all(&SQL, &[&MAX_COUNTED, &MAX_WAITING]).await?;
     for (id, row) in &mut rows {
         (row.waiting, row.waiting_since) = tx.one(&WAITING, &[id, &MAX_WAITING]).await?;
+        row.waiting = row.waiting.min(MAX_WAITING.unsigned_abs());
     }
     Ok(rows.into_iter().map(|(_, row)| row).collect())
 }

@@ -383,6 +383,7 @@ CREATE TABLE destination (
     probing {boolean} NOT NULL DEFAULT FALSE,
     last_error TEXT,
     stuck_at {integer},
+    last_answer_at {integer},
     last_success_at {integer},
     delivered {integer} NOT NULL DEFAULT 0,
     rejected {integer} NOT NULL DEFAULT 0,

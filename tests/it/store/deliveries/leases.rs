@@ -579,8 +579,12 @@ async fn equal_rejections_pause_a_lane_then_the_destination(database: Database) 
     // The very first answers.
     reject(5, "no such account").await;
     assert!(scene.lease().await.is_none());
-    assert_eq!(scene.destination().await.paused_lanes, 1);
-    assert_eq!(scene.destination().await.paused, None);
+    let row = scene.destination().await;
+    assert_eq!((row.paused_lanes, row.paused), (1, None));
+    assert_eq!(
+        (row.waiting, row.rejected, row.last_success_at),
+        (45, 5, None)
+    );
     assert_eq!(scene.change(DestinationChange::Resume).await, 1);
     // Later on it takes more of them, in a row.
     reject(10, "no such account").await;
