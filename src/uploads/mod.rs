@@ -3,7 +3,7 @@
 //! [`Uploader::upload`] is the one step, for one file. `cli::upload` calls it for the files that a
 //! person names, [`watch::Watcher`] for those of a drop folder.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,6 +39,9 @@ pub const ATTEMPTS: u32 = 4;
 /// Time that a claim lasts beyond the longest attempt.
 const CLAIM_MARGIN: Duration = Duration::from_secs(60);
 
+/// The most files that were sent, and are remembered until their rows say so.
+const MAX_UNRECORDED: usize = 1_000;
+
 /// Settings of uploads.
 #[derive(Clone, Debug)]
 pub struct UploadSettings {
@@ -62,6 +65,9 @@ pub struct Uploader {
     stop: CancellationToken,
     /// Rows of the uploads in progress.
     in_progress: Mutex<BTreeSet<i64>>,
+    /// Rows, with their correlation, of files that the vendor has, and that the journal could not record
+    /// as sent: sending one again after its location has expired would make a second document of it.
+    unrecorded: Mutex<BTreeMap<i64, String>>,
     locations: Mutex<Locations>,
     /// One lock for each content in progress, so that two files with the same one are sent once.
     contents: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -89,6 +95,7 @@ impl Uploader {
             owner: random_id()?,
             stop,
             in_progress: Mutex::default(),
+            unrecorded: Mutex::default(),
             locations: Mutex::default(),
             contents: Mutex::default(),
         })
@@ -139,14 +146,23 @@ impl Uploader {
     pub async fn abandon(&self) -> Result<(), JournalError> {
         let abandoned = std::mem::take(&mut *self.in_progress());
         for id in abandoned {
-            let error = "stopped before the upload was complete".to_owned();
-            self.end(id, UploadEnd::Failed(error)).await?;
+            let end = match self.unrecorded().contains_key(&id) {
+                true => UploadEnd::Sent,
+                false => UploadEnd::Failed("stopped before the upload was complete".to_owned()),
+            };
+            self.end(id, end).await?;
         }
         Ok(())
     }
 
     fn in_progress(&self) -> MutexGuard<'_, BTreeSet<i64>> {
         self.in_progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unrecorded(&self) -> MutexGuard<'_, BTreeMap<i64, String>> {
+        self.unrecorded
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -189,6 +205,9 @@ impl Uploader {
                 Claim::Busy { until } => return Ok(UploadOutcome::Busy { until }),
             };
             self.in_progress().insert(id);
+            if self.unrecorded().get(&id) == Some(&correlation) {
+                return self.record_sent(id, &correlation).await;
+            }
             let file = FileToSend {
                 id,
                 file,
@@ -198,10 +217,7 @@ impl Uploader {
             };
             let kept = location.as_ref().and_then(UploadLocation::from_answer);
             let error = match self.attempt(&file, kept).await? {
-                Ok(()) => {
-                    self.end(id, UploadEnd::Sent).await?;
-                    return Ok(UploadOutcome::Sent { id });
-                }
+                Ok(()) => return self.record_sent(id, &correlation).await,
                 Err(error) => error,
             };
             let (outcome, retry) = self.classify(name, &error);
@@ -223,6 +239,20 @@ impl Uploader {
             }
         }
         unreachable!("the last attempt returns")
+    }
+
+    /// Records that the vendor has the file of a row; remembers it until that succeeds.
+    async fn record_sent(&self, id: i64, correlation: &str) -> Result<UploadOutcome, JournalError> {
+        {
+            let mut unrecorded = self.unrecorded();
+            unrecorded.insert(id, correlation.to_owned());
+            if unrecorded.len() > MAX_UNRECORDED {
+                unrecorded.pop_first();
+            }
+        }
+        self.end(id, UploadEnd::Sent).await?;
+        self.unrecorded().remove(&id);
+        Ok(UploadOutcome::Sent { id })
     }
 
     async fn begin(&self, file: &OpenFile, name: &str, force: bool) -> Result<Claim, JournalError> {

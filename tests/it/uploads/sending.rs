@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ivesk_webhook::backoff::Backoff;
@@ -13,10 +16,13 @@ use ivesk_webhook::emulator::faults::{Endpoint, Fault, FaultKind};
 use ivesk_webhook::emulator::{Control, DEFAULT_KEY, Emulator, EmulatorSettings, Switches};
 use ivesk_webhook::ivesk::Client;
 use ivesk_webhook::store::{
-    Settling, SharedStore, Store, StoreOptions, UploadFilter, UploadRow, UploadState,
+    NewUpload, Settling, SharedStore, Store, StoreOptions, UploadEnd, UploadFilter, UploadRow,
+    UploadState,
 };
+use ivesk_webhook::uploads::journal::{Claim, Journal, JournalError};
 use ivesk_webhook::uploads::watch::{REFUSED, SENT, UNFINISHED_WAIT, Watcher};
 use ivesk_webhook::uploads::{NoProgress, UploadOutcome, UploadReport, UploadSettings, Uploader};
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::destinations::make_pipe;
@@ -73,6 +79,14 @@ impl Office {
 
     /// Returns an uploader such as another process has.
     fn uploader_with(&self, change: impl FnOnce(&mut UploadSettings)) -> Uploader {
+        self.uploader_over(Arc::new(Arc::clone(&self.store)), change)
+    }
+
+    fn uploader_over(
+        &self,
+        journal: Arc<dyn Journal>,
+        change: impl FnOnce(&mut UploadSettings),
+    ) -> Uploader {
         let config = ApiConfig::at(self.emulator.api_url().parse().expect("a URL"));
         let client = Client::new(&config, DEFAULT_KEY.to_owned().into()).expect("a client");
         let mut settings = UploadSettings {
@@ -85,7 +99,6 @@ impl Office {
             },
         };
         change(&mut settings);
-        let journal = Arc::new(Arc::clone(&self.store));
         let stop = CancellationToken::new();
         Uploader::new(client, journal, settings, self.clock.clone(), stop).expect("an uploader")
     }
@@ -124,6 +137,51 @@ impl Office {
         let mut names: Vec<String> = received.map(|upload| upload.file_name).collect();
         names.sort();
         names
+    }
+}
+
+/// A store that is down so many times when an upload has ended.
+struct FailingJournal {
+    store: SharedStore,
+    failures: AtomicU32,
+}
+
+impl FailingJournal {
+    fn of(office: &Office, failures: u32) -> Arc<Self> {
+        Arc::new(Self {
+            store: Arc::clone(&office.store),
+            failures: failures.into(),
+        })
+    }
+}
+
+#[async_trait]
+impl Journal for FailingJournal {
+    async fn begin(&self, upload: NewUpload) -> Result<Claim, JournalError> {
+        Journal::begin(&self.store, upload).await
+    }
+
+    async fn keep_location(
+        &self,
+        id: i64,
+        owner: String,
+        location: Option<SecretString>,
+    ) -> Result<(), JournalError> {
+        Journal::keep_location(&self.store, id, owner, location).await
+    }
+
+    async fn end(
+        &self,
+        id: i64,
+        owner: String,
+        end: UploadEnd,
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        let left = |left: u32| left.checked_sub(1);
+        match self.failures.fetch_update(Relaxed, Relaxed, left) {
+            Ok(_) => Err(JournalError("the store is down".to_owned())),
+            Err(_) => Journal::end(&self.store, id, owner, end, now).await,
+        }
     }
 }
 
@@ -319,6 +377,33 @@ async fn a_location_that_has_expired_is_replaced_at_once() {
     assert_eq!(row.attempts, 5, "the new location is part of the attempt");
     let requests = office.control.requests();
     assert_eq!(requests.count(Endpoint::UploadLocation), 2);
+}
+
+#[tokio::test]
+async fn what_could_not_be_recorded_as_sent_is_not_sent_again() {
+    let office = Office::new("upload_expires_ms=60000").await;
+    let path = office.put("a.pdf", "%PDF");
+    let uploader = office.uploader_over(FailingJournal::of(&office, 2), |_| {});
+    for _ in 0..2 {
+        let report = uploader.upload(&path, Arc::new(NoProgress)).await;
+        assert!(report.is_err(), "{report:?}");
+        office.clock.advance(Duration::from_secs(600));
+    }
+    let report = upload(&uploader, &path).await;
+    assert_eq!(report.outcome, UploadOutcome::Sent { id: 1 });
+    assert_eq!(office.rows().await[0].state, UploadState::Sent);
+    let requests = office.control.requests();
+    assert_eq!(requests.count(Endpoint::UploadLocation), 1);
+    assert_eq!(requests.count(Endpoint::Upload), 1);
+
+    // A process that stops records it too.
+    let path = office.put("b.pdf", "%PDF 2");
+    let uploader = office.uploader_over(FailingJournal::of(&office, 1), |_| {});
+    let report = uploader.upload(&path, Arc::new(NoProgress)).await;
+    assert!(report.is_err(), "{report:?}");
+    uploader.abandon().await.expect("rows");
+    assert_eq!(office.rows().await[1].state, UploadState::Sent);
+    assert_eq!(office.received(), ["a.pdf", "b.pdf"]);
 }
 
 #[tokio::test]
