@@ -6,6 +6,7 @@
 //! turn is the longest ago.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use futures_util::future::{try_join, try_join_all, try_join3, try_join4};
 
@@ -259,17 +260,33 @@ async fn settle_and_continue<T: Tx>(
 
 /// Makes versions due whose wait a clock that was ahead has set.
 async fn end_future_waits<T: Tx>(tx: &T, destination: i64, now: Timestamp) -> Result<()> {
-    static SQL: Sql = Sql::new(
+    static PENDING: Sql = Sql::new(
+        "UPDATE delivery{by_retry} SET next_try_at = $3
+         WHERE destination_id = $1 AND state = 'pending' AND next_try_at IS NOT NULL AND next_try_at > $2",
+    );
+    static ALL: Sql = Sql::new(
         "UPDATE delivery SET next_try_at = $3
          WHERE destination_id = $1 AND next_try_at IS NOT NULL AND next_try_at > $2",
     );
-    tx.run(&SQL, &[&destination, &latest_retry(now), &now])
-        .await
+    let (latest_pending, latest) = (latest_pending(now), latest_retry(now));
+    // Both are sent before what looks for versions that are due.
+    try_join(
+        tx.run(&PENDING, params! { destination, latest_pending, now }),
+        tx.run(&ALL, params! { destination, latest, now }),
+    )
+    .await?;
+    Ok(())
 }
 
 /// Returns the latest moment until which a version may wait.
 fn latest_retry(now: Timestamp) -> Timestamp {
     backoff::latest_end(now, DEFERRED_RETRY.max(LINK_TIMEOUT))
+}
+
+/// Returns the latest moment until which a pending version may wait: one that failed, or that a person
+/// tries again.
+fn latest_pending(now: Timestamp) -> Timestamp {
+    backoff::latest_end(now, backoff::DELIVERY.longest_wait(Duration::ZERO))
 }
 
 /// Returns true if there may be something to deliver to one of the destinations now.
@@ -288,12 +305,15 @@ pub(super) async fn is_delivery_due<T: Tx>(
                      WHERE h.destination_id = s.id AND h.next_try_at IS NOT NULL AND h.next_try_at <= $2)
                  OR EXISTS (SELECT 1 FROM delivery h
                      WHERE h.destination_id = s.id AND h.next_try_at IS NOT NULL AND h.next_try_at > $4)
+                 OR EXISTS (SELECT 1 FROM delivery h{by_retry}
+                     WHERE h.destination_id = s.id AND h.state = 'pending' AND h.next_try_at IS NOT NULL
+                         AND h.next_try_at > $5)
                  OR s.lanes_to < coalesce((SELECT max(id) FROM feed), 0)
                  OR s.accounts_known <> (SELECT count(*) FROM account WHERE clock_offset IS NOT NULL))
          LIMIT 1",
     );
     let latest = backoff::latest_end(now, longest_wait());
-    let params = params! { destinations, now, latest, latest_retry(now) };
+    let params = params! { destinations, now, latest, latest_retry(now), latest_pending(now) };
     let due: Option<()> = tx.first(&SQL, params).await?;
     Ok(due.is_some())
 }

@@ -65,13 +65,17 @@ const DIALECT: &[Named] = &[
     // `feed_id{no_index} = $1`. It would read a whole feed that it takes for a small one, or a whole table
     // for its order.
     ("no_index", Fragment::Differs("", " + 0")),
-    // Reads the deliveries in one state, the lanes that are due, and those in trouble; SQLite would
-    // otherwise read all of their destination.
+    // Reads the deliveries in one state, the lanes that are due, the versions that are tried again soon,
+    // and the lanes in trouble; SQLite would otherwise read all of their destination.
     (
         "by_state",
         Fragment::Differs(" INDEXED BY delivery_state", ""),
     ),
     ("by_due", Fragment::Differs(" INDEXED BY lane_due", "")),
+    (
+        "by_retry",
+        Fragment::Differs(" INDEXED BY delivery_retry", ""),
+    ),
     (
         "by_trouble",
         Fragment::Differs(" INDEXED BY lane_trouble", ""),

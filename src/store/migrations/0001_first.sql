@@ -459,6 +459,8 @@ CREATE INDEX delivery_delivered ON delivery (changed_at, sequence) WHERE state =
 -- Deliveries that people look for, by state.
 CREATE INDEX delivery_state ON delivery (destination_id, state, sequence) WHERE state <> 'delivered';
 CREATE INDEX delivery_due ON delivery (destination_id, next_try_at) WHERE next_try_at IS NOT NULL;
+-- Those of them that wait for minutes at most, among thousands that may wait for a day.
+CREATE INDEX delivery_retry ON delivery (destination_id, next_try_at) WHERE state = 'pending' AND next_try_at IS NOT NULL;
 
 -- Places of lists that programs read, as many as were added at once: from `first_number` up to
 -- the next row. `check_text` is random, so that the same numbers, given again after an older

@@ -13,6 +13,7 @@ on_both_stores! {
     an_unavailable_destination_resumes_at_the_same_version,
     a_destinations_wait_of_the_future_is_over,
     waits_of_the_future_end_though_they_fail_again,
+    a_retry_of_the_future_is_due,
     a_closed_destination_waits_for_a_person,
     a_pause_leaves_the_lease_to_the_worker_in_flight,
     a_batch_is_bounded_in_number_and_in_bytes,
@@ -170,6 +171,40 @@ async fn waits_of_the_future_end_though_they_fail_again(database: Database) {
     correction.set(0);
     scene.clock.advance(24 * HOUR);
     assert_eq!(scene.due().await, [format!("a@{}", new(1))], "tried daily");
+}
+
+/// A clock that was ahead wrote when a version is tried again apart from the others of its lane.
+async fn a_retry_of_the_future_is_due(database: Database) {
+    let (scene, correction) = Scene::with_correction(database).await;
+    scene.register_destination().await;
+    scene.pull(&company("1"), &[("a", &new(1))]).await;
+    let lease = scene.lease().await.expect("a lease");
+    scene.end_with(lease, rejected("no")).await;
+    assert!(scene.lease().await.is_none());
+    assert!(!scene.wakes_deliveries().await);
+
+    let ahead = 10 * 3_600_000;
+    correction.set(ahead);
+    assert_eq!(scene.change(retry_rejected()).await, 1);
+    let lease = scene.lease().await.expect("it is due at once");
+    assert_eq!(scene.change(retry_rejected()).await, 0);
+    scene.end(lease, Vec::new()).await;
+    correction.set(0);
+    assert!(scene.wakes_deliveries().await);
+    let lease = scene.lease().await.expect("it is due, as it was");
+
+    correction.set(ahead);
+    scene.end_with(lease, unavailable()).await;
+    correction.set(0);
+    let lease = scene.lease().await.expect("its wait is over");
+    scene.end_with(lease, unavailable()).await;
+    assert!(
+        scene.lease().await.is_none(),
+        "it waits under a right clock"
+    );
+    assert!(!scene.wakes_deliveries().await);
+    scene.clock.advance(HOUR);
+    assert_eq!(scene.due().await, [format!("a@{}", new(1))]);
 }
 
 async fn a_closed_destination_waits_for_a_person(database: Database) {

@@ -122,16 +122,8 @@ impl Scene {
                 .expect("the trigger is stored");
         }
         loop {
-            let request = LeaseRequest {
-                now,
-                lease: LEASE,
-                requests_per_account: 16,
-                lookback: 24 * HOUR,
-                min_interval: Duration::ZERO,
-                reconcile_every: 1000 * HOUR,
-                queues: Queue::ALL.map(|queue| (account(), queue)).to_vec(),
-            };
-            let lease = self.store.lease_page(request).await.expect("leasing works");
+            let leased = self.store.lease_page(self.page_request()).await;
+            let lease = leased.expect("leasing works");
             let lease = lease.expect("the feed is due");
             let matches = lease.feed == *feed && lease.kind == kind;
             let page = PageToCommit {
@@ -155,6 +147,27 @@ impl Scene {
                 return;
             }
         }
+    }
+
+    fn page_request(&self) -> LeaseRequest {
+        LeaseRequest {
+            now: self.clock.now(),
+            lease: LEASE,
+            requests_per_account: 16,
+            lookback: 24 * HOUR,
+            min_interval: Duration::ZERO,
+            reconcile_every: 1000 * HOUR,
+            queues: Queue::ALL.map(|queue| (account(), queue)).to_vec(),
+        }
+    }
+
+    /// Returns true if a look for work wakes the workers of destinations.
+    async fn wakes_deliveries(&self) -> bool {
+        let mut arrivals = self.store.arrivals();
+        arrivals.mark_unchanged();
+        let looked = self.store.look_for_work(self.page_request(), vec![name()]);
+        looked.await.expect("readable");
+        arrivals.has_changed().expect("the store is open")
     }
 
     fn plan(&self) -> LanePlan {
