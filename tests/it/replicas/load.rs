@@ -318,6 +318,18 @@ async fn in_a_pooled_session_one_connection_prepares_statements() {
     disallow(&second).await;
     let after = prepared().await;
     assert!(after.iter().any(is_disallowing), "{after:?}");
+
+    // The first one's connections are gone, and their time is over.
+    drop((first, second));
+    let aged = "SELECT set_config('ivesk_webhook.session',
+        regexp_replace(current_setting('ivesk_webhook.session'), '[0-9]+$', '0'), false)";
+    query_sql(through, aged).await;
+    let third = replica().await;
+    let renewed = prepared().await;
+    assert!(!renewed.iter().any(is_disallowing), "{renewed:?}");
+    disallow(&third).await;
+    let renewed = prepared().await;
+    assert!(renewed.iter().any(is_disallowing), "{renewed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

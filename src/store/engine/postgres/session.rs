@@ -1,8 +1,9 @@
 //! A session of the server, and the statements that are prepared in it.
 //!
 //! A pooler in transaction mode gives each transaction of a connection any of its sessions, which
-//! other connections use too. A connection marks the first session that it gets, if no other has, and
-//! prepares statements in transactions of that session only. Without a pooler these are all.
+//! other connections use too. A connection marks the first session that it gets, unless another has in the
+//! time that a connection lasts, and prepares statements in transactions of that session only. Without a
+//! pooler these are all.
 //!
 //! The server plans a prepared statement for the sizes that tables have then, and again when they
 //! are analyzed: about once a minute while they grow, or never. What was planned for an empty table
@@ -60,7 +61,8 @@ impl Growth {
 /// A connection, and the session that it marked.
 pub(super) struct Session {
     client: Client,
-    mark: String,
+    /// `None` if it has marked none.
+    mark: Option<String>,
     since: Instant,
     /// The steps of growth when its plans were last discarded.
     planned_at: AtomicU32,
@@ -68,15 +70,30 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Marks the session, unless another connection has. Its plans are made after this many steps of
-    /// growth.
+    /// Marks the session, unless another connection has that may still be in use. Its plans are made after
+    /// this many steps of growth.
+    ///
+    /// A mark ends with the time of its connection, since a pooler keeps the session for longer. If that
+    /// connection is in use all the same, it finds another mark in its next transaction there.
     pub(super) async fn of(client: Client, steps: u32) -> Result<Self, tokio_postgres::Error> {
-        let mark = random_hex();
-        client
-            .batch_execute(&format!(
-                "SELECT set_config('ivesk_webhook.session', '{mark}', false)
-                 WHERE coalesce(current_setting('ivesk_webhook.session', true), '') = ''"
+        let (name, lifetime_ms) = (random_hex(), LIFETIME.as_millis());
+        let answer = client
+            .simple_query(&format!(
+                "BEGIN;
+                 SELECT set_config('ivesk_webhook.session', '{name}@' || now_ms, false) AS session
+                 FROM (SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint AS now_ms,
+                     substring(current_setting('ivesk_webhook.session', true) from '@([0-9]{{1,15}})$')::bigint
+                         AS since_ms) AS mark
+                 WHERE coalesce(since_ms NOT BETWEEN now_ms - {lifetime_ms} AND now_ms, true)"
             ))
+            .await?;
+        let mark = session_in(&answer).map(str::to_owned);
+        // The names of another's statements may be the same.
+        client
+            .batch_execute(match mark {
+                Some(_) => "DEALLOCATE ALL; COMMIT",
+                None => "COMMIT",
+            })
             .await?;
         Ok(Self {
             client,
@@ -110,10 +127,7 @@ impl Session {
     /// Returns true if a transaction whose first statement selected the mark runs in the session
     /// that this connection marked.
     pub(super) fn is_marked(&self, answer: &[SimpleQueryMessage]) -> bool {
-        answer.iter().any(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get("session") == Some(&self.mark),
-            _ => false,
-        })
+        self.mark.is_some() && session_in(answer) == self.mark.as_deref()
     }
 
     /// Returns a statement that takes values of these types; prepares it if it is new.
@@ -134,6 +148,14 @@ impl Session {
     fn prepared(&self) -> std::sync::MutexGuard<'_, HashMap<&'static str, Statement>> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the mark of a session that a statement selected as `session`.
+fn session_in(answer: &[SimpleQueryMessage]) -> Option<&str> {
+    answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.try_get("session").ok()?,
+        _ => None,
+    })
 }
 
 #[cfg(test)]
