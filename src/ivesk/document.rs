@@ -30,10 +30,10 @@ pub enum Unreadable {
         "its time of export or digitization is longer than 200 bytes or contains control characters"
     )]
     UnusableVersion,
-    /// Its `id`, `exportedat` or `digitizedat` has bytes that are not UTF-8. Replacing them could
-    /// make two of them equal.
-    #[error("its `id` or its time of export or digitization is not UTF-8")]
-    NotUtf8,
+    /// Its `id`, `exportedat` or `digitizedat` has bytes that are not UTF-8, or a backslash that begins no
+    /// escape. Repairing them could make two of them equal.
+    #[error("its `id` or its time of export or digitization was not valid JSON text")]
+    NotValidText,
 }
 
 /// What identifies a version of a document in its feed.

@@ -32,7 +32,7 @@ pub struct Page {
 }
 
 /// An entry that was JSON but for single characters: bytes that are not UTF-8, now U+FFFD, or control
-/// characters in strings, now escaped.
+/// characters in strings and backslashes that begin no escape, now escaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repaired {
     /// The index of the entry.
@@ -316,6 +316,42 @@ mod tests {
     }
 
     #[test]
+    fn an_escape_that_json_does_not_have_costs_no_page() {
+        let page = read(
+            r#"{"documents":[{"id":"b1"},{"id":"b2","a":"\x41 O\'Neill"},{"id":"b3","a":"\u00"}],"next":"b"}"#,
+        )
+        .expect("a page");
+        assert_eq!(
+            page.documents,
+            [
+                r#"{"id":"b1"}"#,
+                r#"{"id":"b2","a":"\\x41 O\\'Neill"}"#,
+                r#"{"id":"b3","a":"\\u00"}"#
+            ]
+        );
+        let places = [(1, 16), (2, 16)];
+        assert_eq!(
+            page.repaired,
+            places.map(|(entry, byte)| Repaired { entry, byte })
+        );
+        assert_eq!(page.next, Some(Cursor::new("b")));
+    }
+
+    #[test]
+    fn what_is_odd_in_one_entry_costs_no_page() {
+        let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
+        for odd in [
+            r#""\ud800""#,
+            r#"{"\udc00":1,"a":1,"a":2}"#,
+            "-1.50e9999",
+            &deep,
+        ] {
+            let page = read(format!(r#"{{"documents":[{{"id":"b1"}},{odd}]}}"#)).expect(odd);
+            assert_eq!(page.documents, [r#"{"id":"b1"}"#, odd]);
+        }
+    }
+
+    #[test]
     fn another_encoding_is_named() {
         let text: Vec<u8> =
             r#"{"documents":[]}"#.encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -401,6 +437,29 @@ mod tests {
             prop_assert_eq!(page.documents, expected);
             // A page that was cut is no page.
             prop_assert!(read(&body.as_bytes()[..body.len() - 1]).is_err());
+        }
+
+        /// Whatever a text of one entry holds but quotes, the other entries keep their bytes.
+        #[test]
+        fn any_text_of_one_entry_costs_no_other(
+            bytes in proptest::collection::vec(
+                prop_oneof![any::<u8>(), proptest::sample::select(&b"\\\\ux0dF"[..])],
+                0..40,
+            ),
+        ) {
+            let bytes: Vec<u8> = bytes.into_iter().filter(|byte| *byte != b'"').collect();
+            let body = [
+                &br#"{"documents":[{"id":"a"},{"id":"b","x":""#[..],
+                &bytes,
+                br#"."},{"id":"c"}],"next":"n"}"#,
+            ]
+            .concat();
+            let page = read(&body).expect("a page");
+            prop_assert_eq!(page.documents.len(), 3);
+            prop_assert_eq!(&page.documents[0][..], br#"{"id":"a"}"#);
+            prop_assert_eq!(&page.documents[2][..], br#"{"id":"c"}"#);
+            prop_assert!(page.repaired.iter().all(|repaired| repaired.entry == 1));
+            prop_assert_eq!(page.next, Some(Cursor::new("n")));
         }
 
         #[test]

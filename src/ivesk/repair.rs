@@ -12,7 +12,8 @@ pub(super) struct RepairedText {
     pub(super) places: Vec<usize>,
 }
 
-/// Replaces each sequence that is not UTF-8 by U+FFFD, and escapes control characters in strings.
+/// Replaces each sequence that is not UTF-8 by U+FFFD, and escapes control characters in strings, and
+/// backslashes that begin no escape of JSON, such as that of `\x`.
 ///
 /// Returns `None` if there is nothing to repair, or too much.
 pub(super) fn repair(text: &[u8]) -> Option<RepairedText> {
@@ -25,6 +26,9 @@ pub(super) fn repair(text: &[u8]) -> Option<RepairedText> {
         let valid = chunk.valid().as_bytes();
         let mut copied = 0;
         for (at, byte) in valid.iter().enumerate() {
+            if repaired.places.len() > MAX_REPAIRS {
+                return None;
+            }
             if !in_string {
                 in_string = *byte == b'"';
             } else if *byte < b' ' {
@@ -34,6 +38,13 @@ pub(super) fn repair(text: &[u8]) -> Option<RepairedText> {
                 escaped = false;
             } else if escaped {
                 escaped = false;
+                if !is_escape(&valid[at..]) {
+                    // The backslash, which stands for itself.
+                    repaired.text.extend_from_slice(&valid[copied..at]);
+                    copied = at;
+                    repaired.places.push(repaired.text.len() - 1);
+                    repaired.text.push(b'\\');
+                }
             } else {
                 escaped = *byte == b'\\';
                 in_string = *byte != b'"';
@@ -51,6 +62,18 @@ pub(super) fn repair(text: &[u8]) -> Option<RepairedText> {
     (!repaired.places.is_empty()).then_some(repaired)
 }
 
+/// Returns true if an escape of JSON (RFC 8259, section 7) goes on like this after its backslash. A lone
+/// surrogate is one: reading it costs no more than its value.
+fn is_escape(rest: &[u8]) -> bool {
+    match rest {
+        [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => true,
+        [b'u', digits @ ..] => digits
+            .first_chunk::<4>()
+            .is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)),
+        _ => false,
+    }
+}
+
 impl RepairedText {
     /// Adds a replacement. `escaped` is true after a backslash, which then stands for itself.
     fn replace(&mut self, escaped: bool, replacement: &[u8]) {
@@ -66,7 +89,7 @@ impl RepairedText {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::Value;
+    use serde_json::value::RawValue;
 
     fn repaired(text: &[u8]) -> Option<(String, Vec<usize>)> {
         let repaired = repair(text)?;
@@ -96,21 +119,47 @@ mod tests {
     }
 
     #[test]
+    fn a_backslash_that_begins_no_escape_stands_for_itself() {
+        let of = |text: &str| repaired(text.as_bytes());
+        assert_eq!(
+            of(r#"["\x\'","C:\temp","\u00zz\u12"]"#),
+            Some((
+                r#"["\\x\\'","C:\temp","\\u00zz\\u12"]"#.to_owned(),
+                vec![2, 5, 21, 28]
+            ))
+        );
+        // Before a character of several bytes, and before one that is cut.
+        assert_eq!(
+            repaired(b"[\"\\\xc5\xa1\\u00\xc5\"]"),
+            Some(("[\"\\\\š\\\\u00\u{fffd}\"]".to_owned(), vec![2, 6, 11]))
+        );
+    }
+
+    #[test]
     fn good_text_and_hopeless_text_are_left_alone() {
         assert!(repair(b"{\n \"a\" : \"\\u0001 \xc5\xa1\"\t}").is_none());
-        let hopeless = [&b"[\""[..], &[0xff; MAX_REPAIRS + 1], b"\"]"].concat();
-        assert!(repair(&hopeless).is_none());
+        assert!(repair(br#"{"a":"\"\\\/\b\f\n\r\t\u00aF \ud800"}"#).is_none());
+        for bad in [&b"\xff"[..], b"\n", b"\\x"] {
+            let hopeless = [&b"[\""[..], &bad.repeat(MAX_REPAIRS + 1), b"\"]"].concat();
+            assert!(repair(&hopeless).is_none(), "{bad:?}");
+        }
     }
 
     proptest! {
-        /// Whatever bytes are in a string, it becomes JSON.
+        /// Whatever bytes are in a string, it becomes JSON, and is not repaired twice.
         #[test]
-        fn any_string_becomes_json(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
-            // Without quotes and backslashes, which have a meaning.
-            let bytes: Vec<u8> = bytes.into_iter().filter(|byte| !b"\"\\".contains(byte)).collect();
-            let text = [&b"[\""[..], &bytes, b"\"]"].concat();
+        fn any_string_becomes_json(
+            bytes in proptest::collection::vec(
+                prop_oneof![any::<u8>(), proptest::sample::select(&b"\\\\\\ux0dF'n"[..])],
+                0..40,
+            ),
+        ) {
+            // Without quotes, which have a meaning, also after the last backslash.
+            let bytes: Vec<u8> = bytes.into_iter().filter(|byte| *byte != b'"').collect();
+            let text = [&b"[\""[..], &bytes, b".\"]"].concat();
             let text = repair(&text).map_or(text, |repaired| repaired.text);
-            prop_assert!(serde_json::from_slice::<Value>(&text).is_ok());
+            prop_assert!(serde_json::from_slice::<Vec<&RawValue>>(&text).is_ok());
+            prop_assert!(repair(&text).is_none());
         }
 
         #[test]

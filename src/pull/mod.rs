@@ -513,7 +513,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
         let repaired = repaired.next_if(|repaired| repaired.entry == index);
         let number = index + 1;
         if let Some(repaired) = repaired {
-            warn!(%feed, "repaired entry {number} of {entries} on a page of `{feed}`: byte {} of it was not UTF-8, or a control character in a text", repaired.byte);
+            warn!(%feed, "repaired entry {number} of {entries} on a page of `{feed}`: byte {} of it was not UTF-8, or a control character or an invalid escape in a text", repaired.byte);
         }
         let entry = Entry::parse(&body);
         if let (Queue::Digitized, Some(entry)) = (queue, &entry) {
@@ -570,9 +570,9 @@ fn identity(
     is_repaired: bool,
 ) -> Result<Identity, Unreadable> {
     let identity = entry.ok_or(Unreadable::NotAnObject)?.identity(queue)?;
-    let is_replaced = |text: &str| text.contains(char::REPLACEMENT_CHARACTER);
-    if is_repaired && (is_replaced(&identity.id) || is_replaced(&identity.version)) {
-        return Err(Unreadable::NotUtf8);
+    let may_be_repaired = |text: &str| text.contains([char::REPLACEMENT_CHARACTER, '\\']);
+    if is_repaired && (may_be_repaired(&identity.id) || may_be_repaired(&identity.version)) {
+        return Err(Unreadable::NotValidText);
     }
     Ok(identity)
 }
@@ -677,8 +677,11 @@ mod tests {
         assert!(is_kept("a", "b", repaired(0)));
         assert!(!is_kept("a\u{fffd}", "b", repaired(0)));
         assert!(!is_kept("a", "b\u{fffd}", repaired(0)));
+        assert!(!is_kept(r"a\\x", "b", repaired(0)));
+        assert!(!is_kept("a", r"b\\x", repaired(0)));
         // The vendor wrote it so.
         assert!(is_kept("a\u{fffd}", "b\u{fffd}", Vec::new()));
         assert!(is_kept("a\u{fffd}", "b", repaired(1)));
+        assert!(is_kept(r"a\\x", r"b\\x", Vec::new()));
     }
 }
