@@ -477,11 +477,16 @@ pub(super) async fn end_lease<T: Tx>(
     action: &LeaseAction,
     now: Timestamp,
 ) -> Result<bool> {
-    static KEEP: Sql =
-        Sql::new("UPDATE destination SET leased_until = $2 WHERE id = $1 RETURNING paused IS NULL");
+    static KEEP: Sql = Sql::new(
+        "UPDATE destination SET leased_at = $2, leased_until = $3 WHERE id = $1
+         RETURNING paused IS NULL",
+    );
     static RELEASE: Sql = Sql::new("UPDATE destination SET leased_until = NULL WHERE id = $1");
     match action {
-        LeaseAction::Keep(lease) => tx.one(&KEEP, &[&destination, &now.after(*lease)]).await,
+        LeaseAction::Keep(lease) => {
+            let until = now.after(*lease);
+            tx.one(&KEEP, &[&destination, &now, &until]).await
+        }
         LeaseAction::Release => {
             tx.run(&RELEASE, &[&destination]).await?;
             Ok(false)

@@ -98,7 +98,7 @@ rows! {
         feed, document_id, version, epoch, sequence, stored_at, body, link, link_listed_at,
         link_tries, link_timed_out, earlier_note,
     }
-    Leasable { id, paused, probing, waits_until, leased_until }
+    Leasable { id, paused, probing, waits_until, leased_at, leased_until }
     DueLane { feed, position, begins_at, history_from, arrivals, failures }
     Candidate { sequence, size, document_id, failures, failing_since }
     Apart { sequence, size, is_current, lane_runs }
@@ -128,6 +128,7 @@ struct Leasable {
     paused: bool,
     probing: bool,
     waits_until: Option<Timestamp>,
+    leased_at: Option<Timestamp>,
     leased_until: Option<Timestamp>,
 }
 
@@ -170,7 +171,7 @@ struct Apart {
 async fn lease_deliveries<T: Tx>(tx: &T, request: DeliveryLeaseRequest) -> Result<DeliveryLeased> {
     // None also if another replica has locked it.
     static LOCK: Sql = Sql::with(
-        "SELECT id, paused IS NOT NULL, probing, waits_until, leased_until FROM destination
+        "SELECT id, paused IS NOT NULL, probing, waits_until, leased_at, leased_until FROM destination
          WHERE name = $1{skip_leased}",
         &[(
             "skip_leased",
@@ -178,7 +179,8 @@ async fn lease_deliveries<T: Tx>(tx: &T, request: DeliveryLeaseRequest) -> Resul
         )],
     );
     static LEASE: Sql = Sql::new(
-        "UPDATE destination SET fence = fence + 1, leased_until = $2 WHERE id = $1 RETURNING fence",
+        "UPDATE destination SET fence = fence + 1, leased_at = $2, leased_until = $3 WHERE id = $1
+         RETURNING fence",
     );
     let now = tx.now_or(request.now);
     let nothing = |until| DeliveryLeased::Nothing(NothingDue { until, held: false });
@@ -186,7 +188,8 @@ async fn lease_deliveries<T: Tx>(tx: &T, request: DeliveryLeaseRequest) -> Resul
     let Some(destination) = found.filter(|destination| !destination.paused) else {
         return Ok(nothing(None));
     };
-    let lease = backoff::rest_within(destination.leased_until, request.lease, now);
+    // Another replica's leases may be longer than this one's.
+    let lease = backoff::rest_since(destination.leased_at, destination.leased_until, now);
     let wait = rest(destination.waits_until, now);
     if let Some(until) = wait.into_iter().chain(lease).max() {
         return Ok(nothing(Some(until)));
@@ -203,7 +206,7 @@ async fn lease_deliveries<T: Tx>(tx: &T, request: DeliveryLeaseRequest) -> Resul
         return Ok(DeliveryLeased::Nothing(nothing));
     }
     let more = more_lanes || chosen.has_more();
-    let leased = params! { id, now.after(request.lease) };
+    let leased = params! { id, now, now.after(request.lease) };
     let (deliveries, fence) = try_join(chosen.load(tx, id), tx.one(&LEASE, leased)).await?;
     Ok(DeliveryLeased::Batch(DeliveryLease {
         destination_id: id,
@@ -298,7 +301,7 @@ pub(super) async fn is_delivery_due<T: Tx>(
     static SQL: Sql = Sql::new(
         "SELECT 1 FROM destination s WHERE s.name IN ({elements}($1)) AND s.paused IS NULL
              AND coalesce(s.waits_until <= $2 OR s.waits_until > $3, true)
-             AND coalesce(s.leased_until <= $2 OR s.leased_until > $3, true)
+             AND coalesce(s.leased_until <= $2 OR s.leased_at > $6, true)
              AND (EXISTS (SELECT 1 FROM lane l WHERE l.destination_id = s.id AND l.due_at IS NOT NULL AND l.due_at <= $2)
                  OR EXISTS (SELECT 1 FROM lane l WHERE l.destination_id = s.id AND l.due_at IS NOT NULL AND l.due_at > $3)
                  OR EXISTS (SELECT 1 FROM delivery h
@@ -313,7 +316,8 @@ pub(super) async fn is_delivery_due<T: Tx>(
          LIMIT 1",
     );
     let latest = backoff::latest_end(now, longest_wait());
-    let params = params! { destinations, now, latest, latest_retry(now), latest_pending(now) };
+    let (retry, pending) = (latest_retry(now), latest_pending(now));
+    let params = params! { destinations, now, latest, retry, pending, backoff::latest_present(now) };
     let due: Option<()> = tx.first(&SQL, params).await?;
     Ok(due.is_some())
 }

@@ -272,7 +272,7 @@ async fn lease_import_error<T: Tx>(
     );
     static FIND: Sql = Sql::with(
         "{rows} WHERE r.state = 'pending' AND r.next_try_at > $4 AND r.next_try_at <= $5
-           AND (coalesce(r.leased_until, 0) <= $1 OR r.leased_until > $3) AND r.account_id IN ({elements}($2))
+           AND (coalesce(r.leased_until, 0) <= $1 OR r.leased_at > $3) AND r.account_id IN ({elements}($2))
          ORDER BY r.attempts, r.next_try_at, r.id LIMIT 1{skip_leased}",
         &[
             ("rows", ROWS),
@@ -283,8 +283,8 @@ async fn lease_import_error<T: Tx>(
         ],
     );
     static LEASE: Sql = Sql::new(
-        "UPDATE import_error SET fence = fence + 1, attempts = attempts + 1, leased_until = $2 WHERE id = $1
-         RETURNING attempts, fence",
+        "UPDATE import_error SET fence = fence + 1, attempts = attempts + 1, leased_at = $2, leased_until = $3
+         WHERE id = $1 RETURNING attempts, fence",
     );
     static WITHDRAW: Sql = Sql::new(
         "UPDATE import_error SET state = 'withdrawn', fence = fence + 1, leased_until = NULL, next_try_at = NULL,
@@ -292,7 +292,8 @@ async fn lease_import_error<T: Tx>(
          WHERE id = $1",
     );
     let now = tx.now_or(now);
-    let latest_lease = backoff::latest_end(now, lease);
+    // Another replica's leases may be longer than this one's.
+    let present = backoff::latest_present(now);
     let latest_pause = backoff::latest_end(now, backoff::PAUSED);
     let longest_wait = backoff::IMPORT_ERROR.longest_wait(backoff::LONGEST_VENDOR_RETRY_AFTER);
     let open: Vec<i64> = tx
@@ -306,7 +307,7 @@ async fn lease_import_error<T: Tx>(
     // One whose time has come, or else one that was to wait for longer than any does.
     for (after, until) in [(first, now), (backoff::latest_end(now, longest_wait), last)] {
         if found.is_none() {
-            let params = params! { now, open, latest_lease, after, until };
+            let params = params! { now, open, present, after, until };
             found = tx.first(&FIND, params).await?;
         }
     }
@@ -317,7 +318,8 @@ async fn lease_import_error<T: Tx>(
         tx.run(&WITHDRAW, &[&row.id, &now]).await?;
         return Ok(ImportErrorLeased::Withdrawn(row));
     }
-    let (attempts, fence) = tx.one(&LEASE, &[&row.id, &now.after(lease)]).await?;
+    let leased = params! { row.id, now, now.after(lease) };
+    let (attempts, fence) = tx.one(&LEASE, leased).await?;
     let row = ImportErrorRow { attempts, ..row };
     Ok(ImportErrorLeased::Lease(ImportErrorLease { row, fence }))
 }

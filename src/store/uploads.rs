@@ -242,7 +242,7 @@ impl NewUpload {
 
 async fn begin_upload<T: Tx>(tx: &T, upload: NewUpload) -> Result<UploadBegun> {
     static LATEST: Sql = Sql::new(
-        "SELECT id, state, owner, claimed_until, location FROM upload
+        "SELECT id, state, owner, changed_at, claimed_until, location FROM upload
          WHERE account_id = $1 AND sha256 = $2 ORDER BY id DESC LIMIT 1",
     );
     static CLAIM: Sql = Sql::new(
@@ -257,11 +257,12 @@ async fn begin_upload<T: Tx>(tx: &T, upload: NewUpload) -> Result<UploadBegun> {
     if let Some(Latest {
         state: UploadState::Sending,
         owner,
+        changed_at,
         claimed_until,
         ..
     }) = &latest
         && owner.as_ref() != Some(&upload.owner)
-        && let Some(until) = backoff::rest_within(*claimed_until, upload.claim, upload.now)
+        && let Some(until) = backoff::rest_since(Some(*changed_at), *claimed_until, upload.now)
     {
         return Ok(UploadBegun::Busy { until });
     }
@@ -287,11 +288,12 @@ struct Latest {
     id: i64,
     state: UploadState,
     owner: Option<String>,
+    changed_at: Timestamp,
     claimed_until: Option<Timestamp>,
     location: Option<SecretString>,
 }
 
-rows! { Latest { id, state, owner, claimed_until, location } }
+rows! { Latest { id, state, owner, changed_at, claimed_until, location } }
 
 async fn keep_upload_location<T: Tx>(
     tx: &T,

@@ -313,7 +313,8 @@ CREATE INDEX quarantine_received ON quarantine (received_at, reason);
 
 -- Files sent to the vendor. `correlation` is sent with the file and returned with the
 -- documents made of it. `owner` is the process that is sending it; no other process
--- sends it before `claimed_until`. `location` is where it is being sent, a secret that is
+-- sends it before `claimed_until`, unless the claim, which began at `changed_at`, is of the future:
+-- the clock was ahead. `location` is where it is being sent, a secret that is
 -- removed once the file is there or refused: the same bytes are repeated at the same place.
 -- A person settles a sent file of which no document will come; `returned` is true once one has come.
 CREATE TABLE upload (
@@ -360,7 +361,8 @@ CREATE INDEX upload_of_document ON upload_document (document_id);
 
 -- Destinations of documents. `known_at` is when it became known, or its `filter` last changed.
 -- Feeds up to the id `lanes_to` have their lanes, made when `accounts_known` accounts had shown
--- the vendor's clock. One worker at a time holds the lease; `fence` rises with each, so that a
+-- the vendor's clock. One worker at a time holds the lease, which began or was last renewed at
+-- `leased_at`; one of the future is over: the clock was ahead. `fence` rises with each, so that a
 -- stale owner can't write, and `turn` whenever it chooses what comes next. Two documents failed
 -- alike if it is `probing`: it gets one at a time. `stuck_at` is the version that failed last.
 -- `held` is the sum of its lanes'. `last_number` is the newest place in the list that a program
@@ -375,6 +377,7 @@ CREATE TABLE destination (
     last_number {integer} NOT NULL DEFAULT 0,
     fence {integer} NOT NULL DEFAULT 0,
     turn {integer} NOT NULL DEFAULT 0,
+    leased_at {integer},
     leased_until {integer},
     paused TEXT,
     waits_until {integer},
@@ -500,7 +503,7 @@ CREATE TABLE erased_file (
 -- Import errors for the vendor's accountant: one for each (version, text). The digest
 -- stands for the text, as an index of whole texts would be as large as the texts. One that a
 -- person `requested` is sent even if its rejection has been withdrawn. `ended_at` is when it was
--- refused, withdrawn or discarded.
+-- refused, withdrawn or discarded, `leased_at` when its lease began.
 CREATE TABLE import_error (
     id {id},
     account_id {integer} NOT NULL REFERENCES account (id),
@@ -512,6 +515,7 @@ CREATE TABLE import_error (
     requested {boolean} NOT NULL DEFAULT FALSE,
     attempts {integer} NOT NULL DEFAULT 0,
     fence {integer} NOT NULL DEFAULT 0,
+    leased_at {integer},
     leased_until {integer},
     created_at {integer} NOT NULL,
     sent_at {integer},

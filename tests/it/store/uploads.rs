@@ -16,6 +16,7 @@ use crate::support::databases::{Database, on_both_stores};
 on_both_stores! {
     one_content_is_claimed_by_one_process_unless_forced,
     a_claim_of_the_future_is_over,
+    a_claim_longer_than_ones_own_is_not_taken,
     a_document_is_matched_to_its_upload_once,
     a_location_is_kept_no_longer_than_needed,
     an_upload_that_waits_for_a_document_can_be_settled,
@@ -90,6 +91,20 @@ async fn a_claim_of_the_future_is_over(database: Database) {
     begin(&test, file("a", "c-1", START.after(48 * HOUR))).await;
     let claimed = begin(&test, file("b", "c-2", START)).await;
     assert!(matches!(claimed, UploadBegun::Send { row, .. } if row.id == 1));
+}
+
+async fn a_claim_longer_than_ones_own_is_not_taken(database: Database) {
+    let test = TestStore::new(database).await;
+    let long = NewUpload {
+        claim: 5 * HOUR,
+        ..file("a", "c-1", START)
+    };
+    begin(&test, long).await;
+    let other = begin(&test, file("b", "c-2", START.after(HOUR))).await;
+    let end = START.after(5 * HOUR);
+    assert!(matches!(other, UploadBegun::Busy { until } if until == end));
+    let other = begin(&test, file("b", "c-3", end)).await;
+    assert!(matches!(other, UploadBegun::Send { row, .. } if row.id == 1));
 }
 
 async fn a_document_is_matched_to_its_upload_once(database: Database) {

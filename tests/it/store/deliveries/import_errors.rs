@@ -23,6 +23,7 @@ on_both_stores! {
     a_paused_path_without_import_errors_is_resumed,
     import_errors_are_leased_sent_and_retried,
     one_failed_import_error_delays_the_accounts_others,
+    an_import_errors_lease_longer_than_ones_own_is_not_taken,
     an_import_error_that_waits_for_the_future_is_sent,
 }
 
@@ -473,14 +474,31 @@ async fn one_failed_import_error_delays_the_accounts_others(database: Database) 
     assert_ne!(scene.leased_error().await.row.id, id);
 }
 
-/// A clock that was ahead wrote when to try again.
-async fn an_import_error_that_waits_for_the_future_is_sent(database: Database) {
+/// The settings of two replicas differ for a while.
+async fn an_import_errors_lease_longer_than_ones_own_is_not_taken(database: Database) {
     let scene = Scene::with_rejected(database, &[("a", &at(1))]).await;
     scene.clock.advance(IMPORT_ERROR_WAIT);
-    let now = scene.clock.now();
-    // So is its lease.
-    let leased = scene.lease_error_of(account(), 48 * HOUR).await;
+    let leased = scene.lease_error_of(account(), 5 * LEASE).await;
     assert!(matches!(leased, ImportErrorLeased::Lease(_)), "{leased:?}");
+    scene.clock.advance(2 * LEASE);
+    assert!(scene.lease_error().await.is_none(), "it is leased");
+    scene.clock.advance(3 * LEASE);
+    assert!(scene.lease_error().await.is_some());
+}
+
+/// A clock that was ahead wrote when to try again.
+async fn an_import_error_that_waits_for_the_future_is_sent(database: Database) {
+    let (scene, correction) = Scene::with_correction(database).await;
+    scene.register_destination().await;
+    scene.pull(&company("1"), &[("a", &new(1))]).await;
+    scene.reject_all("no").await;
+    scene.clock.advance(IMPORT_ERROR_WAIT);
+    let now = scene.clock.now();
+    // And its lease.
+    correction.set(48 * 3_600_000);
+    let leased = scene.lease_error_of(account(), LEASE).await;
+    assert!(matches!(leased, ImportErrorLeased::Lease(_)), "{leased:?}");
+    correction.set(0);
     let first = scene.leased_error().await;
     let failed = ImportErrorOutcome::Failed {
         error: "HTTP 503".to_owned(),

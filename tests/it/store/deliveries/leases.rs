@@ -11,6 +11,7 @@ on_both_stores! {
     a_lease_tells_whether_there_is_more,
     an_expired_lease_returns_its_versions,
     an_unavailable_destination_resumes_at_the_same_version,
+    a_lease_longer_than_ones_own_is_not_taken,
     a_destinations_wait_of_the_future_is_over,
     waits_of_the_future_end_though_they_fail_again,
     a_retry_of_the_future_is_due,
@@ -129,14 +130,35 @@ async fn an_unavailable_destination_resumes_at_the_same_version(database: Databa
 /// Milliseconds by which a clock is ahead.
 const AHEAD: i64 = 48 * 3_600_000;
 
-/// A clock that was ahead wrote the wait, and the lease.
-async fn a_destinations_wait_of_the_future_is_over(database: Database) {
+/// The settings of two replicas differ for a while.
+async fn a_lease_longer_than_ones_own_is_not_taken(database: Database) {
     let scene = Scene::started(database, &[("a", &at(1))]).await;
-    let lease = scene.lease().await.expect("a lease");
+    let lease = scene.lease_with(|request| request.lease = 5 * LEASE).await;
+    let lease = lease.expect("a lease");
+    assert!(scene.lease().await.is_none(), "it is leased");
+    scene.clock.advance(LEASE);
     scene
-        .settle(lease, Vec::new(), LeaseAction::Keep(48 * HOUR))
+        .settle(lease, Vec::new(), LeaseAction::Keep(5 * LEASE))
         .await
         .expect("it is renewed");
+    scene.clock.advance(3 * LEASE);
+    assert!(scene.lease().await.is_none(), "it was renewed");
+    scene.clock.advance(2 * LEASE);
+    assert_eq!(scene.due().await, [format!("a@{}", at(1))]);
+}
+
+/// A clock that was ahead wrote the wait, and the lease.
+async fn a_destinations_wait_of_the_future_is_over(database: Database) {
+    let (scene, correction) = Scene::with_correction(database).await;
+    scene.register_destination().await;
+    scene.pull(&company("1"), &[("a", &new(1))]).await;
+    let lease = scene.lease().await.expect("a lease");
+    correction.set(AHEAD);
+    scene
+        .settle(lease, Vec::new(), LeaseAction::Keep(LEASE))
+        .await
+        .expect("it is renewed");
+    correction.set(0);
     let lease = scene.lease().await.expect("the lease is over");
     let until = scene.clock.now().after(48 * HOUR);
     scene.fail(lease, "HTTP 500", Some(until)).await;
