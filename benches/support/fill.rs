@@ -293,7 +293,7 @@ fn statements(scale: Scale, now: Timestamp, dialect: Dialect) -> Vec<String> {
         "UPDATE lane SET failures = 2, last_error = 'unavailable' WHERE destination_id = 2 AND feed_id % 1000 = 1".to_owned(),
         format!("UPDATE destination SET lanes_to = {feeds}, accounts_known = 1, delivered = {half}"),
         "UPDATE destination SET paused = 'by_hand' WHERE id = 2".to_owned(),
-        format!("UPDATE destination SET held = {documents}, delivered = 0 WHERE id = 3"),
+        "UPDATE destination SET delivered = 0 WHERE id = 3".to_owned(),
         format!(
             "INSERT INTO delivery (destination_id, sequence, state, began_at, changed_at, note)
              SELECT 1, n, 'delivered', {stored_at}, {stored_at}, 'booked' FROM {of_documents}"

@@ -90,6 +90,8 @@ struct LaneCount {
     answers: u32,
     equal_rejections: u32,
     last_rejection: Option<Vec<u8>>,
+    position: i64,
+    held: i64,
 }
 
 /// A destination's pause, wait, answers and failures.
@@ -145,7 +147,7 @@ pub(super) async fn lock_as_owner<T: Tx>(
 rows! {
     LaneCount {
         feed, due_at, failures, failing_since, last_error, paused, answers, equal_rejections,
-        last_rejection,
+        last_rejection, position, held,
     }
 }
 
@@ -173,7 +175,8 @@ impl Counted {
         now: Timestamp,
     ) -> Result<Self> {
         static LANES: Sql = Sql::new(
-            "SELECT feed_id, due_at, failures, failing_since, last_error, paused, answers, equal_rejections, last_rejection
+            "SELECT feed_id, due_at, failures, failing_since, last_error, paused, answers, equal_rejections, last_rejection,
+                 position, held
              FROM lane WHERE destination_id = $1 AND feed_id IN ({elements}($2)) ORDER BY feed_id{lock_rows}",
         );
         let feeds: BTreeSet<i64> = versions.values().map(|one| one.feed).collect();
@@ -197,6 +200,7 @@ impl Counted {
 
     /// Counts the outcome of an attempt.
     pub(super) fn count(&mut self, version: &Version, outcome: &DeliveryOutcome) {
+        self.release(version);
         match outcome {
             DeliveryOutcome::Delivered { .. } => {
                 self.delivered += 1;
@@ -222,6 +226,18 @@ impl Counted {
                 paused.get_or_insert_with(|| DestinationPauseReason::Closed.as_str().to_owned());
                 self.of_destination.waits_until = None;
             }
+        }
+    }
+
+    /// Takes a version off the number that its lane holds, if a person has stopped its history while it
+    /// was being delivered.
+    fn release(&mut self, version: &Version) {
+        let is_held = matches!(version.state, None | Some(DeliveryState::Held));
+        let lane = self.lanes.get_mut(&version.feed);
+        let lane = lane.filter(|(lane, _)| lane.position >= version.sequence && lane.held > 0);
+        if let Some((lane, changed)) = lane.filter(|_| is_held && !version.is_superseded) {
+            lane.held -= 1;
+            *changed = true;
         }
     }
 
@@ -321,7 +337,7 @@ impl Counted {
     pub(super) async fn write<T: Tx>(self, tx: &T) -> Result<DestinationState> {
         static LANE: Sql = Sql::new(
             "UPDATE lane SET due_at = $3, failures = $4, failing_since = $5, last_error = $6, paused = $7,
-                 answers = $8, equal_rejections = $9, last_rejection = $10
+                 answers = $8, equal_rejections = $9, last_rejection = $10, held = $11
              WHERE destination_id = $1 AND feed_id = $2",
         );
         static DESTINATION: Sql = Sql::new(
@@ -336,7 +352,7 @@ impl Counted {
             let params = params! {
                 destination, lane.feed, lane.due_at, lane.failures, lane.failing_since,
                 lane.last_error, lane.paused, lane.answers, lane.equal_rejections,
-                lane.last_rejection,
+                lane.last_rejection, lane.held,
             };
             tx.run(&LANE, params).await?;
         }

@@ -16,7 +16,6 @@ use super::deliveries::{
     DeliveryLeased, LINK_TIMEOUT, LeaseAction, NothingDue, longest_wait, rest,
 };
 use super::delivery_counts::{DEFERRED_AFTER_FAILURES, DEFERRED_AFTER_TIME, lock_as_owner};
-use super::destinations::add_held;
 use super::documents;
 use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
@@ -445,7 +444,7 @@ impl<'r> Choice<'r> {
             self.take_turns(tx, destination, due, turn, sequence.last)
                 .await?;
         }
-        add_held(tx, destination, self.held).await
+        Ok(())
     }
 
     /// Adds the next versions of the lanes whose turns they are.
@@ -713,7 +712,8 @@ impl Found {
             }
         };
         let moved = params! { destination, feed, end, turn, is_empty, lane.arrivals };
-        let (held, ()) = try_join(passed, tx.run(&MOVE, moved)).await?;
+        // Counted once the lane is locked: a page that replaces one of them comes before or after.
+        let ((), held) = try_join(tx.run(&MOVE, moved), passed).await?;
         if held > 0 {
             tx.run(&ADD_HELD, params! { destination, feed, held })
                 .await?;

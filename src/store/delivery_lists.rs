@@ -39,7 +39,9 @@ rows! {
 
 async fn destinations<T: Tx>(tx: &T) -> Result<Vec<DestinationRow>> {
     static SQL: Sql = Sql::with(
-        "SELECT s.id, s.name, s.held,
+        "SELECT s.id, s.name,
+                (SELECT coalesce(CAST(sum(l.held) AS {integer}), 0) FROM lane l{by_held} WHERE l.destination_id = s.id
+                     AND l.held > 0 AND l.removed_at IS NULL),
                 (SELECT count(*) FROM (SELECT 1 FROM delivery h{by_state} WHERE h.destination_id = s.id
                      AND h.state = 'deferred' AND h.state <> 'delivered' LIMIT $1) AS o),
                 (SELECT count(*) FROM (SELECT 1 FROM delivery h{by_state} WHERE h.destination_id = s.id
@@ -66,6 +68,8 @@ async fn destinations<T: Tx>(tx: &T) -> Result<Vec<DestinationRow>> {
                 Fragment::Differs(" INDEXED BY lane_unknown", ""),
             ),
             ("by_start", Fragment::Differs(" INDEXED BY lane_started", "")),
+            ("by_held", Fragment::Differs(" INDEXED BY lane_held", "")),
+            ("integer", Fragment::Differs("INTEGER", "BIGINT")),
         ],
     );
     // Those that a lane is to deliver are the next after its position, for the most part. The order is

@@ -5,6 +5,7 @@ use super::deliveries::{
 };
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
+use super::held;
 use crate::domain::{Account, Company, DestinationName, Feed, Moment, Timestamp};
 
 /// The point from which a person starts the history of lanes.
@@ -231,15 +232,6 @@ pub(super) async fn lock<T: Tx>(tx: &T, destination: &DestinationName) -> Result
     tx.first(&SQL, &[destination]).await
 }
 
-/// Adds to the number of versions that a destination holds as history.
-pub(super) async fn add_held<T: Tx>(tx: &T, destination: i64, held: i64) -> Result<()> {
-    static SQL: Sql = Sql::new("UPDATE destination SET held = held + $2 WHERE id = $1");
-    match held {
-        0 => Ok(()),
-        _ => tx.run(&SQL, &[&destination, &held]).await,
-    }
-}
-
 /// Resumes a destination and its paused lanes, and retries failing ones now.
 async fn resume<T: Tx>(tx: &T, destination: i64, now: Timestamp) -> Result<usize> {
     static DESTINATION: Sql = Sql::new(
@@ -270,13 +262,6 @@ async fn start<T: Tx>(
     from: &StartFrom,
     now: Timestamp,
 ) -> Result<usize> {
-    static HELD: Sql = Sql::with(
-        "SELECT coalesce(CAST(sum(l.held) AS {integer}), 0) FROM lane l WHERE {selected}",
-        &[
-            ("selected", SELECTED),
-            ("integer", Fragment::Differs("INTEGER", "BIGINT")),
-        ],
-    );
     static START: Sql = Sql::with(
         "UPDATE lane AS l SET
              history_from = CASE WHEN l.begins_at{bytewise} < $4 THEN NULL
@@ -289,10 +274,7 @@ async fn start<T: Tx>(
     );
     let (account, company, from) = (&lanes.account, &lanes.company, from.as_str());
     let params = params! { destination, account, company, from, now };
-    let held: i64 = tx.one(&HELD, &params[..3]).await?;
-    let started = tx.execute(&START, params).await?;
-    add_held(tx, destination, -held).await?;
-    Ok(started)
+    tx.execute(&START, params).await
 }
 
 /// Holds what is not delivered yet of the history of lanes.
@@ -307,18 +289,11 @@ async fn stop<T: Tx>(tx: &T, destination: i64, lanes: &LaneSelection) -> Result<
                WHERE h.destination_id = $1 AND h.state IN ('pending', 'deferred', 'waiting_file') AND h.state <> 'delivered'
                  AND {selected} AND l.history_from IS NOT NULL
                  AND CASE WHEN d.version_ms IS NULL THEN d.first_pull
-                     ELSE l.begins_at IS NULL OR d.version{bytewise} < l.begins_at END)",
+                     ELSE l.begins_at IS NULL OR d.version{bytewise} < l.begins_at END)
+         RETURNING sequence",
         &[("selected", SELECTED)],
     );
     // A lane without a beginning is read again from the start once it has one, and counts from zero.
-    static UNCOUNTED: Sql = Sql::with(
-        "SELECT coalesce(CAST(sum(l.held) AS {integer}), 0) FROM lane l
-         WHERE {selected} AND l.history_from IS NOT NULL AND l.begins_at IS NULL",
-        &[
-            ("selected", SELECTED),
-            ("integer", Fragment::Differs("INTEGER", "BIGINT")),
-        ],
-    );
     static STOP: Sql = Sql::with(
         "UPDATE lane AS l SET history_from = NULL, failures = 0, failing_since = NULL, last_error = NULL,
              position = CASE WHEN l.begins_at IS NULL THEN 0 ELSE l.position END,
@@ -328,10 +303,9 @@ async fn stop<T: Tx>(tx: &T, destination: i64, lanes: &LaneSelection) -> Result<
         &[("selected", SELECTED)],
     );
     let params = params! { destination, lanes.account, lanes.company };
-    tx.run(&HOLD, params).await?;
-    let uncounted: i64 = tx.one(&UNCOUNTED, params).await?;
+    let held_now: Vec<i64> = tx.all(&HOLD, params).await?;
     let stopped = tx.execute(&STOP, params).await?;
-    add_held(tx, destination, -uncounted).await?;
+    held::raise(tx, destination, &held_now).await?;
     Ok(stopped)
 }
 
@@ -357,12 +331,39 @@ async fn retry<T: Tx>(
         "{retry} AND ($4 IS NULL OR f.company = $4)) AND state = $3 AND state <> 'delivered'",
         &[("retry", RETRY), ("by_index", Fragment::Same("{by_state}"))],
     );
+    let held_now = held_among(tx, destination, selection).await?;
+    held::lower(tx, Some(destination), &held_now).await?;
     match selection {
         DeliverySelection::One(sequence) => tx.execute(&ONE, &[&destination, &now, sequence]).await,
         DeliverySelection::InState { state, company } => {
             tx.execute(&IN_STATE, &[&destination, &now, state, company])
                 .await
         }
+    }
+}
+
+/// Returns those of the selected versions that have a delivery, which is held.
+async fn held_among<T: Tx>(
+    tx: &T,
+    destination: i64,
+    selection: &DeliverySelection,
+) -> Result<Vec<i64>> {
+    static ONE: Sql = Sql::new(
+        "SELECT sequence FROM delivery WHERE destination_id = $1 AND sequence = $2 AND state = 'held'",
+    );
+    static ALL: Sql = Sql::new(
+        "SELECT sequence FROM delivery{by_state}
+         WHERE destination_id = $1 AND state = 'held' AND state <> 'delivered'
+           AND ($2 IS NULL OR EXISTS (SELECT 1 FROM document d JOIN feed f ON f.id = d.feed_id
+               WHERE d.sequence = delivery.sequence AND f.company = $2))",
+    );
+    match selection {
+        DeliverySelection::One(sequence) => tx.all(&ONE, &[&destination, sequence]).await,
+        DeliverySelection::InState {
+            state: DeliveryState::Held,
+            company,
+        } => tx.all(&ALL, &[&destination, company]).await,
+        DeliverySelection::InState { .. } => Ok(Vec::new()),
     }
 }
 
@@ -396,6 +397,11 @@ async fn skip<T: Tx>(
          WHERE destination_id = $1 AND (failures > 0 OR paused IS NOT NULL) AND feed_id IN (
              SELECT feed_id FROM document WHERE sequence IN ({elements}($2)))",
     );
+    let held_now = match selection {
+        DeliverySelection::One(sequence) => vec![*sequence],
+        DeliverySelection::InState { .. } => held_among(tx, destination, selection).await?,
+    };
+    held::lower(tx, Some(destination), &held_now).await?;
     let skipped: Vec<i64> = match selection {
         DeliverySelection::One(sequence) => tx.all(&ONE, &[&destination, sequence, &now]).await?,
         DeliverySelection::InState { state, company } => {

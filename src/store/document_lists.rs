@@ -10,6 +10,7 @@ use super::destinations::lock;
 use super::documents::{COLUMNS, DocumentRow};
 use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
+use super::held;
 use super::import_errors::{ImportErrorState, NewImportError};
 use super::trigger_kind::TriggerKind;
 use super::triggers::raise;
@@ -204,39 +205,28 @@ async fn deliver_version<T: Tx>(
     sequence: i64,
     now: Timestamp,
 ) -> Result<bool> {
-    // What its lane has passed over is counted as held there.
-    static PASSED: Sql = Sql::with(
-        "SELECT l.feed_id FROM document d {then_join} lane l ON l.feed_id = d.feed_id AND l.destination_id = $1
-         WHERE d.sequence = $2 AND l.held > 0 AND l.position >= d.sequence AND NOT {is_due}
-           AND NOT EXISTS (SELECT 1 FROM delivery h WHERE h.destination_id = $1 AND h.sequence = $2 AND h.state <> 'held')",
-        &[("is_due", IS_DUE)],
+    static TAKES: Sql = Sql::new(
+        "SELECT 1 FROM document d {then_join} lane l ON l.feed_id = d.feed_id AND l.destination_id = $1
+             AND l.removed_at IS NULL
+         WHERE d.sequence = $2",
     );
     static DELIVER: Sql = Sql::new(
         "INSERT INTO delivery AS h (destination_id, sequence, state, began_at, changed_at, next_try_at)
-         SELECT $1, d.sequence, 'pending', $3, $3, $3 FROM document d {then_join} lane l ON l.feed_id = d.feed_id
-             AND l.destination_id = $1 AND l.removed_at IS NULL
-         WHERE d.sequence = $2 AND NOT d.superseded AND d.body IS NOT NULL
+         SELECT $1, sequence, 'pending', $3, $3, $3 FROM document
+         WHERE sequence = $2 AND NOT superseded AND body IS NOT NULL
          ON CONFLICT (destination_id, sequence) DO UPDATE SET state = 'pending', next_try_at = excluded.next_try_at,
              link_tries = 0, number = NULL, changed_at = excluded.changed_at, failures = 0, failing_since = NULL",
     );
-    static RELEASED: Sql = Sql::new(
-        "UPDATE lane SET held = held - 1 WHERE destination_id = $1 AND feed_id = $2 AND held > 0",
-    );
-    static FEWER: Sql =
-        Sql::new("UPDATE destination SET held = held - 1 WHERE id = $1 AND held > 0");
     let now = tx.now_or(now);
     let Some(id) = lock(tx, &destination).await? else {
         return Ok(false);
     };
-    let passed: Option<i64> = tx.first(&PASSED, &[&id, &sequence]).await?;
-    if tx.execute(&DELIVER, &[&id, &sequence, &now]).await? == 0 {
+    let takes: Option<()> = tx.first(&TAKES, &[&id, &sequence]).await?;
+    if takes.is_none() {
         return Ok(false);
     }
-    if let Some(feed) = passed {
-        tx.run(&RELEASED, &[&id, &feed]).await?;
-        tx.run(&FEWER, &[&id]).await?;
-    }
-    Ok(true)
+    held::lower(tx, Some(id), &vec![sequence]).await?;
+    Ok(tx.execute(&DELIVER, &[&id, &sequence, &now]).await? > 0)
 }
 
 async fn report_document<T: Tx>(

@@ -13,6 +13,7 @@ use super::deliveries::{Attempt, DeliveryOutcome};
 use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::feeds::PageLease;
+use super::held;
 use super::search::remove_terms;
 use crate::domain::{Account, Company, DestinationName, Feed, Timestamp};
 use crate::hex::hex;
@@ -193,6 +194,7 @@ async fn erase_versions<T: Tx>(tx: &T, sequences: Vec<i64>, now: Timestamp) -> R
     let sequences: Vec<i64> = found.iter().map(|one| one.sequence).collect();
     overwrite_freed_pages(tx, true).await?;
     bury(tx, &found, now).await?;
+    held::lower(tx, None, &sequences).await?;
     tx.run(&ERASE, &[&sequences, &now]).await?;
     remove_terms(tx, &sequences).await?;
     erase_deliveries(tx, &found, now).await?;

@@ -77,6 +77,7 @@ pub(super) async fn add_lanes<T: Tx>(
          ON CONFLICT (destination_id, feed_id) DO UPDATE SET removed_at = NULL, turn = 0,
              begins_at = CASE WHEN l.removed_at IS NULL THEN coalesce(l.begins_at, excluded.begins_at) ELSE excluded.begins_at END,
              position = CASE WHEN $4 AND l.history_from IS DISTINCT FROM '' THEN 0 ELSE l.position END,
+             held = CASE WHEN $4 AND l.history_from IS DISTINCT FROM '' THEN 0 ELSE l.held END,
              history_from = coalesce(excluded.history_from, l.history_from),
              due_at = CASE WHEN l.paused IS NULL THEN coalesce(l.due_at, excluded.due_at) END
          WHERE l.removed_at IS NOT NULL OR (l.begins_at IS NULL AND excluded.begins_at IS NOT NULL)

@@ -40,6 +40,7 @@ mod feed_changes;
 mod feed_lists;
 mod feeds;
 mod gaps;
+mod held;
 mod hooks;
 mod import_error_decisions;
 mod import_errors;

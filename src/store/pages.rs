@@ -21,6 +21,7 @@ use super::feeds::{
     PageLease, PageOutcome, PageToCommit, PullPlan, PullStart, UnreadableEntry,
 };
 use super::gaps::{self, IncompleteReason, Recorded};
+use super::held;
 use super::lanes::{mark_due, shifted};
 use super::leases::{
     last_overlap_read, lock_as_owner, lock_if_owner, pull_beginnings, save_position, saved_cursors,
@@ -442,6 +443,7 @@ async fn insert<T: Tx>(
     .await?;
     let (stored, superseded) = superseded(new, current);
     if !stored.is_empty() {
+        held::lower(tx, None, &stored).await?;
         tx.run(&SUPERSEDE, &[&stored]).await?;
         tx.run(&NOT_DELIVERED, &[&stored]).await?;
     }

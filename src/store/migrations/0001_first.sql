@@ -365,8 +365,7 @@ CREATE INDEX upload_of_document ON upload_document (document_id);
 -- `leased_at`; one of the future is over: the clock was ahead. `fence` rises with each, so that a
 -- stale owner can't write, and `turn` whenever it chooses what comes next. Two documents failed
 -- alike if it is `probing`: it gets one at a time. `stuck_at` is the version that failed last.
--- `held` is the sum of its lanes'. `last_number` is the newest place in the list that a program
--- reads.
+-- `last_number` is the newest place in the list that a program reads.
 CREATE TABLE destination (
     id {id},
     name TEXT NOT NULL UNIQUE,
@@ -389,14 +388,14 @@ CREATE TABLE destination (
     last_answer_at {integer},
     last_success_at {integer},
     delivered {integer} NOT NULL DEFAULT 0,
-    rejected {integer} NOT NULL DEFAULT 0,
-    held {integer} NOT NULL DEFAULT 0
+    rejected {integer} NOT NULL DEFAULT 0
 ){strict};
 
 -- One feed at one destination, in its own order. Versions before the moment `begins_at` (NULL:
 -- not known yet) are history, of which a person started those from `history_from` on (empty: all;
 -- NULL: none). Every version at or below `position` is finished, is tried again at a time of its
--- own, or is history; `held` counts the latter. `due_at` is NULL if nothing waits, so that an
+-- own, or is history; `held` counts the latter: current versions with a body whose delivery is `held`,
+-- or that have none. `due_at` is NULL if nothing waits, so that an
 -- idle, paused or held lane costs nothing. `turn` is the destination's when the lane last had
 -- one, and 0 if it has had none since it became due. Pages with new versions raise `arrivals`.
 -- `equal_rejections` counts rejections with the digest `last_rejection` in a row, `answers` all
@@ -427,6 +426,7 @@ CREATE INDEX lane_turn ON lane (destination_id, turn, due_at) WHERE due_at IS NO
 CREATE INDEX lane_trouble ON lane (destination_id, paused) WHERE failures > 0 OR paused IS NOT NULL;
 CREATE INDEX lane_unknown ON lane (destination_id) WHERE begins_at IS NULL AND removed_at IS NULL AND history_from IS NULL;
 CREATE INDEX lane_started ON lane (destination_id) WHERE history_from IS NOT NULL;
+CREATE INDEX lane_held ON lane (destination_id, held) WHERE held > 0 AND removed_at IS NULL;
 CREATE INDEX lane_feed ON lane (feed_id);
 
 -- The delivery of a version to a destination; no row before the first attempt. `note` is

@@ -23,6 +23,11 @@ on_both_stores! {
     a_started_feed_can_start_earlier_without_doubles,
     a_mistaken_start_can_be_stopped,
     history_stopped_before_the_clock_is_known_is_counted_once,
+    history_that_is_replaced_erased_or_skipped_is_not_held,
+    what_a_stop_holds_again_is_counted,
+    what_was_in_flight_at_a_stop_is_not_held,
+    a_lane_that_delivers_its_history_holds_none,
+    history_of_a_removed_lane_is_not_counted,
     deliver_starts_the_history_of_every_lane,
     a_destination_filters_by_queue_and_company,
     newly_matching_companies_bring_no_history_automatically,
@@ -333,6 +338,110 @@ async fn history_stopped_before_the_clock_is_known_is_counted_once(database: Dat
     assert!(scene.deliver_all().await.is_empty());
     assert_eq!(scene.lane(&feed).await.held, 2);
     assert_eq!(scene.destination().await.held, 2);
+}
+
+impl Scene {
+    /// Returns the number of versions that the lane of company 1, and that the destination holds.
+    async fn held(&self) -> (u64, u64) {
+        let lane = self.lane(&company("1")).await;
+        (lane.held, self.destination().await.held)
+    }
+}
+
+async fn history_that_is_replaced_erased_or_skipped_is_not_held(database: Database) {
+    let scene = Scene::new(database).await;
+    let (feed, day) = (company("1"), at(1));
+    let documents = ["a", "b", "c", "d", "e"].map(|id| (id, day.as_str()));
+    scene.pull(&feed, &documents).await;
+    assert!(scene.deliver_all().await.is_empty());
+    assert_eq!(scene.held().await, (5, 5));
+    scene.pull(&feed, &[("a", &at(2))]).await;
+    assert_eq!(scene.held().await, (4, 4), "the newer one is still to pass");
+    assert!(scene.deliver_all().await.is_empty());
+    assert_eq!(scene.held().await, (5, 5));
+    let erased = scene.store.erase_versions(vec![1, 2, 3], START).await;
+    assert_eq!(erased.ok(), Some(3), "of which one was replaced");
+    assert_eq!(scene.held().await, (3, 3));
+    let skip = DestinationChange::Skip(DeliverySelection::One(4));
+    for _ in 0..2 {
+        scene.change(skip.clone()).await;
+        assert_eq!(scene.held().await, (2, 2));
+    }
+    scene.start(StartFrom::All).await;
+    assert_eq!(
+        scene.deliver_all().await,
+        [format!("e@{day}"), format!("a@{}", at(2))]
+    );
+    assert_eq!(scene.held().await, (0, 0));
+}
+
+async fn what_a_stop_holds_again_is_counted(database: Database) {
+    let day = at(1);
+    let documents = ["a", "b", "c", "d"].map(|id| (id, day.as_str()));
+    let scene = Scene::started(database, &documents).await;
+    let lease = scene.lease().await.expect("a lease");
+    let expired = |delivery| scene.attempt(delivery, DeliveryOutcome::LinkExpired);
+    let attempts = lease.deliveries.iter().map(expired).collect();
+    scene.end(lease, attempts).await;
+    assert!(scene.due().await.is_empty());
+    let lanes = LaneSelection::default();
+    let stop = DestinationChange::Stop { lanes };
+    assert_eq!(scene.change(stop).await, 1);
+    assert_eq!(scene.held().await, (4, 4));
+    scene.pull(&company("1"), &[("a", &new(1))]).await;
+    assert_eq!(scene.held().await, (3, 3), "replaced");
+    let retry = DestinationChange::Retry(DeliverySelection::One(2));
+    for _ in 0..2 {
+        assert_eq!(scene.change(retry.clone()).await, 1);
+        assert_eq!(scene.held().await, (2, 2));
+    }
+    let (state, company) = (DeliveryState::Held, None);
+    let rest = DeliverySelection::InState { state, company };
+    assert_eq!(scene.change(DestinationChange::Skip(rest)).await, 2);
+    assert_eq!(scene.held().await, (0, 0));
+}
+
+async fn what_was_in_flight_at_a_stop_is_not_held(database: Database) {
+    let scene = Scene::started(database, &[("a", &at(1)), ("b", &at(1)), ("c", &at(1))]).await;
+    let lease = scene.lease_with(|request| request.limit = 2).await;
+    let lease = lease.expect("a lease");
+    let lanes = LaneSelection::default();
+    assert_eq!(scene.change(DestinationChange::Stop { lanes }).await, 1);
+    let attempts = lease.deliveries.iter();
+    let attempts = attempts.map(|delivery| scene.attempt(delivery, DELIVERED));
+    let attempts: Vec<Attempt> = attempts.collect();
+    let taken = lease.deliveries.iter().map(|one| one.sequence).collect();
+    let (store, request) = (&scene.store, scene.request());
+    let continued = store.continue_deliveries(lease.clone(), Vec::new(), taken, request);
+    let continued = continued.await.expect("the owner may write");
+    assert!(continued.deliveries.is_empty());
+    scene.end(lease, attempts).await;
+    assert_eq!(scene.held().await, (1, 1));
+}
+
+async fn a_lane_that_delivers_its_history_holds_none(database: Database) {
+    let scene = Scene::new(database).await;
+    scene.pull(&company("1"), &[("a", &at(1))]).await;
+    assert!(scene.due().await.is_empty());
+    assert_eq!(scene.held().await, (1, 1));
+    scene.register_destination().await;
+    let deliver = |request: &mut DeliveryLeaseRequest| request.lanes.deliver_history = true;
+    let lease = scene.lease_with(deliver).await.expect("a lease");
+    scene.end_with(lease, DELIVERED).await;
+    assert_eq!(scene.held().await, (0, 0));
+}
+
+async fn history_of_a_removed_lane_is_not_counted(database: Database) {
+    let mut scene = Scene::new(database).await;
+    scene.pull(&company("1"), &[("a", &at(1))]).await;
+    assert!(scene.due().await.is_empty());
+    scene.filter.companies = vec![Company::parse("2").expect("a code")];
+    scene.register_destination().await;
+    assert_eq!(scene.destination().await.held, 0);
+    scene.filter.companies = Vec::new();
+    scene.register_destination().await;
+    assert!(scene.due().await.is_empty());
+    assert_eq!(scene.held().await, (1, 1));
 }
 
 async fn deliver_starts_the_history_of_every_lane(database: Database) {
