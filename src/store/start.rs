@@ -31,9 +31,10 @@ pub(super) async fn resume_at_start<T: Tx>(tx: &T) -> Result<()> {
     static IMPORT_ERRORS: Sql = Sql::new(
         "UPDATE import_error_path SET paused_since = NULL, retry_at = NULL WHERE paused_since IS NOT NULL",
     );
-    tx.run(&IMPORT_ERRORS, &[]).await?;
     let resumed: Vec<i64> = tx.all(&FEEDS, &[]).await?;
     tx.run(&RESUME, &[&resumed]).await?;
     reconsider(tx, &resumed).await?;
-    tx.run(&ACCOUNTS, &[]).await
+    tx.run(&ACCOUNTS, &[]).await?;
+    // Workers lock feeds before the paths of import errors.
+    tx.run(&IMPORT_ERRORS, &[]).await
 }

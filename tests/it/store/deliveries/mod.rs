@@ -12,7 +12,7 @@ use ivesk_webhook::store::{
     DestinationRow, DocumentFilter, FreshLink, ImportErrorFilter, ImportErrorOutcome,
     ImportErrorRow, ImportErrorState, LanePlan, LaneRow, LaneSelection, LateOutcome, LeaseAction,
     LeaseRequest, NewImportError, NothingDue, PageToCommit, PullPlan, Retention, SharedStore,
-    StartFrom, StoreError, Trigger, TriggerKind,
+    StartFrom, Store, StoreError, StoreOptions, Trigger, TriggerKind,
 };
 use secrecy::ExposeSecret;
 
@@ -25,6 +25,7 @@ mod histories;
 mod import_errors;
 mod leases;
 mod links;
+mod locks;
 mod looking;
 mod outcomes;
 mod starting;

@@ -1,0 +1,76 @@
+//! The orders in which PostgreSQL's rows are locked: each test holds what a second transaction waits
+//! for, then asks for what that one must not hold yet.
+
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
+
+use super::*;
+use crate::support::databases::connect;
+
+/// Another transaction of the same database, and a look at those that wait.
+struct Other {
+    client: Client,
+    watcher: Client,
+}
+
+impl Other {
+    /// Begins one that holds what `sql` locks.
+    async fn holding(scene: &Scene, sql: &str) -> Self {
+        let url = scene.database.url_text();
+        let other = Self {
+            client: connect(&url).await.expect("it answers"),
+            watcher: connect(&url).await.expect("it answers"),
+        };
+        other.run("BEGIN").await;
+        other.run(sql).await;
+        other
+    }
+
+    async fn run(&self, sql: &str) {
+        let run = self.client.batch_execute(sql).await;
+        run.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// Locks with `sql` while `task` waits for this transaction, which ends then.
+    async fn lock_then_end<T>(self, task: &JoinHandle<T>, sql: &str) {
+        const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        loop {
+            let waiting = self.watcher.query_one(WAITING, &[]).await;
+            if waiting.expect("it answers").get::<_, i64>(0) > 0 {
+                break;
+            }
+            assert!(!task.is_finished(), "it waits for nothing");
+            tokio::task::yield_now().await;
+        }
+        self.run(sql).await;
+        self.run("COMMIT").await;
+    }
+}
+
+/// A worker locks feeds, then the path of an account's import errors.
+#[tokio::test]
+async fn a_start_locks_feeds_before_paths_of_import_errors() {
+    let Some(database) = Database::postgres("locks of a start").await else {
+        return;
+    };
+    let scene = Scene::started(database, &[("a", &at(1))]).await;
+    let paused = "UPDATE feed SET paused = 'forbidden';
+        INSERT INTO import_error_path (account_id, path, accepted, paused_since, retry_at)
+            SELECT id, '/errors', 0, 1, 1 FROM account";
+    scene.database.run(paused).await;
+    let other = Other::holding(&scene, "SELECT 1 FROM feed FOR NO KEY UPDATE").await;
+    let options = StoreOptions {
+        url: scene.database.url(),
+        queue: 1,
+        quarantine_bytes: 1 << 20,
+        ask: false,
+        clock: scene.clock.clone(),
+        hooks: None,
+    };
+    let opening = tokio::spawn(Store::open(options));
+    let paths = "SELECT 1 FROM import_error_path FOR NO KEY UPDATE";
+    other.lock_then_end(&opening, paths).await;
+    let opened = opening.await.expect("it ends");
+    opened.expect("the other replica opens it");
+}
