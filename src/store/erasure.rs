@@ -14,6 +14,7 @@ use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::feeds::PageLease;
 use super::held;
+use super::import_errors::lock_paths;
 use super::search::remove_terms;
 use crate::domain::{Account, Company, DestinationName, Feed, Timestamp};
 use crate::hex::hex;
@@ -176,6 +177,9 @@ async fn erase_versions<T: Tx>(tx: &T, sequences: Vec<i64>, now: Timestamp) -> R
         "SELECT 1 FROM feed WHERE id IN (SELECT feed_id FROM document WHERE sequence IN ({elements}($1)))
          ORDER BY id{lock_rows}",
     );
+    static PATHS: Sql = Sql::new(
+        "SELECT DISTINCT account_id FROM import_error WHERE sequence IN ({elements}($1)) ORDER BY account_id",
+    );
     static FIND: Sql = Sql::new(
         "SELECT sequence, feed_id, document_id, version FROM document
          WHERE sequence IN ({elements}($1)) AND erased_at IS NULL ORDER BY sequence",
@@ -187,6 +191,8 @@ async fn erase_versions<T: Tx>(tx: &T, sequences: Vec<i64>, now: Timestamp) -> R
     let now = tx.now_or(now);
     tx.all::<()>(&LOCK_DESTINATIONS, &[]).await?;
     tx.all::<()>(&LOCK_FEEDS, &[&sequences]).await?;
+    let paths: Vec<i64> = tx.all(&PATHS, &[&sequences]).await?;
+    lock_paths(tx, &paths).await?;
     let found: Vec<Found> = tx.all(&FIND, &[&sequences]).await?;
     if found.is_empty() {
         return Ok(0);

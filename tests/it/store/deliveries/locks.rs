@@ -48,6 +48,14 @@ impl Other {
     }
 }
 
+impl Scene {
+    /// Erases versions in a task of its own.
+    fn erasing(&self, sequences: &[i64]) -> JoinHandle<Result<usize, StoreError>> {
+        let (store, sequences) = (SharedStore::clone(&self.store), sequences.to_vec());
+        tokio::spawn(async move { store.erase_versions(sequences, START).await })
+    }
+}
+
 /// A worker locks feeds, then the path of an account's import errors.
 #[tokio::test]
 async fn a_start_locks_feeds_before_paths_of_import_errors() {
@@ -73,4 +81,26 @@ async fn a_start_locks_feeds_before_paths_of_import_errors() {
     other.lock_then_end(&opening, paths).await;
     let opened = opening.await.expect("it ends");
     opened.expect("the other replica opens it");
+}
+
+/// A worker that could not send one delays the account's others.
+#[tokio::test]
+async fn an_erasure_locks_paths_before_import_errors() {
+    let Some(database) = Database::postgres("locks of import errors").await else {
+        return;
+    };
+    let scene = Scene::started(database, &[("a", &at(1)), ("b", &at(1))]).await;
+    let lease = scene.lease().await.expect("a lease");
+    let attempts = lease.deliveries.iter();
+    let attempts = attempts
+        .map(|delivery| scene.attempt(delivery, rejected("no")))
+        .collect();
+    scene.end(lease, attempts).await;
+    let sent = "SELECT 1 FROM import_error_path FOR NO KEY UPDATE;
+        SELECT 1 FROM import_error WHERE id = 2 FOR NO KEY UPDATE";
+    let other = Other::holding(&scene, sent).await;
+    let erasing = scene.erasing(&[1, 2]);
+    let first = "SELECT 1 FROM import_error WHERE id = 1 FOR NO KEY UPDATE";
+    other.lock_then_end(&erasing, first).await;
+    assert_eq!(erasing.await.expect("it ends").ok(), Some(2));
 }
