@@ -172,7 +172,9 @@ rows! { Found { sequence, feed, document_id, version } }
 
 async fn erase_versions<T: Tx>(tx: &T, sequences: Vec<i64>, now: Timestamp) -> Result<usize> {
     // Whatever settles deliveries or commits pages waits until this is done.
-    static LOCK_DESTINATIONS: Sql = Sql::new("SELECT 1 FROM destination ORDER BY id{lock_rows}");
+    // Destinations are locked in the order of their names, as where they are registered.
+    static LOCK_DESTINATIONS: Sql =
+        Sql::new("SELECT 1 FROM destination ORDER BY name{bytewise}{lock_rows}");
     static LOCK_FEEDS: Sql = Sql::new(
         "SELECT 1 FROM feed WHERE id IN (SELECT feed_id FROM document WHERE sequence IN ({elements}($1)))
          ORDER BY id{lock_rows}",

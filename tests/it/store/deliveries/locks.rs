@@ -104,3 +104,22 @@ async fn an_erasure_locks_paths_before_import_errors() {
     other.lock_then_end(&erasing, first).await;
     assert_eq!(erasing.await.expect("it ends").ok(), Some(2));
 }
+
+/// A replica that starts registers destinations in this order.
+#[tokio::test]
+async fn an_erasure_locks_destinations_in_the_order_of_names() {
+    let Some(database) = Database::postgres("locks of destinations").await else {
+        return;
+    };
+    let scene = Scene::started(database, &[("a", &at(1))]).await;
+    let archive = DestinationName::parse("archive").expect("a valid name");
+    let destinations = vec![(archive, scene.filter.clone())];
+    let registered = scene.store.register_destinations(destinations, START);
+    registered.await.expect("the destination is registered");
+    let lock =
+        |name: &str| format!("SELECT 1 FROM destination WHERE name = '{name}' FOR NO KEY UPDATE");
+    let other = Other::holding(&scene, &lock("archive")).await;
+    let erasing = scene.erasing(&[1]);
+    other.lock_then_end(&erasing, &lock("books")).await;
+    assert_eq!(erasing.await.expect("it ends").ok(), Some(1));
+}
