@@ -56,6 +56,7 @@ mod pages;
 mod pausing;
 mod pulls;
 mod quarantine;
+mod raising;
 mod retention;
 mod rights;
 mod row_ids;

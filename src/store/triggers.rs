@@ -2,7 +2,6 @@
 
 use super::engine::{Fragment, Sql, Tx, operations, params};
 use super::error::Result;
-use super::feeds::Trigger;
 use super::row_ids::feed_ids;
 use super::trigger_kind::TriggerKind;
 use crate::domain::{Cursor, Feed, Timestamp};
@@ -10,9 +9,6 @@ use crate::domain::{Cursor, Feed, Timestamp};
 operations! {
     /// Adds feeds that are not known yet, due for reconciliation at `now`.
     pub write register_feeds(feeds: Vec<Feed>, now: Timestamp) -> (), then wake_pullers;
-
-    /// Raises triggers, adding feeds that are not known yet.
-    pub write trigger(triggers: Vec<Trigger>) -> (), then wake_pullers;
 
     /// Makes feeds due for reconciliation at `due_at`, unless they are due sooner: a batch of those with
     /// an id above `after`. Returns the last one's id; `None` if there is none.
@@ -26,34 +22,6 @@ async fn register_feeds<T: Tx>(tx: &T, feeds: Vec<Feed>, now: Timestamp) -> Resu
     // A future moment of a caller's clock would delay work.
     let due_at = now.min(tx.now_or(now));
     feed_ids(tx, feeds, due_at).await.map(drop)
-}
-
-async fn trigger<T: Tx>(tx: &T, triggers: Vec<Trigger>) -> Result<()> {
-    let Some(due_at) = triggers.iter().map(|trigger| trigger.due_at).min() else {
-        return Ok(());
-    };
-    let feeds = triggers.iter().map(|trigger| trigger.feed.clone());
-    let ids = feed_ids(tx, feeds, tx.now_or(due_at)).await?;
-    let triggers = triggers.into_iter();
-    let mut triggers: Vec<(i64, Trigger)> = triggers
-        .filter_map(|trigger| Some((*ids.get(&trigger.feed)?, trigger)))
-        .collect();
-    // The same order everywhere prevents deadlocks.
-    triggers.sort_by_key(|(feed, trigger)| (*feed, trigger.kind));
-    for (feed, trigger) in triggers {
-        // A future moment of a caller's clock would delay work.
-        let due_at = match trigger.kind {
-            TriggerKind::Notification | TriggerKind::Backfill => {
-                trigger.due_at.min(tx.now_or(trigger.due_at))
-            }
-            _ => trigger.due_at,
-        };
-        if trigger.kind == TriggerKind::Backfill {
-            start_backfill(tx, feed, trigger.from).await?;
-        }
-        raise(tx, feed, trigger.kind, due_at).await?;
-    }
-    Ok(())
 }
 
 /// Triggers a backfill from the feed's beginning, unless a backfill is pending already.
@@ -75,7 +43,8 @@ pub(super) async fn backfill_from_beginning<T: Tx>(
     raise(tx, feed, kind, now).await
 }
 
-async fn start_backfill<T: Tx>(tx: &T, feed: i64, from: Option<Cursor>) -> Result<()> {
+/// Lets the next backfill of a feed start at a cursor.
+pub(super) async fn start_backfill<T: Tx>(tx: &T, feed: i64, from: Option<Cursor>) -> Result<()> {
     // A page in flight of an earlier backfill must not set this one's position.
     static TAKE_LEASE: Sql =
         Sql::new("UPDATE feed SET fence = fence + 1, leased_until = NULL WHERE id = $1");

@@ -123,3 +123,29 @@ async fn an_erasure_locks_destinations_in_the_order_of_names() {
     other.lock_then_end(&erasing, &lock("books")).await;
     assert_eq!(erasing.await.expect("it ends").ok(), Some(1));
 }
+
+/// A page holds its feed, and adds those of companies that it names.
+#[tokio::test]
+async fn a_backfill_waits_for_no_page_while_it_adds_feeds() {
+    let Some(database) = Database::postgres("locks of new feeds").await else {
+        return;
+    };
+    let scene = Scene::started(database, &[("a", &at(1))]).await;
+    let page = "SELECT 1 FROM feed FOR NO KEY UPDATE";
+    let other = Other::holding(&scene, page).await;
+    let triggers = ["1", "2"].map(|code| Trigger {
+        feed: company(code),
+        kind: TriggerKind::Backfill,
+        due_at: START,
+        from: None,
+    });
+    let store = SharedStore::clone(&scene.store);
+    let raising = tokio::spawn(async move { store.trigger(triggers.to_vec()).await });
+    // Held while feeds are added.
+    let adding = format!("SELECT pg_advisory_xact_lock({})", 0x4976_576C);
+    other.lock_then_end(&raising, &adding).await;
+    let raised = raising.await.expect("it ends");
+    raised.expect("the triggers are raised");
+    let feeds = scene.store.feeds().await.expect("readable");
+    assert_eq!(feeds.len(), 2);
+}
