@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 pub(super) use sns_messages::http::is_loopback;
@@ -136,6 +136,25 @@ pub(super) fn show_duration(duration: Duration) -> String {
 pub(super) fn may_be_secret(file: &str) -> bool {
     const FEWEST_CHARS: usize = 20;
     file.len() >= FEWEST_CHARS && !file.starts_with('/') && !file.contains('.')
+}
+
+/// Returns an absolute path without `.` and `..`, so that two spellings of a folder are equal. Follows no
+/// links: the folder may not exist yet.
+pub(super) fn normalized(path: &Path) -> PathBuf {
+    // It fails only for an empty path, or without a working folder.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut normalized = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            Component::CurDir => {}
+            // The root stays: nothing is above it.
+            Component::ParentDir => {
+                normalized.pop();
+            }
+            other => normalized.push(other),
+        }
+    }
+    normalized
 }
 
 /// Reads a secret's file, without white space around the secret.

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::accounts::{AccountConfig, companies};
 use super::api::ApiConfig;
-use super::check::{excerpt, web_url};
+use super::check::{self, excerpt, web_url};
 use super::environment::{VARIABLE_PREFIX, variable_of};
 use super::layers::{Layers, show};
 use crate::domain::{Account, Company, DestinationName, Queue};
@@ -274,7 +274,7 @@ pub(super) fn read(
             continue;
         };
         if let DestinationKind::Folder { path, .. } = &destination.kind
-            && let Some(twin) = folders.insert(path.clone(), name.clone())
+            && let Some(twin) = folders.insert(check::normalized(path), name.clone())
         {
             layers.report(
                 &format!("destinations.{name}.path"),

@@ -8,7 +8,7 @@ use super::environment::{Environment, variable_of};
 use super::layers::Layers;
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
-    Config, DEFAULT_FILE, SYSTEM_FILE, accounts, admin, alarms, api, destinations, egress,
+    Config, DEFAULT_FILE, SYSTEM_FILE, accounts, admin, alarms, api, check, destinations, egress,
     import_errors, log, pages, public, pull, retention, sns, store, upload,
 };
 
@@ -133,7 +133,8 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let accounts = accounts::read(&mut layers, public.as_ref());
     let upload = upload::read(&mut layers, &accounts);
     let destinations = destinations::read(&mut layers, &accounts);
-    if upload.watch.as_ref() == Some(&store.backup_dir) {
+    let watched = upload.watch.as_deref().map(check::normalized);
+    if watched == Some(check::normalized(&store.backup_dir)) {
         layers.report(
             "store.backup_dir",
             "is the folder of `upload.watch`, whose files are sent to Įvesk.lt; name another folder",

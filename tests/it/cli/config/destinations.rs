@@ -233,8 +233,6 @@ fn a_mistake_in_a_destination_names_its_setting() {
     );
     let twins = "[destinations.a-b]\nkind = 'list'\n[destinations.a_b]\nkind = 'list'";
     assert!(refused(&local(twins)).contains("same variables"));
-    let shared = "[destinations.a]\nkind = 'folder'\npath = 'x'\n[destinations.b]\nkind = 'folder'\npath = 'x'";
-    assert_eq!(names(&local(shared)), ["destinations.b.path"]);
     let message = refused(&destination("kind = 'http'\nurl = 'https://x.lt'"));
     assert!(message.contains("openssl rand -base64 32"), "{message}");
     let message = refused(&destination(
@@ -277,5 +275,29 @@ fn an_http_destination_needs_https_and_a_long_secret() {
         let error = refused_with(&text, &[("IVESK_WEBHOOK_DESTINATIONS_ERP_SECRET", bad)]);
         assert!(error.contains("whsec_ followed by the output"), "{error}");
         assert!(!error.contains(bad), "{error}");
+    }
+}
+
+#[test]
+fn no_two_destinations_share_a_folder_however_written() {
+    let folders = |first: &str, second: &str| {
+        local(&format!(
+            "[destinations.a]\nkind = 'folder'\npath = '{first}'\n\
+             [destinations.b]\nkind = 'folder'\npath = '{second}'"
+        ))
+    };
+    let parse = |text: &str| Config::parse(text, Path::new(""), &variables(&[]));
+    let here = std::path::absolute("x").expect("a working folder");
+    let here = here.to_str().expect("UTF-8");
+    for other in ["x", "./x/", ".//x", "y/../x", here] {
+        for (first, second) in [("x", other), (other, "x")] {
+            let error = parse(&folders(first, second)).expect_err(other);
+            let problems = error.problems.iter().map(|problem| &problem.setting);
+            let problems: Vec<_> = problems.collect();
+            assert_eq!(problems, ["destinations.b.path"], "{other}");
+        }
+    }
+    for other in ["y", "x/y", "../x", "X"] {
+        parse(&folders("x", other)).expect(other);
     }
 }

@@ -499,6 +499,9 @@ fn backups_are_beside_the_store_and_never_uploaded() {
     assert_eq!(dir("store.backup_dir = 'b'"), Path::new("/etc/ivesk/b"));
     let drop_folder = local("store.backup_dir = 'outbox'\n[upload]\nwatch = './outbox/'");
     assert_eq!(names(&drop_folder), ["store.backup_dir"]);
+    let beside = Config::parse(&drop_folder, Path::new(""), &variables(&[]));
+    let error = beside.expect_err("the same folder, relative to the working folder");
+    assert_eq!(error.problems[0].setting, "store.backup_dir");
 }
 
 #[test]
