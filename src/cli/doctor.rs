@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::doctor::{self, Check, CheckResult, inside, outside};
 use crate::domain::{Account, Clock, Company};
 use crate::receiver::challenge::Challenge;
+use crate::refusal::Refusal;
 use crate::service::open_store_for_reading;
 use crate::visible::visible_lines;
 
@@ -172,6 +173,11 @@ async fn in_this_process(
 /// Checks the running server and its store.
 async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Check>, Failure> {
     let not_ready = |reason: &str, fault: Option<&str>| {
+        let is_nearly_full = fault.is_none() && reason == Refusal::DiskNearlyFull.code();
+        let fix = match is_nearly_full {
+            true => inside::DISK_FIX,
+            false => "follow the message; docs/operating.md explains the reasons",
+        };
         let fault = fault.map(|fault| format!(": {fault}")).unwrap_or_default();
         vec![
             Check::fail(
@@ -179,7 +185,7 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Check>, 
                 format!("`serve` runs, but accepts no messages ({reason}){fault}"),
             )
             .because("SNS receives 503 and gives up after about half an hour")
-            .fix("follow the message; docs/operating.md explains the reasons"),
+            .fix(fix),
         ]
     };
     let answer = server.get("/v1/status").await?;

@@ -16,7 +16,9 @@ use crate::api::feeds::FeedStatus;
 use crate::api::status::{NeedsPerson, Status};
 use crate::api::subscriptions::Subscription;
 use crate::config::{Config, StoreUrl};
+use crate::doctor::inside::DISK_FIX;
 use crate::domain::counted;
+use crate::refusal::Refusal;
 use crate::visible::visible;
 
 /// Rows of each list that are shown.
@@ -120,8 +122,10 @@ fn not_ready(status: &Status) -> Option<String> {
         return None;
     }
     let code = visible(status.reason.as_deref().unwrap_or_default());
+    let is_full = status.reason.as_deref() == Some(Refusal::DiskNearlyFull.code());
     Some(match &status.store_fault {
         Some(fault) => format!("{code}: {}", visible(fault)),
+        None if is_full => format!("{code}. Fix: {DISK_FIX}"),
         None => format!("{code}. Fix: see docs/operating.md"),
     })
 }
@@ -225,10 +229,11 @@ impl Report {
             "`ivesk-webhook destinations list`",
         );
         let items = self.needs_person();
-        if items.is_empty() {
-            line(styled(GOOD, "Nothing needs a person."));
-        } else {
-            line(styled(BAD, &format!("Needs a person: {}", items.len())));
+        match (items.len(), &self.not_ready) {
+            (0, None) => line(styled(GOOD, "Nothing needs a person.")),
+            // The first line says what does.
+            (0, Some(_)) => {}
+            (count, _) => line(styled(BAD, &format!("Needs a person: {count}"))),
         }
         for item in items.iter().take(SHOWN) {
             let (subject, text) = (visible(&item.subject), visible(&item.text));

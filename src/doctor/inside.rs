@@ -22,6 +22,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest difference of clocks that passes; a larger one may get genuine messages refused.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2 * 60);
 
+/// Instruction for a disk with less free space than `store.min_free_bytes`.
+pub const DISK_FIX: &str = "free some space on the store's disk, move the store to a larger one, or lower \
+                            `store.min_free_bytes` and restart `serve`";
+
 /// Checks the settings, without any request.
 pub fn settings(config: &Config) -> Vec<Check> {
     let mut checks = vec![Check::pass("settings", "the settings are valid")];
@@ -347,7 +351,7 @@ pub fn disk(free: u64, minimum: u64) -> Check {
         ),
     )
     .because("messages are answered 503, and SNS gives up after about half an hour")
-    .fix("free some space, or move the store to a larger disk")
+    .fix(DISK_FIX)
 }
 
 /// Returns a client for the checks that follow.

@@ -70,6 +70,24 @@ async fn where_all_is_well_status_shows_it_and_exits_with_0() {
         "{shown}"
     );
     assert!(shown.contains("default/exported/302320404"), "{shown}");
+    assert!(!shown.contains("Nothing needs a person"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_nearly_full_disk_is_named_with_what_to_do() {
+    let installation = Installation::with_key("[store]\nmin_free_bytes = 1000000000000000\n");
+    let server = installation.start().await;
+    let (code, shown) = status(&installation).await;
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(
+        shown.starts_with("NOT READY ") && shown.contains("disk_nearly_full"),
+        "{shown}"
+    );
+    let fix = "or lower `store.min_free_bytes`";
+    assert!(shown.contains(fix), "{shown}");
+    let report = Report::of(&installation, &["--quick"]).await;
+    assert!(report.words("server").contains(fix));
+    drop(server);
 }
 
 #[tokio::test]
