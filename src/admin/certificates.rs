@@ -11,6 +11,8 @@ use crate::api::subscriptions::ShownCertificate;
 use crate::app::App;
 
 /// Lists signing certificates that have verified a message, with their dates
+///
+/// Those of `sns.local_origins` are not kept.
 #[utoipa::path(get, path = "/v1/certificates", tag = "subscriptions", params(PageQuery),
     responses((status = OK, description = "Certificates by URL", body = Page<ShownCertificate>)))]
 pub(super) async fn list(

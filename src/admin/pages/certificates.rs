@@ -63,9 +63,15 @@ async fn list(context: &PageContext) -> PageResult {
                 "„Amazon SNS“ pasirašo kiekvieną pranešimą. Šiais sertifikatais patikrintas bent vienas parašas; nauji gaunami automatiškai.",
             )) }
             @if rows.is_empty() {
-                p { (language.pick("No message has been verified yet.", "Dar nepatikrintas nė vienas pranešimas.")) }
+                p { (language.pick("No certificate of Amazon SNS has verified a message yet.", "„Amazon SNS“ sertifikatu dar nepatikrintas nė vienas pranešimas.")) }
             } @else {
                 (table(language.pick("Certificates", "Sertifikatai"), &columns, rows))
+            }
+            @if !app.config.sns.local_origins.is_empty() {
+                p { (language.pick(
+                    "Certificates of sns.local_origins, which stand in for Amazon SNS, are not kept.",
+                    "Sertifikatai iš „sns.local_origins“, kurie atstoja „Amazon SNS“, nesaugomi.",
+                )) }
             }
         },
         refresh: false,

@@ -965,3 +965,18 @@ async fn without_scripts_the_keyboard_logs_in_and_presses_buttons() {
     assert_eq!(browser.evaluate(address).await, "/login");
     assert_eq!(browser.errors().await, [""; 0]);
 }
+
+#[tokio::test]
+async fn certificates_that_are_not_kept_are_not_denied() {
+    let app = TestApp::spawn().await;
+    let message = Message::notification(&app.sns);
+    assert_eq!(app.deliver(&message).await.status(), 200);
+    let page = get(&app, "/certificates").await;
+    assert!(!page.contains("No message has been verified"), "{page}");
+    assert!(
+        page.contains(
+            "Certificates of sns.local_origins, which stand in for Amazon SNS, are not kept."
+        ),
+        "{page}"
+    );
+}
