@@ -4,7 +4,7 @@ use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::feeds::{FeedPauseReason, FeedRow};
 use super::tallies::{Tally, counted};
-use crate::domain::{Account, Feed, Queue, Timestamp};
+use crate::domain::{Account, Company, Feed, Queue, Timestamp};
 
 /// Largest number of feeds of a kind that are counted.
 const MAX_COUNTED: i64 = 10_000;
@@ -27,12 +27,24 @@ pub struct FeedCounts {
     pub known: u64,
     /// Those that a person removed.
     pub removed: u64,
+    /// Those of no single company, removed or not, such as that of the digitized queue.
+    pub mixed: u64,
+    /// Those of them that a person removed.
+    pub removed_mixed: u64,
     /// Paused ones, up to 10,000.
     pub paused: u64,
     /// Those of which versions may be missing, up to 10,000.
     pub incomplete: u64,
     /// Versions that no notification announced, of all feeds.
     pub missed_notifications: u64,
+}
+
+impl FeedCounts {
+    /// Returns the number of feeds of one company that are not removed.
+    pub fn of_companies(&self) -> u64 {
+        let mixed = self.mixed.saturating_sub(self.removed_mixed);
+        self.known.saturating_sub(mixed)
+    }
 }
 
 /// A number of feeds that are paused for one reason.
@@ -244,10 +256,14 @@ async fn feed_counts<T: Tx>(tx: &T) -> Result<FeedCounts> {
          {then_join} feed f ON f.id = o.feed_id WHERE f.removed_at IS NULL",
         &[("open", Fragment::Differs(" INDEXED BY gap_open", ""))],
     );
+    static MIXED: Sql = Sql::new("SELECT count(*), count(removed_at) FROM feed WHERE company = $1");
     let removed: u64 = tx.one(&REMOVED, &[]).await?;
+    let (mixed, removed_mixed): (u64, u64) = tx.one(&MIXED, &[&Company::mixed()]).await?;
     Ok(FeedCounts {
         known: counted(tx, Tally::Feeds).await?.saturating_sub(removed),
         removed,
+        mixed,
+        removed_mixed,
         paused: tx.one(&PAUSED, &[&MAX_COUNTED]).await?,
         incomplete: tx.one(&INCOMPLETE, &[&MAX_COUNTED]).await?,
         missed_notifications: counted(tx, Tally::MissedNotifications).await?,

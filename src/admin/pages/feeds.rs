@@ -110,7 +110,10 @@ async fn filtered(
         limit: None,
     };
     let skip = usize::try_from(place.row(List::FEEDS)?).unwrap_or_default();
-    let found = feeds.len() as u64;
+    let of_companies = feeds
+        .iter()
+        .filter(|row| row.feed.company != Company::mixed());
+    let found = of_companies.count() as u64;
     let numbered = feeds.into_iter().enumerate().skip(skip).collect();
     let page = Page::of(List::FEEDS, numbered, ROWS, |(at, _): &(usize, FeedRow)| {
         at + 1
@@ -130,7 +133,10 @@ async fn list(context: &PageContext, query: FeedQuery) -> PageResult {
             let place = ListQuery {
                 after: query.after.clone(),
             };
-            (page_of(app, &place.page()).await?, all)
+            (
+                page_of(app, &place.page()).await?,
+                all.saturating_sub(counts.mixed),
+            )
         }
     };
     let companies = page.rows.iter().map(|row| &row.feed.company);

@@ -161,7 +161,7 @@ async fn parts(
             _ => badge(Severity::Problem, language.pick("paused", "sustabdyta")),
         },
         html! {
-            (language.count(feeds.known, ["company", "companies"], ["įmonė", "įmonės", "įmonių"]))
+            (language.count(feeds.of_companies(), ["company", "companies"], ["įmonė", "įmonės", "įmonių"]))
             @if feeds.paused > 0 { ", " a href="/feeds?state=paused" { (language.count(feeds.paused, ["paused", "paused"], ["sustabdyta", "sustabdytos", "sustabdytų"])) } }
             @if feeds.incomplete > 0 { ", " a href="/feeds?state=incomplete" { (language.count(feeds.incomplete, ["incomplete", "incomplete"], ["galbūt nepilna", "galbūt nepilnos", "galbūt nepilnų"])) } }
             @if feeds.missed_notifications > 0 { ", " (language.count(feeds.missed_notifications, ["missed notification", "missed notifications"], ["praleistas pranešimas", "praleisti pranešimai", "praleistų pranešimų"])) }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, HistoryMode};
-use ivesk_webhook::domain::{DestinationName, Queue};
+use ivesk_webhook::config::{
+    Config, DestinationConfig, DestinationKind, HistoryMode, default_account,
+};
+use ivesk_webhook::domain::{Company, DestinationName, Feed, Queue};
 use ivesk_webhook::store::{
     AlarmKind, AlarmObservation, CertificateRow, DestinationFilter, Finding, IMPORT_ERROR_WAIT,
     ImportErrorLeased, ImportErrorOutcome, NewUpload, UploadEnd,
@@ -979,4 +981,21 @@ async fn certificates_that_are_not_kept_are_not_denied() {
         ),
         "{page}"
     );
+}
+
+#[tokio::test]
+async fn the_digitized_queue_is_not_counted_as_a_company() {
+    let app = TestApp::spawn().await;
+    let account = default_account();
+    let company = Company::parse("302320404").expect("a code");
+    let feeds = vec![
+        Feed::exported(account.clone(), company),
+        Feed::digitized(account),
+    ];
+    let registered = app.store.register_feeds(feeds, app.clock.now()).await;
+    registered.expect("registered");
+    for path in ["/", "/feeds", "/feeds?q=default"] {
+        let page = get(&app, path).await;
+        assert!(page.contains("1\u{a0}company<"), "{path}: {page}");
+    }
 }

@@ -307,9 +307,9 @@ async fn companies_are_searched_by_name_code_and_state() {
     let app = full_store().await;
     let all = read(&app, "/feeds").await;
     assert_eq!(rows(&all), 50);
-    // Those of the documents, the digitized queue, and the one that notifications name.
+    // Those of the documents, and the one that notifications name.
     assert!(
-        all.contains(&format!("{}\u{a0}companies", COMPANIES + 2)),
+        all.contains(&format!("{}\u{a0}companies", COMPANIES + 1)),
         "{all}"
     );
     for text in ["žvaigždė 3", &code(60)] {
