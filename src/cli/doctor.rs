@@ -24,8 +24,8 @@ use crate::visible::visible_lines;
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Checks the settings, the clock, the store, the disk, the connections to SNS and Įvesk.lt, the API keys, and the \
-subscriptions, feeds and destinations. A running server makes these checks itself, with its own keys and rights. If \
+Checks the settings, the clock, the store, the disk, the connections to SNS and Įvesk.lt, the API keys, the drop \
+folder, and the subscriptions, feeds and destinations. A running server makes these checks itself, with its own keys and rights. If \
 `serve` runs, also checks `public.url`: that requests reach this process unchanged, without a redirect or a login; \
 the certificate; a body of 1.6 MB; and the time limits for senders that stall (up to 35 s).
 Nothing is changed or stored.

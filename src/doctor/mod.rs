@@ -4,7 +4,7 @@
 //! it has the keys, the rights and the network that count. [`inside`] checks the settings, the store
 //! and outgoing connections; [`outside`] sends requests through the public address as SNS does; [`probe`] finds the exported queue's
 //! path; [`destinations`] checks the configured destinations, [`subscriptions`] those at SNS,
-//! [`notifications`] what they said;
+//! [`notifications`] what they said; [`uploads`] checks the drop folder;
 //! [`exposed`] finds secrets that everybody can read.
 
 use crate::config::Config;
@@ -21,11 +21,12 @@ pub mod outside;
 pub mod probe;
 mod stall;
 pub mod subscriptions;
+pub mod uploads;
 
 pub use check::{Check, CheckResult};
 
 /// Checks what the process with the store sees: settings, outgoing connections, API keys,
-/// destinations, and the state of subscriptions, feeds and deliveries. `store` is none if it is not
+/// destinations, the drop folder, and the state of subscriptions, feeds and deliveries. `store` is none if it is not
 /// created yet. With `company`, also looks for the address of its exported queue.
 pub async fn within(
     config: &Config,
@@ -49,6 +50,7 @@ pub async fn within(
         Err(failed) => checks.push(failed),
     }
     checks.extend(destinations::settings(config, clock));
+    checks.extend(uploads::folder(config));
     let Some(store) = store else {
         return checks;
     };

@@ -61,6 +61,35 @@ async fn destinations_are_checked_as_serve_would_creating_nothing() {
     assert_eq!(report.code, Some(1));
 }
 
+#[tokio::test]
+async fn a_missing_drop_folder_is_found_before_and_after_the_start() {
+    let installation = Installation::with_key("[upload]\nwatch = \"outbox\"\n");
+    let folder = installation.folder().join("outbox");
+    let is_found = async || {
+        let report = Report::of(&installation, &["--quick"]).await;
+        assert_eq!(report.results("upload_folder"), ["fail"]);
+        let words = report.words("upload_folder");
+        assert!(
+            words.contains("outbox, the folder of `upload.watch`"),
+            "{words}"
+        );
+        assert!(words.contains("create it"), "{words}");
+        report.assert_explained();
+    };
+    is_found().await;
+    std::fs::write(&folder, "no folder").expect("written");
+    is_found().await;
+    std::fs::remove_file(&folder).expect("removed");
+
+    std::fs::create_dir(&folder).expect("created");
+    let server = installation.start().await;
+    let report = Report::of(&installation, &["--quick"]).await;
+    assert_eq!(report.results("upload_folder"), ["pass"]);
+    std::fs::remove_dir_all(&folder).expect("removed");
+    is_found().await;
+    drop(server);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn held_documents_are_reported_with_a_fix() {
     let (clock, correction) = Clock::system().corrected();
