@@ -12,6 +12,9 @@ use crate::emulator::{
 /// The address that `init --emulator` writes settings for.
 pub(super) const LISTEN: &str = "127.0.0.1:4566";
 
+/// The address at which the service receives in those settings.
+pub(super) const EMULATED_PUBLIC: &str = "127.0.0.1:8080";
+
 /// Arguments of `emulator`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -91,12 +94,17 @@ API       {api}   x-api-key: {key}
 SNS       {origin}   topics {exported}, {digitized}
 Companies {companies}
 
-Settings in ivesk-webhook.toml, as `ivesk-webhook init --emulator` writes them for {LISTEN} and no switches:
+Settings in ivesk-webhook.toml, which `ivesk-webhook init --emulator` writes, with the companies, for {LISTEN} and no switches:
+
+  [public]
+  url = \"http://{EMULATED_PUBLIC}\"
+  listen = \"{EMULATED_PUBLIC}\"
 
   [api]
   url = \"{api}\"
   exported_path = \"{exported_path}\"
   subscribe_path = \"{subscribe_path}\"
+  import_error_path = \"{import_error_path}\"
 
   [sns]
   local_origins = [\"{origin}\"]
@@ -107,7 +115,7 @@ Commands to act as the accountant:
 
   curl {origin}/control/export -d '{{\"company\":\"{company}\",\"documents\":3}}'
   curl {origin}/control/digitize -d '{{\"key\":\"{key}\",\"company\":\"{company}\",\"count\":2}}'
-  curl {origin}/control/subscribe -d '{{\"event\":\"{event}\",\"target\":\"http://127.0.0.1:8080/webhooks/…\"}}'
+  curl {origin}/control/subscribe -d '{{\"event\":\"{event}\",\"target\":\"http://{EMULATED_PUBLIC}/webhooks/…\"}}'
   curl {origin}/control/set_switches -d '{{\"switches\":\"status=503,retry_after=5\"}}'
   curl {origin}/control/deliveries -X POST
 ",
@@ -117,6 +125,7 @@ Commands to act as the accountant:
         companies = account.companies.join(", "),
         exported_path = switches.company_in.preset(),
         subscribe_path = switches.subscriptions_path.as_str(),
+        import_error_path = switches.errors_path.as_str(),
         event = Event::OnExported,
     );
     text
@@ -179,10 +188,22 @@ mod tests {
         for needed in [
             format!("url = \"{}\"", emulator.api_url()),
             format!("local_origins = [\"{}\"]", emulator.origin()),
+            "[public]\n  url = \"http://127.0.0.1:8080\"\n  listen = \"127.0.0.1:8080\"".to_owned(),
             "exported_path = \"query\"".to_owned(),
+            "import_error_path = \"/errors\"".to_owned(),
             "IVESK_WEBHOOK_API_KEY=one".to_owned(),
         ] {
             assert!(text.contains(&needed), "{needed} is missing in:\n{text}");
         }
+        emulator
+            .control()
+            .set_switches("company_in=path")
+            .expect("a switch");
+        let text = instructions(&emulator, &account);
+        let text = text.replace(&emulator.origin(), &format!("http://{LISTEN}"));
+        let (_, settings) = text.split_once("\nSettings").expect("the settings");
+        let (settings, _) = settings.split_once("\nand in").expect("their end");
+        let guide = include_str!("../../docs/first-hour.md");
+        assert!(guide.contains(settings), "{settings}");
     }
 }

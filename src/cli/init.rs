@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use toml::Value;
 
-use super::emulator;
+use super::emulator::{self, EMULATED_PUBLIC};
 use super::globals::{Globals, SYSTEM_FILE};
 use super::outcome::{Exit, Failure};
 use super::question::{ask_for_secret, ask_for_text, ask_unless_no};
@@ -34,9 +34,6 @@ const KEY_FILE: &str = "api-key";
 
 /// Characters below which a text is probably no API key.
 const SHORT_KEY: usize = 16;
-
-/// The address at which the emulator's SNS reaches the service.
-const EMULATED_PUBLIC: &str = "127.0.0.1:8080";
 
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]

@@ -233,6 +233,11 @@ async fn init_for_the_emulator_works_as_it_is() {
     let (code, text) = run(folder.path(), &["init", "--emulator"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("  ivesk-webhook emulator "), "{text}");
+    let settings = std::fs::read_to_string(folder.path().join("ivesk-webhook.toml"));
+    let settings = settings.expect("written");
+    for line in emulated_settings() {
+        assert!(settings.contains(&line), "{line} is missing in\n{settings}");
+    }
     let (_, help) = run(folder.path(), &["emulator", "--help"]);
     assert!(help.contains("[default: 127.0.0.1:4566]"), "{help}");
 
@@ -286,4 +291,19 @@ async fn init_for_the_emulator_works_as_it_is() {
     assert_eq!(code, Some(0), "{text}");
     assert!(!text.contains(DEFAULT_KEY), "{text}");
     drop(server);
+}
+
+/// Returns the settings that the emulator prints, as the guide shows them; a test of the emulator
+/// compares the two.
+fn emulated_settings() -> Vec<String> {
+    let guide = include_str!("../../../docs/first-hour.md");
+    let (_, settings) = guide.split_once("  [public]\n").expect("the settings");
+    let (settings, _) = settings
+        .split_once("\nand in the environment")
+        .expect("their end");
+    let lines = settings.lines().map(str::trim);
+    lines
+        .filter(|line| line.contains(" = "))
+        .map(str::to_owned)
+        .collect()
 }
