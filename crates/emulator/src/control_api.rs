@@ -19,6 +19,9 @@ use crate::publication::Publication;
 use crate::vendor::Vendor;
 use sns_messages::time::Timestamp;
 
+/// Most documents, or copies of a message, of one operation: all are made in memory at once.
+const MAX_COUNT: usize = 200_000;
+
 /// Why an operation was refused: status and message of the answer.
 struct Refused(StatusCode, String);
 
@@ -154,6 +157,17 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
         .map_err(|error| Refused(StatusCode::BAD_REQUEST, format!("the body: {error}")))
 }
 
+/// Returns a field's number unless it is too large.
+fn bounded(field: &str, count: usize) -> Result<usize, Refused> {
+    if count <= MAX_COUNT {
+        return Ok(count);
+    }
+    Err(Refused(
+        StatusCode::BAD_REQUEST,
+        format!("`{field}` is {count}; write a number up to {MAX_COUNT}"),
+    ))
+}
+
 async fn perform(control: &Control, operation: &str, body: &[u8]) -> Result<Value, Refused> {
     match operation {
         "idle" => {
@@ -192,16 +206,21 @@ fn change_documents(control: &Control, operation: &str, body: &[u8]) -> Result<V
         }
         "digitize" => {
             let asked: Digitize = read(body)?;
-            let ids = control.digitize(&asked.key, &asked.company, asked.count)?;
+            let count = bounded("count", asked.count)?;
+            let ids = control.digitize(&asked.key, &asked.company, count)?;
             Ok(json!({ "ids": ids }))
         }
         "load" => {
             let asked: Digitize = read(body)?;
-            control.load(&asked.key, &asked.company, asked.count)?;
+            let count = bounded("count", asked.count)?;
+            control.load(&asked.key, &asked.company, count)?;
             Ok(json!({ "documents": control.document_count() }))
         }
         "export" => {
             let asked: Export = read(body)?;
+            if let Selection::Next(count) = asked.documents {
+                bounded("documents", count)?;
+            }
             Ok(versions(control.export(&asked.company, asked.documents)?))
         }
         "re_export" => {
@@ -237,6 +256,7 @@ async fn publish(control: &Control, operation: &str, body: &[u8]) -> Result<Valu
         }
         "notify" => {
             let publication: Publication = read(body)?;
+            bounded("copies", publication.copies)?;
             Ok(json!({ "message_id": control.notify(&publication)? }))
         }
         "lose_next_notifications" => {

@@ -404,3 +404,26 @@ async fn columns_are_paged_as_the_vendors_example_reads_them() {
         .await;
     assert_eq!(unchanged.json(), json!({ "items": [] }));
 }
+
+#[tokio::test]
+async fn a_huge_number_is_refused_and_ends_nothing() {
+    let bench = Bench::start("").await;
+    let huge = 1_000_000_000_000_u64;
+    let of_key = json!({"key": DEFAULT_KEY, "company": COMPANY, "count": huge});
+    for (operation, body) in [
+        ("export", json!({"company": COMPANY, "documents": huge})),
+        ("digitize", of_key.clone()),
+        ("load", of_key),
+        (
+            "notify",
+            json!({"event": "on_exported", "message": "", "copies": huge}),
+        ),
+    ] {
+        let url = format!("{}/control/{operation}", bench.emulator.origin());
+        let answer = read(bench.http.post(url).body(body.to_string())).await;
+        assert_eq!(answer.status, 400, "{operation}: {}", answer.text());
+        let message = answer.message();
+        assert!(message.contains("up to 200000"), "{operation}: {message}");
+    }
+    assert_eq!(bench.export(1).len(), 1);
+}
