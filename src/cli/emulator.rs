@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME=VALUE,…", default_value = "")]
     switches: String,
     /// API key to accept; may be repeated, with one account for each [default: a fixed one, which is printed]
-    #[arg(long = "key", value_name = "KEY")]
+    #[arg(long = "key", value_name = "KEY", value_parser = parse_key)]
     keys: Vec<String>,
     /// Company code, for every key; may be repeated [default: 302320404 and 304567894]
     #[arg(long = "company", value_name = "CODE")]
@@ -36,6 +36,14 @@ pub struct Args {
     /// Address in links, such as http://emulator:4566 [default: the address it listens on]
     #[arg(long, value_name = "URL")]
     origin: Option<String>,
+}
+
+/// Checks an API key: requests carry it in a header.
+fn parse_key(text: &str) -> Result<String, &'static str> {
+    match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err("a key is one or more visible ASCII characters, without spaces"),
+    }
 }
 
 /// Runs `emulator`.

@@ -329,3 +329,13 @@ async fn a_missing_choice_is_named_with_all_its_options() {
     assert_eq!(code, Some(2), "{errors}");
     assert!(errors.contains("from http:// or https:// on"), "{errors}");
 }
+
+#[tokio::test]
+async fn the_emulator_takes_no_empty_key() {
+    let installation = Installation::alone("");
+    for key in ["", "a b", "ą"] {
+        let (code, _, errors) = installation.run(&["emulator", "--key", key]).await;
+        assert_eq!(code, Some(2), "{errors}");
+        assert!(errors.contains("visible ASCII characters"), "{errors}");
+    }
+}
