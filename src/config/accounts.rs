@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::check::{MIN_TOKEN_CHARS, is_loopback};
 use super::environment::{VARIABLE_PREFIX, variable_of};
 use super::layers::Layers;
+use super::problem::HIDDEN;
 use super::public::PublicConfig;
 use super::value::ConfigValue;
 use crate::domain::{Account, Company, Event};
@@ -132,7 +133,7 @@ fn account(layers: &mut Layers<'_>, name: &Account, key_variable: &str) -> Accou
             &setting(&format!("tokens.{event}")),
             Vec::new(),
             token,
-            |_: &SecretString| "[set]".into(),
+            |_: &SecretString| HIDDEN.into(),
         );
         (event, tokens)
     });

@@ -11,6 +11,7 @@ use url::Url;
 
 use super::check::{excerpt, is_loopback};
 use super::layers::Layers;
+use super::problem::HIDDEN;
 
 /// When an alarm is on, and who is notified.
 #[derive(Clone, Debug)]
@@ -111,7 +112,7 @@ pub(super) fn read(layers: &mut Layers<'_>) -> AlarmsConfig {
         "alarms.url",
         None,
         |text| alarm_url(text).map(Some),
-        |url| url.as_ref().map_or(Value::Null, |_: &Url| "[set]".into()),
+        |url| url.as_ref().map_or(Value::Null, |_: &Url| HIDDEN.into()),
     );
     let command = layers.read(
         "alarms.command",

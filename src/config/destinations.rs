@@ -16,6 +16,7 @@ use super::api::ApiConfig;
 use super::check::{self, excerpt, web_url};
 use super::environment::{VARIABLE_PREFIX, variable_of};
 use super::layers::{Layers, show};
+use super::problem::HIDDEN;
 use crate::domain::{Account, Company, DestinationName, Queue};
 
 /// The settings of every destination.
@@ -199,7 +200,7 @@ impl fmt::Debug for DestinationKind {
 fn without_query(url: &Url) -> String {
     let mut shown = url.clone();
     if shown.query().is_some() {
-        shown.set_query(Some("[set]"));
+        shown.set_query(Some(HIDDEN));
     }
     shown.into()
 }

@@ -6,6 +6,7 @@ use url::Url;
 
 use super::check::host_name;
 use super::layers::Layers;
+use super::problem::HIDDEN;
 
 /// The way of requests to other hosts.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +56,7 @@ fn shown(url: &Url) -> String {
     let mut shown = url.clone();
     if shown.password().is_some() {
         // It has a host, so it may have a password.
-        let _ = shown.set_password(Some("[set]"));
+        let _ = shown.set_password(Some(HIDDEN));
     }
-    shown.to_string().replace("%5Bset%5D", "[set]")
+    shown.to_string().replace("%5Bset%5D", HIDDEN)
 }

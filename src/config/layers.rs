@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::check;
 use super::environment::{VARIABLE_PREFIX, injected, variable_of};
-use super::problem::{ConfigError, Origin, Problem, Setting};
+use super::problem::{ConfigError, HIDDEN, Origin, Problem, Setting};
 use super::value::{ConfigValue, RawValue};
 use crate::hex::hex;
 
@@ -390,7 +390,7 @@ impl<'a> Layers<'a> {
                 }
             }
         };
-        let shown = secret.as_ref().map_or(Value::Null, |_| "[set]".into());
+        let shown = secret.as_ref().map_or(Value::Null, |_| HIDDEN.into());
         self.record(file_setting, file_variable, shown, origin);
         secret
     }

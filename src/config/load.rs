@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::environment::{Environment, variable_of};
 use super::layers::Layers;
-use super::problem::{ConfigError, Problem, Setting};
+use super::problem::{ConfigError, HIDDEN, Origin, Problem, Setting};
 use super::{
     Config, DEFAULT_FILE, SYSTEM_FILE, accounts, admin, alarms, api, check, destinations, egress,
     import_errors, log, pages, public, pull, retention, sns, store, upload,
@@ -40,8 +40,9 @@ impl Config {
         let base_dir = path.parent().unwrap_or(Path::new(""));
         let source = path.display().to_string();
         let (mut config, settings) = read(Layers::new(source, &text, base_dir, environment))?;
-        let holds = "the secret ends of the webhooks' paths".to_owned();
-        config.secret_files.push((path.to_owned(), holds));
+        let secrets = secrets_in_file(&settings);
+        let secrets = secrets.into_iter().map(|holds| (path.to_owned(), holds));
+        config.secret_files.extend(secrets);
         Ok((config, settings))
     }
 
@@ -58,6 +59,27 @@ impl Config {
         let source = DEFAULT_FILE.to_owned();
         read(Layers::new(source, toml_text, base_dir, environment)).map(|(config, _)| config)
     }
+}
+
+/// Returns what the settings file holds that nobody else should read: each secret is shown as `[set]`,
+/// unless the file only names where it is.
+fn secrets_in_file(settings: &[Setting]) -> Vec<String> {
+    let is_secret = |setting: &&Setting| {
+        matches!(setting.origin, Origin::File { .. })
+            && !setting.name.ends_with("_file")
+            && setting.value.to_string().contains(HIDDEN)
+    };
+    let secrets = settings.iter().filter(is_secret);
+    let (tokens, others): (Vec<_>, Vec<_>) = secrets.partition(|setting| {
+        setting.name.starts_with("accounts.") && setting.name.contains(".tokens.")
+    });
+    let tokens = tokens
+        .first()
+        .map(|_| "the secret ends of the webhooks' paths".to_owned());
+    let others = others
+        .into_iter()
+        .map(|setting| format!("the secret in `{}`", setting.name));
+    tokens.into_iter().chain(others).collect()
 }
 
 fn read_file(path: &Path, environment: &BTreeMap<String, String>) -> Result<String, ConfigError> {

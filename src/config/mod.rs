@@ -109,7 +109,7 @@ pub struct Config {
     pub accounts: BTreeMap<Account, AccountConfig>,
     /// The service's own variables, for programs of destinations that name some.
     pub environment: Environment,
-    /// Files that secrets were read from, the settings among them, and what each holds.
+    /// Files that secrets were read from, and what each holds; the settings among them if they hold some.
     pub secret_files: Vec<(PathBuf, String)>,
     /// Digest of what the settings file sets, in hexadecimal digits, so that two processes can tell
     /// whether they were started with the same.

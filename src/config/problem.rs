@@ -30,7 +30,10 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One effective setting, safe to show: secrets are `[set]`.
+/// What is shown of a secret.
+pub(super) const HIDDEN: &str = "[set]";
+
+/// One effective setting, safe to show: secrets are [`HIDDEN`].
 #[derive(Clone, Debug, Serialize)]
 pub struct Setting {
     /// Its name in the file, with its section.

@@ -128,7 +128,7 @@ async fn secrets_that_everybody_can_read_are_reported_with_the_fix() {
     let installation = Installation::alone("");
     let settings = std::fs::read_to_string(installation.settings()).expect("settings");
     let settings = settings.replace("[admin]", token);
-    std::fs::write(installation.settings(), settings).expect("written");
+    std::fs::write(installation.settings(), &settings).expect("written");
     let folder = installation.folder();
     let files = [
         "ivesk-webhook.toml",
@@ -137,6 +137,9 @@ async fn secrets_that_everybody_can_read_are_reported_with_the_fix() {
         "backups/copy.db",
     ];
     std::fs::write(folder.join(files[1]), "a".repeat(43)).expect("written");
+    let webhook = "b".repeat(43);
+    let webhook = format!("{settings}\n[accounts.default]\ntokens.on_exported = ['{webhook}']\n");
+    std::fs::write(installation.settings(), webhook).expect("written");
     installation.start().await.stop_and_read().await;
     let (code, _, errors) = installation.run(&["store", "backup", "copy.db"]).await;
     assert_eq!(code, Some(0), "{errors}");
@@ -168,5 +171,10 @@ async fn secrets_that_everybody_can_read_are_reported_with_the_fix() {
         // Its group is how another user is let in.
         set_mode(&folder.join(file), 0o640);
     }
+    assert_eq!(reported().await, [(false, false); 4]);
+
+    // It names the file of a secret, and holds none.
+    std::fs::write(installation.settings(), settings).expect("written");
+    set_mode(&installation.settings(), 0o644);
     assert_eq!(reported().await, [(false, false); 4]);
 }
