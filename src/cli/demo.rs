@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, json};
 use tokio::time::{Instant, sleep};
 
-use super::outcome::{Exit, Failure};
+use super::outcome::{Exit, Failure, refuse_json};
 use super::{documents, logging};
 use crate::config::{
     Config, DestinationConfig, DestinationKind, FileMode, FolderLayout, HistoryMode, LogConfig,
@@ -56,6 +56,7 @@ pub struct Args {
 
 /// Runs `demo`.
 pub async fn run(args: Args) -> Result<Exit, Failure> {
+    refuse_json("demo")?;
     let level = if args.log { "info" } else { "off" };
     logging::start(&LogConfig {
         level: level.to_owned(),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::outcome::{Exit, Failure};
+use super::outcome::{Exit, Failure, refuse_json};
 use crate::domain::Event;
 use crate::emulator::{
     AccountSettings, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Switches,
@@ -48,6 +48,7 @@ fn parse_key(text: &str) -> Result<String, &'static str> {
 
 /// Runs `emulator`.
 pub async fn run(args: Args) -> Result<Exit, Failure> {
+    refuse_json("emulator")?;
     let listen = args.listen;
     let settings = settings(args)?;
     let first = settings.accounts.first().cloned();

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use serde_json::{Value, json};
 
-use super::style::{BAD, styled_error};
+use super::style::{BAD, is_json, styled_error};
 use crate::api::ProblemBody;
 use crate::visible::visible_lines;
 
@@ -25,6 +25,20 @@ pub enum Exit {
     Usage = 2,
     /// 3: a service could not be reached.
     Unreachable = 3,
+}
+
+/// Refuses `--json` for a command whose output is for people alone.
+///
+/// # Errors
+///
+/// If results are to be printed as JSON.
+pub(super) fn refuse_json(command: &str) -> Result<(), Failure> {
+    match is_json() {
+        false => Ok(()),
+        true => Err(Failure::usage(anyhow!(
+            "`{command}` prints text for people and no JSON; leave `--json` out"
+        ))),
+    }
 }
 
 impl From<Exit> for ExitCode {

@@ -339,3 +339,15 @@ async fn the_emulator_takes_no_empty_key() {
         assert!(errors.contains("visible ASCII characters"), "{errors}");
     }
 }
+
+#[tokio::test]
+async fn what_prints_text_alone_refuses_json() {
+    let installation = Installation::alone("");
+    for arguments in [&["demo", "--once", "--json"][..], &["emulator", "--json"]] {
+        let (code, out, errors) = installation.run(arguments).await;
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{errors}");
+        let error: Value = serde_json::from_str(&errors).expect("JSON");
+        let title = error["title"].as_str().expect("text");
+        assert!(title.contains("leave `--json` out"), "{title}");
+    }
+}
