@@ -52,10 +52,12 @@ pub(super) async fn create(
     Input(request): Input<TokenRequest>,
 ) -> ApiResult<CreatedToken> {
     let name = request.name.trim().to_owned();
-    if name.is_empty()
-        || name.chars().count() > MAX_NAME_CHARS
-        || name.chars().any(char::is_control)
-    {
+    if name.chars().any(char::is_control) {
+        return Err(AdminError::BadRequest(
+            "`name` contains a line feed or another control character; write it without".to_owned(),
+        ));
+    }
+    if name.is_empty() || name.chars().count() > MAX_NAME_CHARS {
         return Err(AdminError::BadRequest(format!(
             "`name` must have 1 to {MAX_NAME_CHARS} characters"
         )));

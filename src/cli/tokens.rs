@@ -113,11 +113,18 @@ fn expiry(text: &str) -> Result<Timestamp, String> {
     if let Some(moment) = Timestamp::parse(text) {
         return Ok(moment);
     }
-    humantime::parse_duration(text)
-        .map(|time| Clock::system().now().after(time))
-        .map_err(|_| {
-            "is neither a time such as 90d nor a moment such as 2027-01-31T00:00:00Z".to_owned()
-        })
+    let time = humantime::parse_duration(text).map_err(|_| {
+        "is neither a time such as 90d nor a moment such as 2027-01-31T00:00:00Z".to_owned()
+    })?;
+    let end = Clock::system().now().after(time);
+    // The API is told the moment as text, which has no years beyond 9999.
+    match Timestamp::parse(&end.to_string()) {
+        Some(end) => Ok(end),
+        None => Err(
+            "is after the year 9999; write a shorter time, or leave it out for a token without an end"
+                .to_owned(),
+        ),
+    }
 }
 
 async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {

@@ -351,3 +351,26 @@ async fn what_prints_text_alone_refuses_json() {
         assert!(title.contains("leave `--json` out"), "{title}");
     }
 }
+
+#[tokio::test]
+async fn a_token_says_what_is_wrong_with_its_name_or_end() {
+    let installation = Installation::alone("");
+    let create = ["tokens", "create", "--rights", "read", "--name"];
+    for (arguments, problem) in [
+        (
+            &["a", "--expires", "99999999999999d"][..],
+            "is after the year 9999",
+        ),
+        (&["a", "--expires", "soon"], "is neither a time such as 90d"),
+        (
+            &["a\nb"],
+            "contains a line feed or another control character",
+        ),
+        (&[""], "must have 1 to 60 characters"),
+    ] {
+        let arguments = [&create[..], arguments].concat();
+        let (code, _, errors) = installation.run(&arguments).await;
+        assert_ne!(code, Some(0), "{arguments:?}");
+        assert!(errors.contains(problem), "{arguments:?}: {errors}");
+    }
+}
