@@ -146,7 +146,8 @@ fn restore(config: &Config, file: &Path, json: bool) -> Result<Exit, Failure> {
          - Įvesk.lt is read again from where the backup was, so later documents are stored again;\n\
          - destinations receive again, under the same keys, what they accepted after the backup;\n\
          - programs that read a `list` are answered 409 once, and start over without `after`;\n\
-         - erase again what was erased after the backup, and check `subscriptions list` and `tokens list`."
+         - erase again what was erased after the backup, revoke again the tokens that were revoked (`tokens list`), and look \
+         through `subscriptions list`, `feeds list` and `destinations list`."
     );
     Ok(Exit::Done)
 }

@@ -58,6 +58,16 @@ async fn a_backup_is_restored_by_the_command_and_served() {
     ] {
         assert!(out.contains(part), "{out}");
     }
+    let documented = include_str!("../../../docs/backup.md");
+    let (_, documented) = documented
+        .split_once("- **Decisions**")
+        .expect("what to check");
+    let (documented, _) = documented.split_once("\n#").expect("a next section");
+    for list in ["tokens", "subscriptions", "feeds", "destinations"] {
+        let command = format!("`{list} list`");
+        assert!(out.contains(&command), "{command}: {out}");
+        assert!(documented.contains(&command), "{command}: {documented}");
+    }
     let (code, _, errors) = installation.run(&["store", "restore", "missing.db"]).await;
     assert_eq!(code, Some(2), "{errors}");
     assert!(errors.contains("there is no file missing.db"), "{errors}");
