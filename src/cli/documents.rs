@@ -126,13 +126,12 @@ enum Read {
 
 /// One document.
 #[derive(Debug, clap::Args)]
-#[group(skip)]
+#[group(required = true, multiple = false)]
 struct Named {
     /// Its number, its id at Įvesk.lt, or the userdata or file name of its upload
-    #[arg(required_unless_present = "sequence")]
     document: Option<String>,
     /// The version with this sequence number, from `documents list`
-    #[arg(long, value_name = "N", conflicts_with = "document")]
+    #[arg(long, value_name = "N")]
     sequence: Option<i64>,
 }
 

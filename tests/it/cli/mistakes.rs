@@ -304,6 +304,8 @@ async fn a_missing_choice_is_named_with_all_its_options() {
     let installation = Installation::alone("");
     for (arguments, choice) in [
         (&["documents", "export"][..], "<DIR|--format <FORMAT>>"),
+        (&["documents", "show"], "<DOCUMENT|--sequence <N>>"),
+        (&["documents", "trace"], "<DOCUMENT|--sequence <N>>"),
         (
             &["documents", "erase"],
             "<--company <CODE>|--document <ID>>",
