@@ -248,17 +248,24 @@ fn has_no_feed(company: &Company, known: &[Company]) -> AdminError {
     let doubt = company.doubt();
     let names_another = doubt.as_ref().is_some_and(|doubt| doubt.likely.is_some());
     let known = known.iter().map(Company::as_str);
-    let doubt = match doubt.map(|doubt| format!(". The {doubt}")) {
-        doubt if names_another => doubt,
-        doubt => Some(did_you_mean(company.as_str(), known) + &doubt.unwrap_or_default()),
+    let nearest = match names_another {
+        true => String::new(),
+        false => did_you_mean(company.as_str(), known),
     };
-    AdminError::Conflict(
-        format!(
-            "company `{company}` has no feed{}. If the code is right, add the feed with `--new` (`\"new\": true` in the API)",
-            doubt.unwrap_or_default()
-        )
-        .into(),
-    )
+    let mut text = ended(format!("company `{company}` has no feed{nearest}"));
+    if let Some(doubt) = doubt {
+        text = ended(format!("{text} The {doubt}"));
+    }
+    text.push_str(" If the code is right, add the feed with `--new` (`\"new\": true` in the API)");
+    AdminError::Conflict(text.into())
+}
+
+/// Ends a sentence that is no question.
+fn ended(mut sentence: String) -> String {
+    if !sentence.ends_with('?') {
+        sentence.push('.');
+    }
+    sentence
 }
 
 /// Returns what is probably wrong with the companies of feeds.

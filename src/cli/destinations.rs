@@ -376,6 +376,12 @@ async fn list_lanes(api: &Api, destination: &str, json: bool) -> Result<Exit, Fa
     Ok(Exit::Done)
 }
 
+/// Returns a number of feeds with the verb that fits it, such as `1 feed is`.
+fn number_that(feeds: u64, one: &str, several: &str) -> String {
+    let verb = if feeds == 1 { one } else { several };
+    format!("{} {verb}", counted(feeds, "feed"))
+}
+
 fn print_next_steps(destination: &Destination) {
     let name = &destination.name;
     if destination.held > 0 {
@@ -387,15 +393,15 @@ fn print_next_steps(destination: &Destination) {
     }
     if destination.unknown_lanes > 0 {
         println!(
-            "{} wait for an answer of Įvesk.lt that shows its clock: `ivesk-webhook pull`.",
-            counted(destination.unknown_lanes, "feed")
+            "{} until an answer of Įvesk.lt shows its clock: `ivesk-webhook pull`.",
+            number_that(destination.unknown_lanes, "waits", "wait")
         );
     }
     if destination.paused_lanes > 0 {
         println!(
-            "{} at `{name}` are paused, since it gives the same rejection again and again. Correct the cause, then run \
+            "{} paused at `{name}`, since it gives the same rejection again and again. Correct the cause, then run \
              `ivesk-webhook destinations resume {name}`.",
-            counted(destination.paused_lanes, "feed")
+            number_that(destination.paused_lanes, "is", "are")
         );
     }
     if destination.kind.is_none() {

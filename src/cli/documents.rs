@@ -147,7 +147,7 @@ impl fmt::Display for Named {
 
 impl Named {
     fn not_found(&self) -> Failure {
-        anyhow!("{self} not found; `ivesk-webhook documents search` finds documents by what is known of them").into()
+        anyhow!("{self} was not found; `ivesk-webhook documents search` finds documents by what is known of them").into()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Company;
+use super::{Company, counted};
 
 /// The reason why a code is probably mistyped, and the likely one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +32,10 @@ impl fmt::Display for CodeDoubt {
                 f.write_str("is probably mistyped: its last digit does not fit the others")?
             }
             Reason::Length(digits) => {
+                let digits = counted(digits as u64, "digit");
                 write!(
                     f,
-                    "has {digits} digits; a company's code has nine, an older one seven"
+                    "has {digits}; a company's code has nine, an older one seven"
                 )?;
             }
             Reason::NoNumber => {
@@ -145,7 +146,8 @@ mod tests {
             ("100004801610", None, "VAT code"),
             ("302 320 404", Some("302320404"), "no number"),
             ("00302320404", Some("302320404"), "has 11 digits"),
-            ("30232040", None, "has 8 digits"),
+            ("30232040", None, "has 8 digits; "),
+            ("1", None, "has 1 digit; "),
             ("UAB Šiaurė", None, "no number"),
             ("LT", None, "no number"),
             ("٣٠٢٣٢٠٤٠٤", None, "no number"),

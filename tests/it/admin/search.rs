@@ -116,11 +116,14 @@ async fn show_and_trace_take_the_number_of_a_document() {
     for arguments in [["documents", "show", "5"], ["documents", "trace", "5"]] {
         let (code, out, errors) = run(&app, &arguments).await;
         assert_eq!((code, out.as_str()), (Some(1), ""));
-        assert!(errors.contains("document `5` not found"), "{errors}");
+        assert!(errors.contains("document `5` was not found"), "{errors}");
     }
     let (code, out, _) = run(&app, &["documents", "show", "--sequence", "5"]).await;
     assert_eq!(code, Some(0));
     assert!(out.contains("\"id\":\"id-5\""), "{out}");
+    let (_, _, errors) = run(&app, &["documents", "show", "--sequence", "999999"]).await;
+    let sentence = "the version with the sequence number 999999 was not found; ";
+    assert!(errors.contains(sentence), "{errors}");
     let traced = app.admin("/v1/documents/trace?sequence=5").await;
     assert_eq!(traced[0]["document_id"], "id-5");
     assert_eq!(app.admin("/v1/documents/trace?q=5").await, json!([]));

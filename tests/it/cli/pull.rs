@@ -188,10 +188,14 @@ async fn a_mistyped_company_makes_no_feed() {
     scene.succeed(&["pull"]).await;
     for (code, words) in [
         ("999999999", "its last digit does not fit the others"),
-        ("LT302320404", "did you mean `302320404`?"),
+        (
+            "LT302320404",
+            "did you mean `302320404`? If the code is right",
+        ),
         ("UAB Pavyzdys", "is no number of nine digits"),
         // A code that looks right, of a company that nobody has named.
-        ("110053842", "has no feed"),
+        ("110053842", "has no feed. If the code is right"),
+        ("1", "The company code `1` has 1 digit; "),
     ] {
         for arguments in [
             &["pull"][..],
