@@ -16,7 +16,7 @@ use crate::api::documents::{Document, FoundDocument};
 use crate::config::Config;
 use crate::domain::SearchText;
 use crate::ivesk::view::View;
-use crate::store::{DocumentFilter, DocumentRow, DocumentSearch, Store, TextSearch};
+use crate::store::{DocumentFilter, DocumentRow, DocumentSearch, SharedStore, Store, TextSearch};
 use crate::trace::{self, Trace};
 use crate::visible::visible;
 
@@ -124,6 +124,18 @@ enum Read {
     },
 }
 
+impl Read {
+    /// Returns the feeds whose documents are meant; `None` if one document is.
+    const fn feeds(&self) -> Option<&OfFeeds> {
+        match self {
+            Self::List { selection, .. } => Some(&selection.feeds),
+            Self::Search { feeds, .. } | Self::Fields { feeds, .. } => Some(feeds),
+            Self::Export(args) => Some(&args.feeds),
+            Self::Show(_) | Self::Trace { .. } => None,
+        }
+    }
+}
+
 /// One document.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
@@ -182,7 +194,17 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Action::Read(action) => action,
     };
     let store = existing_store(&config).await?;
-    let outcome = match action {
+    let outcome = read(action, &config, &store).await;
+    store.close().await?;
+    outcome
+}
+
+/// Runs an action that changes nothing.
+async fn read(action: Read, config: &Config, store: &SharedStore) -> Result<Exit, Failure> {
+    if let Some(feeds) = action.feeds() {
+        feeds.check(config, store).await?;
+    }
+    match action {
         Read::List {
             selection,
             limit,
@@ -213,7 +235,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         }
         Read::Show(named) => show(store.as_ref(), &named).await,
         Read::Trace { named, json } => trace(store.as_ref(), &named, json).await,
-        Read::Export(args) => super::export::run(&store, args).await,
+        Read::Export(args) => super::export::run(store, args).await,
         Read::Fields {
             feeds,
             newest,
@@ -225,11 +247,9 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
                 company: feeds.company,
                 ..DocumentSearch::default()
             };
-            super::fields::run(&store, search, newest, json).await
+            super::fields::run(store, search, newest, json).await
         }
-    };
-    store.close().await?;
-    outcome
+    }
 }
 
 /// Calls `each` for every matching version, with at most [`BATCH_ROWS`] in memory.

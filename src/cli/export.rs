@@ -84,7 +84,7 @@ pub(super) struct Args {
     )]
     encoding: Encoding,
     #[command(flatten)]
-    feeds: OfFeeds,
+    pub(super) feeds: OfFeeds,
     /// Only versions that were exported or digitized at this moment or later: a date (from midnight, UTC) or a
     /// date and time
     #[arg(long, value_name = "MOMENT", value_parser = parse_moment)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::json;
 
-use super::account::no_api_key;
+use super::account::{chosen_account, no_api_key};
 use super::as_sent::AsSent;
 use super::feeds::print_warnings;
 use super::globals::Globals;
@@ -14,7 +14,7 @@ use super::table::words;
 use super::{logging, style, table};
 use crate::api::feeds::{PullRequest, Triggered};
 use crate::config::{Config, StoreUrl};
-use crate::domain::{Account, Clock, Company, Cursor, Feed, Queue, Timestamp, counted};
+use crate::domain::{Clock, Company, Cursor, Feed, Queue, Timestamp, counted};
 use crate::ivesk::{self, ApiError, Client};
 use crate::pull::paging::next_step;
 use crate::pull::{PullOutcome, Puller, blocked_queues, configured_feeds};
@@ -336,9 +336,8 @@ async fn chosen_feeds(
     let account = args
         .account
         .as_deref()
-        .map(Account::parse)
-        .transpose()
-        .map_err(Failure::usage)?;
+        .map(|name| chosen_account(Some(name), config))
+        .transpose()?;
     let company = args
         .company
         .as_deref()

@@ -333,6 +333,34 @@ async fn a_missing_choice_is_named_with_all_its_options() {
 }
 
 #[tokio::test]
+async fn an_unknown_account_is_answered_with_the_nearest_one() {
+    let installation = Installation::with_key("");
+    installation.start().await.stop_and_read().await;
+    for command in [
+        "documents list",
+        "documents search x",
+        "documents export --format csv",
+        "documents fields",
+        "feeds pause",
+        "pull",
+        "pull --dry-run",
+    ] {
+        let command = format!("{command} --account defualt");
+        let arguments: Vec<&str> = command.split(' ').collect();
+        let (code, out, errors) = installation.run(&arguments).await;
+        assert_ne!(code, Some(0), "{command}: {out}");
+        assert!(
+            errors.contains("did you mean `default`?"),
+            "{command}: {errors}"
+        );
+    }
+    let (code, _, errors) = installation
+        .run(&["documents", "list", "--account", "default"])
+        .await;
+    assert_eq!(code, Some(0), "{errors}");
+}
+
+#[tokio::test]
 async fn the_emulator_takes_no_empty_key() {
     let installation = Installation::alone("");
     for key in ["", "a b", "ą"] {
