@@ -262,13 +262,29 @@ impl<'a> Layers<'a> {
         parse: impl FnOnce(&ConfigValue, &Self) -> Result<T, String>,
         show: impl FnOnce(&T) -> Value,
     ) -> T {
+        let parse = |value: &ConfigValue, layers: &Self| {
+            parse(value, layers).map_err(|message| vec![message])
+        };
+        self.read_all(name, default, parse, show)
+    }
+
+    /// [`Layers::read`] of a value that may have several problems.
+    fn read_all<T>(
+        &mut self,
+        name: &str,
+        default: T,
+        parse: impl FnOnce(&ConfigValue, &Self) -> Result<T, Vec<String>>,
+        show: impl FnOnce(&T) -> Value,
+    ) -> T {
         let variable = variable_of(name);
         let (value, origin) = match self.value(name, &variable) {
             None => (default, Origin::Default),
             Some(value) => match parse(&value, self) {
                 Ok(parsed) => (parsed, value.origin),
-                Err(message) => {
-                    self.push_problem(name, &value.origin, message);
+                Err(messages) => {
+                    for message in messages {
+                        self.push_problem(name, &value.origin, message);
+                    }
                     (default, value.origin)
                 }
             },
@@ -327,9 +343,25 @@ impl<'a> Layers<'a> {
         parse: impl Fn(&str) -> Result<T, String>,
         show: impl Fn(&T) -> Value,
     ) -> Vec<T> {
-        let parse_all =
-            |value: &ConfigValue, _: &Self| value.list()?.iter().map(|item| parse(item)).collect();
-        self.read(name, default, parse_all, |items| {
+        let parse_all = |value: &ConfigValue, _: &Self| {
+            let entries = value.list().map_err(|message| vec![message])?;
+            let mut parsed = Vec::new();
+            let mut problems = Vec::new();
+            for entry in &entries {
+                match parse(entry) {
+                    Ok(item) => parsed.push(item),
+                    // Two entries may have the same problem.
+                    Err(message) if problems.contains(&message) => {}
+                    Err(message) => problems.push(message),
+                }
+            }
+            if problems.is_empty() {
+                Ok(parsed)
+            } else {
+                Err(problems)
+            }
+        };
+        self.read_all(name, default, parse_all, |items| {
             items.iter().map(show).collect::<Vec<_>>().into()
         })
     }

@@ -864,3 +864,20 @@ fn alarms_go_to_one_address_or_one_program() {
         assert!(!message.contains("planted"), "{message}");
     }
 }
+
+#[test]
+fn every_wrong_entry_of_a_list_is_reported() {
+    let text =
+        local("upload.parameters = ['foo=bar', 'checkduplicates=maybe', 'tags=a', 'foo=baz']");
+    assert_eq!(names(&text), ["upload.parameters"; 2]);
+    let message = refused(&text);
+    assert!(message.starts_with("2 invalid settings:"), "{message}");
+    assert!(
+        message.contains("sets `foo`; the parameters are"),
+        "{message}"
+    );
+    assert!(
+        message.contains("sets checkduplicates to neither true nor false"),
+        "{message}"
+    );
+}
