@@ -22,6 +22,9 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Report every mistake in the settings, and what is not set yet
+    ///
+    /// Opens each destination as `serve` does, creating nothing. `doctor` also checks the store, the ports and the
+    /// drop folder.
     Check,
     /// Show every setting, its value and its origin; secrets are shown as [set]
     Show {
@@ -53,7 +56,8 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Prints whether `serve` would start with the settings, and what else is to be said about them.
+/// Prints whether the settings, with the destinations, are such that `serve` starts, and what else is to be said
+/// about them.
 async fn check(config: &Config) -> Exit {
     let problems: Vec<String> = destinations::settings(config, &Clock::system())
         .into_iter()
