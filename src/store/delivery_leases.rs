@@ -316,7 +316,8 @@ pub(super) async fn is_delivery_due<T: Tx>(
     );
     let latest = backoff::latest_end(now, longest_wait());
     let (retry, pending) = (latest_retry(now), latest_pending(now));
-    let params = params! { destinations, now, latest, retry, pending, backoff::latest_present(now) };
+    let params =
+        params! { destinations, now, latest, retry, pending, backoff::latest_present(now) };
     let due: Option<()> = tx.first(&SQL, params).await?;
     Ok(due.is_some())
 }
