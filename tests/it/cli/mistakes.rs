@@ -345,7 +345,7 @@ async fn an_unknown_account_is_answered_with_the_nearest_one() {
         "pull",
         "pull --dry-run",
     ] {
-        let command = format!("{command} --account defualt");
+        let command = format!("{command} --account default2");
         let arguments: Vec<&str> = command.split(' ').collect();
         let (code, out, errors) = installation.run(&arguments).await;
         assert_ne!(code, Some(0), "{command}: {out}");
