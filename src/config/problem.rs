@@ -33,7 +33,7 @@ impl fmt::Display for Origin {
 /// What is shown of a secret.
 pub(super) const HIDDEN: &str = "[set]";
 
-/// One effective setting, safe to show: secrets are [`HIDDEN`].
+/// One effective setting, safe to show: secrets are `[set]`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Setting {
     /// Its name in the file, with its section.
