@@ -7,7 +7,7 @@ use super::engine::{Sql, Tx};
 use super::error::Result;
 
 /// Takes versions off the numbers that lanes hold as history, those of one destination or of all: to be
-/// called before their deliveries or documents change. Locks the deliveries, and then the lanes.
+/// called before their deliveries or documents change. Locks the deliveries that are not settled, and then the lanes.
 #[expect(
     clippy::ptr_arg,
     reason = "only a type with a size is a value of a statement"
@@ -17,9 +17,12 @@ pub(super) async fn lower<T: Tx>(
     destination: Option<i64>,
     versions: &Vec<i64>,
 ) -> Result<()> {
+    // Those that a worker or a person may change to or from `held`. Retention locks the others, after their
+    // document.
     static DELIVERIES: Sql = Sql::new(
         "SELECT 1 FROM delivery WHERE sequence IN ({elements}($1)) AND ($2 IS NULL OR destination_id = $2)
-         ORDER BY sequence, destination_id{lock_rows}",
+             AND state IN ('pending', 'deferred', 'waiting_file', 'held', 'rejected')
+         ORDER BY destination_id, sequence{lock_rows}",
     );
     static LANES: Sql = Sql::new(
         "SELECT 1 FROM lane WHERE ($2 IS NULL OR destination_id = $2)

@@ -83,6 +83,23 @@ async fn a_start_locks_feeds_before_paths_of_import_errors() {
     opened.expect("the other replica opens it");
 }
 
+/// Retention locks a version, and then its deliveries.
+#[tokio::test]
+async fn an_erasure_locks_a_version_before_what_was_delivered() {
+    let Some(database) = Database::postgres("locks of retention").await else {
+        return;
+    };
+    let scene = Scene::started(database, &[("a", &at(1))]).await;
+    assert_eq!(scene.deliver_all().await.len(), 1);
+    let document = "SELECT 1 FROM document WHERE sequence = 1 FOR NO KEY UPDATE";
+    let other = Other::holding(&scene, document).await;
+    let erasing = scene.erasing(&[1]);
+    let deliveries = "SELECT 1 FROM delivery WHERE sequence = 1 FOR NO KEY UPDATE";
+    other.lock_then_end(&erasing, deliveries).await;
+    let erased = erasing.await.expect("it ends");
+    assert_eq!(erased.expect("it is erased"), 1);
+}
+
 /// A worker that could not send one delays the account's others.
 #[tokio::test]
 async fn an_erasure_locks_paths_before_import_errors() {
