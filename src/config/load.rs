@@ -8,8 +8,8 @@ use super::environment::{Environment, variable_of};
 use super::layers::Layers;
 use super::problem::{ConfigError, HIDDEN, Origin, Problem, Setting};
 use super::{
-    Config, DEFAULT_FILE, SYSTEM_FILE, accounts, admin, alarms, api, check, destinations, egress,
-    import_errors, log, pages, public, pull, retention, sns, store, upload,
+    Config, DEFAULT_FILE, SYSTEM_FILE, StoreUrl, accounts, admin, alarms, api, check, destinations,
+    egress, import_errors, log, pages, public, pull, retention, sns, store, upload,
 };
 
 impl Config {
@@ -40,7 +40,7 @@ impl Config {
         let base_dir = path.parent().unwrap_or(Path::new(""));
         let source = path.display().to_string();
         let (mut config, settings) = read(Layers::new(source, &text, base_dir, environment))?;
-        let secrets = secrets_in_file(&settings);
+        let secrets = secrets_in_file(&config, &settings);
         let secrets = secrets.into_iter().map(|holds| (path.to_owned(), holds));
         config.secret_files.extend(secrets);
         Ok((config, settings))
@@ -62,12 +62,17 @@ impl Config {
 }
 
 /// Returns what the settings file holds that nobody else should read: each secret is shown as `[set]`,
-/// unless the file only names where it is.
-fn secrets_in_file(settings: &[Setting]) -> Vec<String> {
+/// unless the file only names where it is; the URL of the store is shown without its password.
+fn secrets_in_file(config: &Config, settings: &[Setting]) -> Vec<String> {
+    let is_set = |setting: &Setting| setting.value.to_string().contains(HIDDEN);
+    let has_password = matches!(&config.store.url, StoreUrl::Postgres(address) if address.has_password())
+        && !settings
+            .iter()
+            .any(|setting| setting.name == "store.password_file" && is_set(setting));
     let is_secret = |setting: &&Setting| {
         matches!(setting.origin, Origin::File { .. })
             && !setting.name.ends_with("_file")
-            && setting.value.to_string().contains(HIDDEN)
+            && (is_set(setting) || (has_password && setting.name == "store.url"))
     };
     let secrets = settings.iter().filter(is_secret);
     let (tokens, others): (Vec<_>, Vec<_>) = secrets.partition(|setting| {

@@ -490,6 +490,25 @@ fn a_mistyped_log_level_does_not_silence_the_log() {
 }
 
 #[test]
+fn a_settings_file_with_the_password_of_the_store_is_a_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("ivesk-webhook.toml");
+    let holds = |url: &str, environment: &[(&str, &str)]| {
+        let text = local(&format!("store.url = '{url}'"));
+        std::fs::write(&file, text).expect("written");
+        let config = Config::load(&file, &variables(environment)).expect("valid");
+        let secrets = config.secret_files.into_iter();
+        let secrets = secrets.filter(|(path, _)| *path == file);
+        secrets.map(|(_, holds)| holds).collect::<Vec<_>>()
+    };
+    let with_password = holds("postgres://u:pw@db.example/d", &[]);
+    assert_eq!(with_password, ["the secret in `store.url`"]);
+    let password = [("IVESK_WEBHOOK_STORE_PASSWORD", "pw")];
+    let without: [String; 0] = [];
+    assert_eq!(holds("postgres://u@db.example/d", &password), without);
+}
+
+#[test]
 fn backups_are_beside_the_store_and_never_uploaded() {
     let dir = |text: &str| valid(&local(text)).store.backup_dir;
     assert_eq!(dir(""), Path::new("/etc/ivesk/backups"));
