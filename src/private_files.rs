@@ -110,19 +110,18 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// If one can't be created.
 pub fn create_dir_all(path: &Path, mode: Mode) -> io::Result<()> {
     let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    match path
+    let parent = path
         .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
-        // Some file systems have no place for a folder although its parent exists, such as /proc.
-        Some(parent) => match create_dir(path, mode) {
-            Err(error) if is_missing(&error) && !parent.is_dir() => {
+        .filter(|parent| !parent.as_os_str().is_empty());
+    match (create_dir(path, mode), parent) {
+        (Err(error), Some(parent)) if is_missing(&error) => {
+            if !parent.is_dir() {
                 create_dir_all(parent, mode)?;
-                create_dir(path, mode)
             }
-            created => created,
-        },
-        None => create_dir(path, mode),
+            // Once: in some folders, such as /proc, none can be created although they exist.
+            create_dir(path, mode)
+        }
+        (created, _) => created,
     }
 }
 
