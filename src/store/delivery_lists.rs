@@ -40,8 +40,8 @@ rows! {
 async fn destinations<T: Tx>(tx: &T) -> Result<Vec<DestinationRow>> {
     static SQL: Sql = Sql::with(
         "SELECT s.id, s.name,
-                (SELECT coalesce(CAST(sum(l.held) AS {integer}), 0) FROM lane l{by_held} WHERE l.destination_id = s.id
-                     AND l.held > 0 AND l.removed_at IS NULL),
+                (SELECT coalesce(CAST(sum(o.held) AS {integer}), 0) FROM (SELECT l.held FROM lane l{by_held}
+                     WHERE l.destination_id = s.id AND l.held > 0 AND l.removed_at IS NULL LIMIT 100000) AS o),
                 (SELECT count(*) FROM (SELECT 1 FROM delivery h{by_state} WHERE h.destination_id = s.id
                      AND h.state = 'deferred' AND h.state <> 'delivered' LIMIT $1) AS o),
                 (SELECT count(*) FROM (SELECT 1 FROM delivery h{by_state} WHERE h.destination_id = s.id
@@ -79,9 +79,10 @@ async fn destinations<T: Tx>(tx: &T) -> Result<Vec<DestinationRow>> {
              SELECT * FROM (SELECT {version} FROM lane l{by_due} {of_lane}
                  WHERE l.destination_id = $1 AND l.due_at IS NOT NULL ORDER BY l.due_at LIMIT $2) AS due
              UNION ALL
-             SELECT * FROM (SELECT {version} FROM lane l{by_trouble} {of_lane}
-                 WHERE l.destination_id = $1 AND (l.failures > 0 OR l.paused IS NOT NULL) AND l.paused IS NOT NULL
-                   AND l.removed_at IS NULL LIMIT $2) AS paused) AS d
+             SELECT * FROM (SELECT {version} FROM (
+                     SELECT l.feed_id, l.position, l.begins_at, l.history_from FROM lane l{by_trouble}
+                     WHERE l.destination_id = $1 AND (l.failures > 0 OR l.paused IS NOT NULL) AND l.paused IS NOT NULL
+                       AND l.removed_at IS NULL LIMIT $2) AS l {of_lane} LIMIT $2) AS paused) AS d
          {with_delivery}
          WHERE NOT d.superseded AND NOT d.bare AND CASE
              WHEN h.sequence IS NOT NULL AND h.state <> 'held' THEN h.state = 'pending' AND h.number IS NULL AND h.next_try_at IS NULL
