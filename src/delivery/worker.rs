@@ -398,8 +398,9 @@ struct Session<'w> {
     dropped: HashSet<Feed>,
     /// Attempts that are not stored, nor being stored.
     attempts: Vec<Attempt>,
-    /// Those that are being stored, as far as the destination was asked.
+    /// Those that are being stored, as far as they are kept until then, and the number of all.
     being_stored: Vec<Attempt>,
+    taken: usize,
     storing: Option<Storing<'w>>,
     /// The number of changes of the store that have failed in a row, and when it is tried again.
     store_errors: u32,
@@ -449,6 +450,7 @@ impl<'w> Session<'w> {
             dropped: HashSet::new(),
             attempts: Vec::new(),
             being_stored: Vec::new(),
+            taken: 0,
             storing: None,
             store_errors: 0,
             store_again_at: requested_at.instant,
@@ -516,6 +518,7 @@ impl<'w> Session<'w> {
                         continued => continued?,
                     };
                     self.store_errors = 0;
+                    self.stored += self.taken;
                     if continued.ended.is_some() {
                         // Something may have arrived meanwhile.
                         return Ok((self.outcome(), continued.ended.filter(|_| !self.more)));
@@ -541,8 +544,8 @@ impl<'w> Session<'w> {
         self.store_errors > 0 && Instant::now() < self.store_again_at
     }
 
-    /// Takes back the attempts that could not be stored. What the destination was not asked for is
-    /// chosen again.
+    /// Takes back the attempts that could not be stored. Those without an answer that counts are chosen
+    /// again.
     fn put_back(&mut self, error: &StoreError) {
         let pause = STORE_ERROR.delay(self.store_errors, backoff::jitter());
         self.store_errors += 1;
@@ -550,24 +553,26 @@ impl<'w> Session<'w> {
         let destination = &self.worker.name;
         error!(%destination, %error, "delivery to destination `{destination}` failed on a store error; retrying in {pause:.1?}: {error}");
         let mut attempts = std::mem::take(&mut self.being_stored);
-        self.stored = self.stored.saturating_sub(attempts.len());
         attempts.append(&mut self.attempts);
         self.attempts = attempts;
         self.ready.clear();
         self.more = true;
     }
 
-    /// Takes the attempts to store them; a copy is kept of those with an answer of the destination.
+    /// Takes the attempts to store them. A copy is kept of those with an answer of the destination: if it is only
+    /// the store's answer that is lost, what was listed would be listed twice, and a link requested twice.
     fn take_attempts(&mut self) -> Vec<Attempt> {
         let attempts = std::mem::take(&mut self.attempts);
         let is_answer = |one: &&Attempt| {
             !matches!(
                 one.outcome,
-                DeliveryOutcome::Listed | DeliveryOutcome::Filtered { .. }
+                DeliveryOutcome::Listed
+                    | DeliveryOutcome::Filtered { .. }
+                    | DeliveryOutcome::LinkExpired
             )
         };
         self.being_stored = attempts.iter().filter(is_answer).cloned().collect();
-        self.stored += attempts.len();
+        self.taken = attempts.len();
         attempts
     }
 
@@ -665,7 +670,7 @@ impl<'w> Session<'w> {
     /// after them, unless more than half of what is read ahead is still ready.
     fn begin_storing(&mut self) {
         let attempts = self.take_attempts();
-        self.since_chosen += attempts.len();
+        self.since_chosen += self.taken;
         self.has_failed = false;
         self.is_rejected = false;
         self.ended.clear();
@@ -744,6 +749,7 @@ impl<'w> Session<'w> {
         store
             .settle_deliveries(self.lease.clone(), attempts, LeaseAction::Release, now)
             .await?;
+        self.stored += self.taken;
         Ok(())
     }
 
