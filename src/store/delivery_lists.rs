@@ -76,33 +76,26 @@ async fn destinations<T: Tx>(tx: &T) -> Result<Vec<DestinationRow>> {
     // the index's, without which PostgreSQL may read all lanes to find the first. A paused lane is not due.
     static WAITING: Sql = Sql::with(
         "SELECT count(*), min(d.stored_at) FROM (
-             SELECT * FROM (SELECT {version} FROM lane l{by_due} {of_lane}
+             SELECT * FROM (SELECT {version}, l.begins_at, l.history_from
+                 FROM lane l{by_due} {then_join} document v ON v.feed_id = l.feed_id AND v.sequence > l.position
                  WHERE l.destination_id = $1 AND l.due_at IS NOT NULL ORDER BY l.due_at LIMIT $2) AS due
              UNION ALL
-             SELECT * FROM (SELECT {version} FROM (
-                     SELECT l.feed_id, l.position, l.begins_at, l.history_from FROM lane l{by_trouble}
+             SELECT * FROM (SELECT {version}, p.begins_at, p.history_from
+                 FROM (SELECT l.feed_id, l.position, l.begins_at, l.history_from FROM lane l{by_trouble}
                      WHERE l.destination_id = $1 AND (l.failures > 0 OR l.paused IS NOT NULL) AND l.paused IS NOT NULL
-                       AND l.removed_at IS NULL LIMIT $2) AS l {of_lane} LIMIT $2) AS paused) AS d
+                       AND l.removed_at IS NULL LIMIT $2) AS p
+                 {then_join} document v ON v.feed_id = p.feed_id AND v.sequence > p.position LIMIT $2) AS paused) AS d
          {with_delivery}
          WHERE NOT d.superseded AND NOT d.bare AND CASE
              WHEN h.sequence IS NOT NULL AND h.state <> 'held' THEN h.state = 'pending' AND h.number IS NULL AND h.next_try_at IS NULL
              WHEN d.version_ms IS NULL THEN NOT d.first_pull OR coalesce(d.history_from = '', false)
              ELSE coalesce(d.version{bytewise} >= d.begins_at, false) OR coalesce(d.version{bytewise} >= d.history_from, false) END",
-        &[
-            (
-                "version",
-                Fragment::Same(
-                    "v.sequence, v.stored_at, v.superseded, v.version, v.version_ms, v.first_pull,
-                     v.body IS NULL AS bare, l.begins_at, l.history_from",
-                ),
+        &[(
+            "version",
+            Fragment::Same(
+                "v.sequence, v.stored_at, v.superseded, v.version, v.version_ms, v.first_pull, v.body IS NULL AS bare",
             ),
-            (
-                "of_lane",
-                Fragment::Same(
-                    "{then_join} document v ON v.feed_id = l.feed_id AND v.sequence > l.position",
-                ),
-            ),
-        ],
+        )],
     );
     let mut rows: Vec<(i64, DestinationRow)> = tx.all(&SQL, &[&MAX_COUNTED, &MAX_WAITING]).await?;
     for (id, row) in &mut rows {
