@@ -33,6 +33,12 @@ pub const DELIVERY: Backoff = Backoff::seconds(2, 5 * 60);
 /// The longest `Retry-After` of a destination or a file host that is obeyed.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
+/// A store that could not record what a destination has answered.
+pub const STORE: Backoff = Backoff {
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(5),
+};
+
 /// An import error that the vendor did not accept.
 pub const IMPORT_ERROR: Backoff = Backoff::seconds(10, 60 * 60);
 

@@ -21,7 +21,7 @@ use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 use super::destination::{Destination, DestinationResponse};
 use super::filter;
 use super::texts;
-use crate::backoff::{self, Backoff};
+use crate::backoff;
 use crate::config::{Config, DestinationConfig, HistoryMode, ImportErrorsConfig};
 use crate::domain::{Clock, Company, DestinationName, Feed, Timestamp};
 use crate::ivesk::Entry;
@@ -52,12 +52,6 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// Longest time between two reads of the rows.
 const MAX_IDLE: Duration = Duration::from_secs(30);
-
-/// Pauses after store errors.
-const STORE_ERROR: Backoff = Backoff {
-    first: Duration::from_millis(100),
-    longest: Duration::from_secs(5),
-};
 
 /// Time for which history gathers that is held: a first pull stores page after page of it.
 const HISTORY_PAUSE: Duration = Duration::from_millis(100);
@@ -486,7 +480,7 @@ impl<'w> Session<'w> {
             let is_waiting = self.waits_for_store() && !stop.is_cancelled();
             if self.storing.is_none() && self.in_flight.is_empty() && !is_waiting {
                 match self.release().await {
-                    Err(error) if self.keeps(&error) && !stop.is_cancelled() => {
+                    Err(error) if Self::keeps(&error) && !stop.is_cancelled() => {
                         self.put_back(&error);
                         continue;
                     }
@@ -511,7 +505,7 @@ impl<'w> Session<'w> {
                 continued = poll(&mut self.storing), if self.storing.is_some() => {
                     self.storing = None;
                     let continued = match continued {
-                        Err(error) if self.keeps(&error) => {
+                        Err(error) if Self::keeps(&error) => {
                             self.put_back(&error);
                             continue;
                         }
@@ -535,7 +529,7 @@ impl<'w> Session<'w> {
     }
 
     /// Returns true if the outcomes are still to be stored after this error of the store.
-    fn keeps(&self, error: &StoreError) -> bool {
+    fn keeps(error: &StoreError) -> bool {
         !matches!(error, StoreError::StaleLease | StoreError::Closed)
     }
 
@@ -547,7 +541,7 @@ impl<'w> Session<'w> {
     /// Takes back the attempts that could not be stored. Those without an answer that counts are chosen
     /// again.
     fn put_back(&mut self, error: &StoreError) {
-        let pause = STORE_ERROR.delay(self.store_errors, backoff::jitter());
+        let pause = backoff::STORE.delay(self.store_errors, backoff::jitter());
         self.store_errors += 1;
         self.store_again_at = Instant::now() + pause;
         let destination = &self.worker.name;
@@ -790,7 +784,7 @@ pub async fn run(worker: Arc<DestinationWorker>, shutdown: CancellationToken) {
             Ok((_, None)) => {}
             Err(error) => {
                 let destination = &worker.name;
-                let pause = STORE_ERROR.longest;
+                let pause = backoff::STORE.longest;
                 error!(%destination, %error, "delivery to destination `{destination}` failed on a store error; retrying in {pause:?}: {error}");
                 shutdown
                     .run_until_cancelled(tokio::time::sleep(pause))

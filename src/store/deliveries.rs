@@ -301,7 +301,7 @@ pub struct DestinationRow {
     pub waiting: u64,
     /// When the oldest of them was stored.
     pub waiting_since: Option<Timestamp>,
-    /// Versions that are held as history until a person starts it.
+    /// Versions that are held as history until a person starts it, counted in up to 100,000 lanes.
     pub held: u64,
     /// Versions that failed while others were accepted, and are retried daily.
     pub deferred: u64,

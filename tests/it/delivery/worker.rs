@@ -945,9 +945,10 @@ async fn a_version_gets_the_note_of_one_that_was_in_flight() {
     assert_eq!(*earlier, [None, None, Some(version)]);
 }
 
-/// Accepts versions, and plants a fault in the store at the first.
+/// Accepts or rejects versions, and plants a fault in the store at the first.
 struct Breaking {
     fault: Fault,
+    rejects: bool,
     faults: Arc<Faults>,
     broken: Notify,
     sequences: Mutex<Vec<i64>>,
@@ -971,7 +972,12 @@ impl Destination for Breaks {
             self.0.broken.notify_one();
         }
         sequences.push(delivery.sequence);
-        DestinationResponse::Accepted { note: None }
+        match self.0.rejects {
+            true => DestinationResponse::Rejected {
+                message: "no such account".to_owned(),
+            },
+            false => DestinationResponse::Accepted { note: None },
+        }
     }
 
     fn leaves_notes(&self) -> bool {
@@ -988,7 +994,7 @@ struct BrokenScene {
 }
 
 impl BrokenScene {
-    async fn new(fault: Fault) -> Self {
+    async fn new(fault: Fault, rejects: bool) -> Self {
         let bench = Bench::caught_up("").await;
         let config = with_history(DestinationKind::List);
         let _registered = worker(&bench, "books", &config).await;
@@ -996,6 +1002,7 @@ impl BrokenScene {
         let (faults, store, _) = bench.reopen_with_faults().await;
         let breaking = Arc::new(Breaking {
             fault,
+            rejects,
             faults,
             broken: Notify::new(),
             sequences: Mutex::default(),
@@ -1030,13 +1037,19 @@ impl BrokenScene {
 
 #[tokio::test]
 async fn answers_are_kept_while_the_store_fails() {
-    for fault in [Fault::Down, Fault::AnswerLost] {
-        let scene = BrokenScene::new(fault).await;
+    for (fault, rejects) in [
+        (Fault::Down, false),
+        (Fault::AnswerLost, false),
+        // A rejection that counts twice would pause the lane before the fifth.
+        (Fault::AnswerLost, true),
+    ] {
+        let scene = BrokenScene::new(fault, rejects).await;
         let (outcome, ()) = tokio::join!(step(&scene.worker), scene.repair_later());
         assert_eq!(outcome, StepOutcome::Settled(5), "{fault:?}");
         assert_eq!(scene.breaking.sequences(), [1, 2, 3, 4, 5], "{fault:?}");
         let rows = scene.store.destinations().await.expect("destinations");
-        assert_eq!(rows[0].delivered, 5, "{fault:?}");
+        let expected = if rejects { (0, 5) } else { (5, 0) };
+        assert_eq!((rows[0].delivered, rows[0].rejected), expected);
         let again = step(&scene.worker).await;
         assert!(matches!(again, StepOutcome::Nothing(_)), "{again:?}");
         scene.store.close().await.expect("closed");
@@ -1058,7 +1071,7 @@ async fn a_lane_ends_with_the_rejection_that_pauses_it() {
 
 #[tokio::test]
 async fn a_worker_stops_although_the_store_fails() {
-    let scene = BrokenScene::new(Fault::Down).await;
+    let scene = BrokenScene::new(Fault::Down, false).await;
     let stop = CancellationToken::new();
     let stopping = async {
         scene.breaking.broken.notified().await;

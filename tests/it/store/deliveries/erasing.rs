@@ -255,15 +255,7 @@ async fn an_erased_unreadable_entry_stays_away(database: Database) {
         };
         let triggered = scene.store.trigger(vec![trigger]).await;
         triggered.expect("the trigger is stored");
-        let request = LeaseRequest {
-            now: scene.clock.now(),
-            lease: LEASE,
-            requests_per_account: 16,
-            lookback: 24 * HOUR,
-            min_interval: Duration::ZERO,
-            reconcile_every: 1000 * HOUR,
-            queues: Queue::ALL.map(|queue| (account(), queue)).to_vec(),
-        };
+        let request = scene.page_request();
         let lease = scene
             .store
             .lease_page(request)
