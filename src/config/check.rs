@@ -135,7 +135,8 @@ pub(super) fn show_duration(duration: Duration) -> String {
 /// Returns true if this may be a secret itself, which somebody wrote where the name of its file belongs.
 pub(super) fn may_be_secret(file: &str) -> bool {
     const FEWEST_CHARS: usize = 20;
-    file.len() >= FEWEST_CHARS && !file.starts_with('/') && !file.contains('.')
+    // Some secrets are several parts with dots between.
+    !file.starts_with('/') && file.split('.').any(|part| part.len() >= FEWEST_CHARS)
 }
 
 /// Returns an absolute path without `.` and `..`, so that two spellings of a folder are equal. Follows no
