@@ -266,7 +266,7 @@ impl Store {
                 // Without its reader the puller gets no answers.
                 self.probe_reading().await
             }
-            Engine::Postgres(engine) => engine.probe().await,
+            Engine::Postgres(engine) => Box::pin(engine.probe()).await,
         }
     }
 

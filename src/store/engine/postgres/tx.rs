@@ -16,22 +16,33 @@ use crate::store::error::Result;
 
 type BoxedError = Box<dyn std::error::Error + Sync + Send>;
 
+/// The futures of statements are on the heap: each has some 6 KB, and an operation that joins many would need much of a
+/// thread's stack.
 impl Tx for Transaction<'_> {
     fn now_or(&self, _local: Timestamp) -> Timestamp {
         self.now()
     }
 
     async fn lock(&self, number: i64) -> Result<()> {
-        Transaction::execute(self, "SELECT pg_advisory_xact_lock($1)", &[&number]).await?;
+        let params: &[&dyn Param] = &[&number];
+        Box::pin(Transaction::execute(
+            self,
+            "SELECT pg_advisory_xact_lock($1)",
+            params,
+        ))
+        .await?;
         Ok(())
     }
 
     async fn each(&self, sql: &'static Sql, params: &[&dyn Param], row: ReadRow<'_>) -> Result<()> {
-        Transaction::each(self, sql.postgres(), params, |found| row(found)).await
+        Box::pin(Transaction::each(self, sql.postgres(), params, |found| {
+            row(found)
+        }))
+        .await
     }
 
     async fn execute(&self, sql: &'static Sql, params: &[&dyn Param]) -> Result<usize> {
-        Transaction::execute(self, sql.postgres(), params).await
+        Box::pin(Transaction::execute(self, sql.postgres(), params)).await
     }
 
     async fn insert_notifications(
@@ -60,7 +71,7 @@ impl Tx for Transaction<'_> {
     }
 
     async fn last(&self, statements: &[Statement<'_>], row: ReadRow<'_>) -> Result<()> {
-        self.run_and_commit(statements, |found| row(found)).await
+        Box::pin(self.run_and_commit(statements, |found| row(found))).await
     }
 
     async fn insert_numbered(
@@ -91,7 +102,7 @@ impl Tx for Transaction<'_> {
                 // Nobody waits for the counter until then; a visible number is committed, as are all
                 // before it.
                 let no_rows = |_: &_| Ok(ControlFlow::Break(()));
-                self.run_and_commit(&[(sql, &params)], no_rows).await?;
+                Box::pin(self.run_and_commit(&[(sql, &params)], no_rows)).await?;
             } else {
                 Tx::execute(self, sql, &params).await?;
             }
