@@ -1,5 +1,6 @@
 //! Accepts messages: token, body, envelope, signature, commit, confirmation.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -272,13 +273,13 @@ impl Ingest {
         let webhook = incoming.webhook;
         let request = incoming.request_id.as_ref();
         let confirmation = Arc::new(confirmation);
-        let offer = self.store.offer_unknown_topic(
+        let offer = pin!(self.store.offer_unknown_topic(
             webhook.account.clone(),
             webhook.event,
             Arc::clone(&confirmation),
             incoming.received_at,
             self.clock.now().before(TOKEN_LIFE),
-        );
+        ));
         match self.within_commit_timeout(offer).await? {
             UnknownTopicOffer::New(id) => {
                 log::unknown_topic(webhook, &confirmation, id, request);
@@ -336,16 +337,15 @@ impl Ingest {
             received_at,
         };
         let topic_arn = accepted.message.topic_arn().to_owned();
-        let commit = self
-            .metrics
-            .timed(StoreStep::Accept, self.store.accept(accepted));
-        let commit = async {
-            match commit.await {
+        // Pinned here: passed by value, each would be part of the next one twice.
+        let accept = pin!(self.store.accept(accepted));
+        let commit = pin!(async {
+            match self.metrics.timed(StoreStep::Accept, accept).await {
                 // A person has revoked its approval, perhaps on another replica.
                 Err(StoreError::TopicNotAllowed) => Ok(None),
                 other => other.map(Some),
             }
-        };
+        });
         self.within_commit_timeout(commit).await?.ok_or_else(|| {
             self.topics.forget(&topic_arn);
             VerifyError::TopicNotAllowed(topic_arn).into()
