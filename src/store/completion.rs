@@ -1,22 +1,23 @@
 //! The end of a pull: what it completes, and the triggers that follow.
 
-use futures_util::future::{try_join, try_join4};
+use futures_util::future::{try_join, try_join5};
 
 use super::engine::{Param, Sql, Tx};
 use super::error::Result;
 use super::feeds::{PageEnd, PageLease, PageToCommit, PullEnd, PullPlan};
-use super::gaps::settle_gaps;
+use super::gaps::{StoredGap, settle_gaps};
 use super::links::complete_link_request;
 use super::pulls::position_kind;
 use super::trigger_kind::TriggerKind;
 use super::triggers::raise;
 
-/// Completes the triggers of the pull, and raises those that follow. Returns how it ended:
-/// complete only if the feed has no open gap.
+/// Completes the triggers of the pull, and raises those that follow; `open` are the feed's open gaps.
+/// Returns how it ended: complete only if no gap stays open.
 pub(super) async fn complete_pull<T: Tx>(
     tx: &T,
     lease: &PageLease,
     page: &PageToCommit,
+    open: Vec<StoredGap>,
     plan: &PullPlan,
 ) -> Result<PullEnd> {
     static ENDED: Sql = Sql::new(
@@ -50,13 +51,13 @@ pub(super) async fn complete_pull<T: Tx>(
     let began = page.progress.began.as_ref();
     let proof = began.filter(|_| page.end == PageEnd::EndOfQueue);
     let proof = proof.map(|began| (began.from.as_ref(), began.fence));
-    let end = match settle_gaps(tx, feed, proof, plan.now).await? {
+    let end = match settle_gaps(tx, open, proof, plan.now).await? {
         Some(reason) => PullEnd::Incomplete(reason),
         None => PullEnd::Complete,
     };
-    let complete = end == PullEnd::Complete;
+    let is_complete = end == PullEnd::Complete;
     // A backfill leaves the rest of the feed unread.
-    let params: [&dyn Param; 4] = [&feed, &plan.now, &!is_backfill, &complete];
+    let params: [&dyn Param; 4] = [&feed, &plan.now, &!is_backfill, &is_complete];
     // Only these kinds repeat, so that the row of notifications, which ingest writes, is
     // never touched here.
     let again = async {
@@ -67,31 +68,39 @@ pub(super) async fn complete_pull<T: Tx>(
             _ => Ok(()),
         }
     };
-    try_join4(
+    let follow_up = async {
+        match kind {
+            TriggerKind::Notification => {
+                let [soon, late] = plan.follow_ups.map(|delay| plan.now.after(delay));
+                try_join(
+                    raise(tx, feed, TriggerKind::FollowUp, soon),
+                    raise(tx, feed, TriggerKind::LateFollowUp, late),
+                )
+                .await
+                .map(drop)
+            }
+            TriggerKind::Reconciliation => {
+                let next = plan.now.after(plan.reconcile_every);
+                raise(tx, feed, TriggerKind::Reconciliation, next).await
+            }
+            TriggerKind::FollowUp | TriggerKind::LateFollowUp | TriggerKind::Backfill => Ok(()),
+        }
+    };
+    let end_first_read = async {
+        match lease.first_read && !is_backfill {
+            true => end_first_read(tx, feed).await,
+            false => Ok(()),
+        }
+    };
+    // They take effect in this order.
+    try_join5(
         tx.run(&ENDED, &params),
         tx.run(&CLEAR_POSITION, &[&feed, &kind, &position_kind]),
         again,
         tx.run(&COMPLETE, &[&feed, &kind]),
+        try_join(end_first_read, follow_up),
     )
     .await?;
-    if lease.first_read && !is_backfill {
-        end_first_read(tx, feed).await?;
-    }
-    match kind {
-        TriggerKind::Notification => {
-            let [soon, late] = plan.follow_ups.map(|delay| plan.now.after(delay));
-            try_join(
-                raise(tx, feed, TriggerKind::FollowUp, soon),
-                raise(tx, feed, TriggerKind::LateFollowUp, late),
-            )
-            .await?;
-        }
-        TriggerKind::Reconciliation => {
-            let next = plan.now.after(plan.reconcile_every);
-            raise(tx, feed, TriggerKind::Reconciliation, next).await?;
-        }
-        TriggerKind::FollowUp | TriggerKind::LateFollowUp | TriggerKind::Backfill => {}
-    }
     if kind.overlaps() {
         complete_link_request(tx, feed, kind, plan.now).await?;
     }
@@ -113,8 +122,10 @@ async fn end_first_read<T: Tx>(tx: &T, feed: i64) -> Result<()> {
          WHERE feed_id = $1 AND kind <> $2",
     );
     let (reconciliation, backfill) = (TriggerKind::Reconciliation, TriggerKind::Backfill);
-    tx.run(&RECONCILED, &[&feed, &reconciliation, &backfill])
-        .await?;
-    tx.run(&RESTART_OTHERS, &[&feed, &backfill, &reconciliation])
-        .await
+    try_join(
+        tx.run(&RECONCILED, &[&feed, &reconciliation, &backfill]),
+        tx.run(&RESTART_OTHERS, &[&feed, &backfill, &reconciliation]),
+    )
+    .await
+    .map(drop)
 }

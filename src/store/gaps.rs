@@ -263,19 +263,18 @@ pub(super) async fn see_unreadable_again<T: Tx>(tx: &T, feed: i64) -> Result<()>
         .await
 }
 
-/// Closes the gaps that a pull has proved to be none: it reached the end of the queue, and began at the
+/// Closes those of a feed's `open` gaps that a pull has proved to be none: it reached the end of the queue, and began at the
 /// cursor and with the fence of `proof`, if there is one. Returns the reason why the feed is incomplete:
 /// that of its oldest open gap, the page size last.
 pub(super) async fn settle_gaps<T: Tx>(
     tx: &T,
-    feed: i64,
+    open: Vec<StoredGap>,
     proof: Option<(Option<&Cursor>, i64)>,
     now: Timestamp,
 ) -> Result<Option<IncompleteReason>> {
     static CLOSE: Sql = Sql::new("UPDATE gap SET closed_at = $2 WHERE id IN ({elements}($1))");
     let is_proven =
         |gap: &StoredGap| proof.is_some_and(|(start, fence)| is_proven(gap, start, fence));
-    let open = open_gaps(tx, feed).await?;
     let (proven, open): (Vec<StoredGap>, Vec<StoredGap>) = open.into_iter().partition(is_proven);
     if !proven.is_empty() {
         let proven: Vec<i64> = proven.iter().map(|gap| gap.id).collect();

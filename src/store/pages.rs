@@ -28,7 +28,7 @@ use super::leases::{
 };
 use super::links::store_links;
 use super::pausing::pause_feed;
-use super::pulls::{advance, is_unannounced, plan_cursor_save};
+use super::pulls::{CursorChange, PageAdvance, advance, is_unannounced, plan_cursor_save};
 use super::row_ids::{NewFeed, feed_ids};
 use super::tallies::{Tally, count, count_by_hour};
 use super::trigger_kind::TriggerKind;
@@ -92,12 +92,14 @@ async fn store_page<T: Tx>(
         .iter()
         .map(|one| (one.document.id.as_str(), one.key.as_str()));
     let keys: Vec<(&str, &str)> = keys.collect();
+    let advance = advance(&lease, &page);
     // The feed is locked when the others run.
-    let (is_owner, stored, erased, notified_at) = try_join4(
+    let (is_owner, stored, erased, notified_at, saved_cursors) = try_join5(
         lock_if_owner(tx, &lease),
         stored_versions(tx, &lease, &keys),
         erased_versions(tx, &lease, &keys),
         notified_at(tx, lease.feed_id),
+        cursors_beside(tx, lease.feed_id, advance.cursor.as_ref(), &plan),
     )
     .await?;
     if !is_owner {
@@ -127,12 +129,17 @@ async fn store_page<T: Tx>(
         .filter(|version| is_unannounced(&lease, version.time, notified_at))
         .count();
     let counts = [new.len(), missed_notifications];
-    try_join5(
+    let gaps = async {
+        let new = record_gaps(tx, &lease, &page, plan.now).await?;
+        Ok((new, gaps::open_gaps(tx, lease.feed_id).await?))
+    };
+    // In this order, as far as they wait for nothing: a gap is recorded with the size of the page.
+    let ((), (), (), (new_gaps, open_gaps), superseded) = try_join5(
         record_page(tx, &lease, &page, plan.now, counts),
-        record_success(tx, lease.account_id, plan.now),
-        record_page_size(tx, &lease, page.entries()),
-        record_clock(tx, lease.account_id, page.clock_offset),
-        move_cursor(tx, &lease, &page, &plan),
+        record_answer(tx, &lease, &page, plan.now),
+        move_cursor(tx, lease.feed_id, &advance, saved_cursors),
+        gaps,
+        Superseded::by(tx, lease.feed_id, &new),
     )
     .await?;
     let companies = page.companies.iter();
@@ -143,11 +150,10 @@ async fn store_page<T: Tx>(
         announced_at,
     });
     feed_ids(tx, of_companies, plan.now).await?;
-    let new_gaps = record_gaps(tx, &lease, &page, plan.now).await?;
     let ended = match page.end {
         PageEnd::More => None,
         PageEnd::EndOfQueue | PageEnd::Stopped { .. } => {
-            Some(complete_pull(tx, &lease, &page, &plan).await?)
+            Some(complete_pull(tx, &lease, &page, open_gaps, &plan).await?)
         }
     };
     if page.end == (PageEnd::Stopped { failing: true }) {
@@ -163,7 +169,7 @@ async fn store_page<T: Tx>(
     if new.is_empty() {
         forget_trigger(tx, &lease).await?;
     } else {
-        insert(tx, &lease, &new, missed_notifications, plan.now).await?;
+        insert(tx, &lease, &new, superseded, missed_notifications, plan.now).await?;
     }
     Ok(outcome)
 }
@@ -271,6 +277,22 @@ async fn record_page<T: Tx>(
     store_links(tx, feed, &page.links, now).await
 }
 
+/// Records what the answer shows of its account.
+async fn record_answer<T: Tx>(
+    tx: &T,
+    lease: &PageLease,
+    page: &PageToCommit,
+    now: Timestamp,
+) -> Result<()> {
+    try_join3(
+        record_success(tx, lease.account_id, now),
+        record_page_size(tx, lease, page.entries()),
+        record_clock(tx, lease.account_id, page.clock_offset),
+    )
+    .await
+    .map(drop)
+}
+
 async fn record_success<T: Tx>(tx: &T, account: i64, now: Timestamp) -> Result<()> {
     // A wait set since by another request in flight is kept.
     static SQL: Sql = Sql::new(
@@ -374,54 +396,105 @@ async fn store_unreadable<T: Tx>(
     Ok(known.is_none())
 }
 
-/// Saves the position of the pull, and the feed's cursor if this kind of pull moves it.
-async fn move_cursor<T: Tx>(
+/// Returns what saving a cursor changes of the feed's saved ones; `None` if there is none to save.
+async fn cursors_beside<T: Tx>(
     tx: &T,
-    lease: &PageLease,
-    page: &PageToCommit,
+    feed: i64,
+    cursor: Option<&Cursor>,
     plan: &PullPlan,
-) -> Result<()> {
-    static SQL: Sql = Sql::new("UPDATE feed SET cursor = $2 WHERE id = $1");
-    let feed = lease.feed_id;
-    let advance = advance(lease, page);
-    let save = save_position(tx, feed, advance.kind, &advance.position);
-    let Some(cursor) = &advance.cursor else {
-        return save.await;
-    };
-    let moved = params! { feed, cursor };
-    let save_cursor = save_cursor(tx, feed, cursor, plan);
-    try_join3(save, tx.run(&SQL, moved), save_cursor).await?;
-    Ok(())
+) -> Result<Option<CursorChange>> {
+    if cursor.is_none() {
+        return Ok(None);
+    }
+    let (pulls, saved) = try_join(pull_beginnings(tx, feed), saved_cursors(tx, feed)).await?;
+    let last = last_overlap_read(pulls.iter(), plan.now);
+    let change = plan_cursor_save(&saved, last.before(plan.lookback), plan.now);
+    Ok(Some(change))
 }
 
-/// Saves a cursor, and removes those that no overlap read needs any more.
-async fn save_cursor<T: Tx>(tx: &T, feed: i64, cursor: &Cursor, plan: &PullPlan) -> Result<()> {
+/// Saves the position of the pull, and the feed's cursor if this kind of pull moves it: also beside those that
+/// overlap reads may start from, of which it removes those that none needs any more.
+async fn move_cursor<T: Tx>(
+    tx: &T,
+    feed: i64,
+    advance: &PageAdvance,
+    change: Option<CursorChange>,
+) -> Result<()> {
+    static MOVE: Sql = Sql::new("UPDATE feed SET cursor = $2 WHERE id = $1");
     static REMOVE: Sql =
         Sql::new("DELETE FROM feed_cursor WHERE feed_id = $1 AND saved_at IN ({elements}($2))");
     static SAVE: Sql =
         Sql::new("INSERT INTO feed_cursor (feed_id, saved_at, cursor) VALUES ($1, $2, $3)");
-    let (pulls, saved) = try_join(pull_beginnings(tx, feed), saved_cursors(tx, feed)).await?;
-    let last = last_overlap_read(pulls.iter(), plan.now);
-    let change = plan_cursor_save(&saved, last.before(plan.lookback), plan.now);
-    if !change.unneeded.is_empty() {
-        tx.run(&REMOVE, &[&feed, &change.unneeded]).await?;
-    }
-    tx.run(&SAVE, &[&feed, &change.saved_at, cursor]).await
+    let save_position = save_position(tx, feed, advance.kind, &advance.position);
+    let (Some(cursor), Some(change)) = (&advance.cursor, change) else {
+        return save_position.await;
+    };
+    let remove = async {
+        match change.unneeded.is_empty() {
+            true => Ok(()),
+            false => tx.run(&REMOVE, &[&feed, &change.unneeded]).await,
+        }
+    };
+    try_join4(
+        save_position,
+        tx.run(&MOVE, &[&feed, cursor]),
+        remove,
+        tx.run(&SAVE, &[&feed, &change.saved_at, cursor]),
+    )
+    .await
+    .map(drop)
 }
 
-/// Stores new versions, and leaves one version of each document current: the latest by its
-/// moment, or else by its sequence number. Counts them, of which some were `missed_notifications`.
+/// What new versions supersede, and where their feed begins.
+struct Superseded {
+    /// The sequence numbers of stored versions.
+    stored: Vec<i64>,
+    /// For each new version, whether it is superseded.
+    new: Vec<bool>,
+    /// Where a person let the feed start.
+    begins_at: Option<String>,
+}
+
+impl Superseded {
+    /// Returns what leaves one version of each document current: the latest by its moment, or else by its
+    /// sequence number.
+    async fn by<T: Tx>(tx: &T, feed: i64, new: &[&Version<'_>]) -> Result<Self> {
+        static CURRENT: Sql = Sql::new(
+            "SELECT document_id, sequence, version, version_ms IS NOT NULL FROM document{by_identity}
+             WHERE document_id IN ({elements}($2)) AND feed_id{no_index} = $1 AND NOT superseded",
+        );
+        static BEGINS_AT: Sql = Sql::new("SELECT begins_at FROM feed WHERE id = $1");
+        if new.is_empty() {
+            return Ok(Self {
+                stored: Vec::new(),
+                new: Vec::new(),
+                begins_at: None,
+            });
+        }
+        let ids: Vec<&str> = new.iter().map(|one| one.document.id.as_str()).collect();
+        let (current, begins_at) = try_join(
+            tx.all(&CURRENT, params! { feed, ids }),
+            tx.one(&BEGINS_AT, params! { feed }),
+        )
+        .await?;
+        let (stored, of_new) = superseded(new, current);
+        Ok(Self {
+            stored,
+            new: of_new,
+            begins_at,
+        })
+    }
+}
+
+/// Stores new versions with what they supersede. Counts them, of which some were `missed_notifications`.
 async fn insert<T: Tx>(
     tx: &T,
     lease: &PageLease,
     new: &[&Version<'_>],
+    superseded: Superseded,
     missed_notifications: usize,
     now: Timestamp,
 ) -> Result<()> {
-    static CURRENT: Sql = Sql::new(
-        "SELECT document_id, sequence, version, version_ms IS NOT NULL FROM document{by_identity}
-         WHERE document_id IN ({elements}($2)) AND feed_id{no_index} = $1 AND NOT superseded",
-    );
     static SUPERSEDE: Sql =
         Sql::new("UPDATE document SET superseded = true WHERE sequence IN ({elements}($1))");
     // A newer version takes the place of one that was not delivered. The rows are locked in the order in which
@@ -434,26 +507,16 @@ async fn insert<T: Tx>(
          UPDATE delivery AS h SET state = 'superseded', next_try_at = NULL
          FROM chosen AS c WHERE h.destination_id = c.destination_id AND h.sequence = c.sequence",
     );
-    static BEGINS_AT: Sql = Sql::new("SELECT begins_at FROM feed WHERE id = $1");
-    let ids: Vec<&str> = new.iter().map(|one| one.document.id.as_str()).collect();
-    let (current, begins_at) = try_join(
-        tx.all(&CURRENT, params! { lease.feed_id, ids }),
-        tx.one::<Option<String>>(&BEGINS_AT, params! { lease.feed_id }),
-    )
-    .await?;
-    let (stored, superseded) = superseded(new, current);
+    let Superseded {
+        stored,
+        new: of_new,
+        begins_at,
+    } = superseded;
     if !stored.is_empty() {
         held::lower(tx, None, &stored).await?;
         tx.run(&SUPERSEDE, &[&stored]).await?;
         tx.run(&NOT_DELIVERED, &[&stored]).await?;
     }
-    // The counts are the last that other transactions may wait for.
-    try_join3(
-        mark_due(tx, lease.feed_id, now),
-        count(tx, Tally::MissedNotifications, missed_notifications),
-        count_by_hour(tx, Tally::Documents, std::iter::repeat_n(now, new.len())),
-    )
-    .await?;
     // Where a person let the feed start, all before is history, whichever pull finds it.
     let is_history = |one: &&Version<'_>| match &begins_at {
         Some(begins_at) if one.time.is_some() => one.key < *begins_at,
@@ -461,7 +524,7 @@ async fn insert<T: Tx>(
     };
     let history: Vec<bool> = new.iter().map(is_history).collect();
     let row = |index: usize| -> Vec<&dyn Param> {
-        let (one, superseded) = (new[index], &superseded[index]);
+        let (one, superseded) = (new[index], &of_new[index]);
         let document = one.document;
         let of_document: [&dyn Param; 5] = [
             &document.id,
@@ -480,7 +543,15 @@ async fn insert<T: Tx>(
             .map(|entry| entry.terms(&lease.feed.company))
             .unwrap_or_default()
     };
-    tx.insert_numbered(&INSERT, &rows, &terms).await
+    // The counts are the last that other transactions may wait for, but for the counter.
+    try_join4(
+        mark_due(tx, lease.feed_id, now),
+        count(tx, Tally::MissedNotifications, missed_notifications),
+        count_by_hour(tx, Tally::Documents, std::iter::repeat_n(now, new.len())),
+        tx.insert_numbered(&INSERT, &rows, &terms),
+    )
+    .await
+    .map(drop)
 }
 
 /// The versions of a page; see [`Tx::insert_numbered`].
