@@ -12,7 +12,7 @@
 //!
 //! A program that reads the kind `list` uses the admin listener. The workers:
 //!
-//! - [`worker`] leases deliveries, attempts them and stores the outcomes.
+//! - [`worker`] attempts the deliveries of one destination; in [`steps`] it leases them and stores the outcomes.
 //! - [`import_errors`] sends rejections to the accountant, worded by [`texts`].
 //!
 //! `docs/destinations.md` is the contract for receivers.
@@ -35,6 +35,7 @@ pub mod import_errors;
 mod layout;
 mod payload;
 pub mod shown_file;
+pub mod steps;
 pub mod texts;
 pub mod worker;
 

@@ -20,7 +20,8 @@ use crate::app::App;
 use crate::backoff;
 use crate::config::{AdminConfig, AlarmTarget, Config, ConfirmMode, DestinationKind};
 use crate::delivery::import_errors::{self, ImportErrorSender};
-use crate::delivery::worker::{self, DestinationWorker};
+use crate::delivery::steps;
+use crate::delivery::worker::{DestinationWorker, configured_destinations};
 use crate::delivery::{self, OpenError};
 use crate::domain::Clock;
 use crate::egress::SetupError;
@@ -159,7 +160,7 @@ impl Service {
             .counted_in(Arc::clone(&app.metrics));
         puller.register_feeds(configured_feeds(&app.config)).await?;
         let workers = workers(&app)?;
-        let destinations = worker::configured_destinations(&app.config);
+        let destinations = configured_destinations(&app.config);
         app.store
             .register_destinations(destinations, app.clock.now())
             .await?;
@@ -319,7 +320,7 @@ impl Service {
         for worker in workers {
             let stop = self.stop_workers.clone();
             self.tasks.spawn(async move {
-                worker::run(Arc::new(worker), stop).await;
+                steps::run(Arc::new(worker), stop).await;
                 "destination worker"
             });
         }

@@ -9,7 +9,8 @@ use ivesk_webhook::config::{
     Config, DestinationConfig, DestinationKind, FileMode, FolderLayout, HistoryMode, StoreUrl,
     default_account,
 };
-use ivesk_webhook::delivery::worker::{DestinationWorker, StepOutcome};
+use ivesk_webhook::delivery::steps::StepOutcome;
+use ivesk_webhook::delivery::worker::DestinationWorker;
 use ivesk_webhook::domain::Queue;
 use ivesk_webhook::emulator::{Endpoint, sample_pdf};
 use ivesk_webhook::service::Service;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, default_account};
 use ivesk_webhook::delivery::import_errors::{ImportErrorSender, SendOutcome};
-use ivesk_webhook::delivery::worker::{DestinationWorker, StepOutcome};
+use ivesk_webhook::delivery::steps::StepOutcome;
+use ivesk_webhook::delivery::worker::DestinationWorker;
 use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse};
 use ivesk_webhook::domain::Queue;
 use ivesk_webhook::emulator::DEFAULT_KEY;

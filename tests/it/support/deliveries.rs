@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ivesk_webhook::config::{DestinationConfig, DestinationKind, HistoryMode};
 use ivesk_webhook::delivery::open;
-use ivesk_webhook::delivery::worker::{DestinationWorker, StepOutcome};
+use ivesk_webhook::delivery::steps::StepOutcome;
+use ivesk_webhook::delivery::worker::DestinationWorker;
 use ivesk_webhook::domain::{DestinationName, Queue};
 use ivesk_webhook::store::{
     DeliveryFilter, DeliveryRow, DestinationChange, DestinationFilter, ImportErrorFilter,
