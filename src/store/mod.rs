@@ -106,7 +106,7 @@ pub use rights::*;
 pub use run_state::*;
 pub use search::{Place, TextMatches, TextSearch};
 pub use sessions::*;
-pub use subscription_messages::{MAX_UNKNOWN_TOPICS, UnknownTopicOffer};
+pub use subscription_messages::{IN_REQUEST, MAX_UNKNOWN_TOPICS, UnknownTopicOffer};
 pub use subscriptions::*;
 pub use tokens::*;
 pub use trigger_kind::*;

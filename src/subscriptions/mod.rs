@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::sns::{ConfirmError, Confirmer};
 use crate::store::{
-    SharedStore, StoreError, SubscriptionChange, SubscriptionRow, SubscriptionState,
+    IN_REQUEST, SharedStore, StoreError, SubscriptionChange, SubscriptionRow, SubscriptionState,
 };
 
 use self::problems::ProblemLog;
@@ -28,9 +28,6 @@ use crate::config::Config;
 
 pub mod problems;
 pub mod topics;
-
-/// Longest time for a confirmation within its request; SNS gives up after 15 s.
-pub const IN_REQUEST: Duration = Duration::from_secs(5);
 
 /// Interval at which the worker checks for due rows.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
