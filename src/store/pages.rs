@@ -131,7 +131,13 @@ async fn store_page<T: Tx>(
     let counts = [new.len(), missed_notifications];
     let gaps = async {
         let new = record_gaps(tx, &lease, &page, plan.now).await?;
-        Ok((new, gaps::open_gaps(tx, lease.feed_id).await?))
+        let open = match page.end {
+            PageEnd::More => Vec::new(),
+            PageEnd::EndOfQueue | PageEnd::Stopped { .. } => {
+                gaps::open_gaps(tx, lease.feed_id).await?
+            }
+        };
+        Ok((new, open))
     };
     // In this order, as far as they wait for nothing: a gap is recorded with the size of the page.
     let ((), (), (), (new_gaps, open_gaps), superseded) = try_join5(
@@ -486,7 +492,7 @@ impl Superseded {
     }
 }
 
-/// Stores new versions with what they supersede. Counts them, of which some were `missed_notifications`.
+/// Stores new versions, and marks what they supersede. Counts them, of which some were `missed_notifications`.
 async fn insert<T: Tx>(
     tx: &T,
     lease: &PageLease,
@@ -543,7 +549,8 @@ async fn insert<T: Tx>(
             .map(|entry| entry.terms(&lease.feed.company))
             .unwrap_or_default()
     };
-    // The counts are the last that other transactions may wait for, but for the counter.
+    // The counts are the last that other transactions may wait for, but for the counter. Each is one statement, of one
+    // hour: another would come after the commit.
     try_join4(
         mark_due(tx, lease.feed_id, now),
         count(tx, Tally::MissedNotifications, missed_notifications),

@@ -587,17 +587,23 @@ impl Transaction<'_> {
         statements: &[Statement<'_>],
         mut row: impl FnMut(&Row) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
+        // One that failed before it was sent, which the server does not know of.
+        let has_failed = AtomicBool::new(false);
         let run = statements.iter().map(async |(sql, params)| {
             let mut found = Vec::new();
             let all = |row| {
                 found.push(row);
                 Ok(ControlFlow::Continue(()))
             };
-            self.read(sql.postgres(), params, all).await?;
-            Ok(found)
+            let read = self.read(sql.postgres(), params, all).await;
+            has_failed.fetch_or(read.is_err(), Ordering::Relaxed);
+            read.map(|_| found)
         });
         let commit = self.answer(async {
             let order = self.order.lock().await;
+            if has_failed.load(Ordering::Relaxed) {
+                return Err(StoreError::Database("not committed".to_owned()));
+            }
             let turn = self
                 .turn
                 .lock()
