@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::admin::pages::{form_token, page_and_cookie, submit};
+use crate::admin::pages::{checks_of, faults, form_token, page_and_cookie, submit};
 use crate::support::app::TestApp;
 use crate::support::browser::{Browser, Viewport, axe, chromium};
 use crate::support::full_store::{BOOKS, COMPANIES, DOCUMENTS, code, full_store, name, number};
@@ -117,9 +117,10 @@ async fn with_a_full_store_no_page_breaks_on_phone_or_desk() {
                 for (page, path) in pages() {
                     browser.open(&address(&app, &path, language)).await;
                     let name = format!("{page}-{language}-{width}-{shade}");
-                    let mut faults = broken(&mut browser, width).await;
-                    faults.extend(super::pages::faults(&mut browser, &axe).await);
-                    found.extend(faults.iter().map(|fault| format!("{name}: {fault}")));
+                    let mut here = broken(&mut browser, width).await;
+                    let checks = checks_of(language, *dark);
+                    here.extend(faults(&mut browser, &axe, checks).await);
+                    found.extend(here.iter().map(|fault| format!("{name}: {fault}")));
                     browser.picture(&name).await;
                     if width == 1280 && !dark {
                         save_html(&mut browser, &format!("{page}-{language}")).await;
