@@ -24,8 +24,7 @@ use crate::support::puller::{
     set_exported_path, settings, settle, signer, start_time, stored,
 };
 
-/// Number of sequences, unless `PULL_HISTORIES` sets another one; each takes a third of a
-/// second, most of it for clients that load the system's certificates.
+/// Number of sequences, unless `PULL_HISTORIES` sets another one; each takes half a second.
 const HISTORIES: u32 = 24;
 /// Real time that each request to a hanging vendor takes.
 const TIMEOUT: Duration = Duration::from_millis(400);
