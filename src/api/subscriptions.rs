@@ -33,7 +33,7 @@ pub struct Subscription {
     pub last_message_at: Option<Timestamp>,
     /// When its topic last sent a notification; exact to a minute.
     pub last_heard_at: Option<Timestamp>,
-    /// When `SubscribeURL` is visited next.
+    /// When the worker visits `SubscribeURL` next.
     pub next_try_at: Option<Timestamp>,
     /// Failed visits of `SubscribeURL`.
     pub attempts: u32,

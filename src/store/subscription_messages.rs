@@ -20,8 +20,8 @@ pub(super) const HEARD_PRECISION: Duration = Duration::from_secs(60);
 /// Maximum number of unknown topics that wait for a person at one webhook.
 pub const MAX_UNKNOWN_TOPICS: i64 = 20;
 
-/// Longest time for a confirmation within the request that brought its message; SNS gives up after 15 s. Until
-/// then the worker leaves it to that request.
+/// Longest time for a confirmation within the request that brought its message; SNS gives up after 15 s. For so long
+/// the worker leaves it to that request.
 pub const IN_REQUEST: Duration = Duration::from_secs(5);
 
 /// Maximum number of ended subscriptions of one webhook.
@@ -153,7 +153,7 @@ async fn reflect<T: Tx>(
              attempts = 0, last_error = NULL, subscribe_url = $7, token = $8
          WHERE id = $1",
     );
-    let due = signal.received_at.after(IN_REQUEST);
+    let due = tx.now_or(signal.received_at).after(IN_REQUEST);
     let due = (state == SubscriptionState::Pending).then_some(due);
     let params = params! {
         id, signal.topic_arn, state, signal.received_at, signal.sent_at, due,

@@ -10,8 +10,8 @@ use ivesk_webhook::domain::Event;
 use ivesk_webhook::metrics::{StoreSnapshot, TextFormat};
 use ivesk_webhook::service::{Service, open_store, store_options};
 use ivesk_webhook::store::{
-    CertificateRow, MAX_UNKNOWN_TOPICS, Store, StoreOptions, SubscriptionChange, SubscriptionRow,
-    SubscriptionState,
+    CertificateRow, IN_REQUEST, MAX_UNKNOWN_TOPICS, Store, StoreOptions, SubscriptionChange,
+    SubscriptionRow, SubscriptionState,
 };
 use ivesk_webhook::subscriptions::{ConfirmOutcome, TOKEN_LIFE};
 use serde_json::json;
@@ -79,6 +79,26 @@ async fn an_unreachable_sns_is_503_and_the_worker_retries() {
     assert_eq!(outcome, ConfirmOutcome::Confirmed { id: row.id });
     assert_eq!(app.deliver(&message).await.status(), 200);
     assert_eq!(app.sns.visits(), 2);
+}
+
+#[tokio::test]
+async fn the_worker_confirms_what_its_request_did_not() {
+    let app = TestApp::spawn().await;
+    let confirmations = &app.service().app().confirmations;
+    app.faults.set(Some(Fault::AnswerLost));
+    let message = Message::confirmation(&app.sns);
+    assert_eq!(app.deliver(&message).await.status(), 503);
+    app.faults.set(None);
+    assert_eq!(app.subscription().await.state, SubscriptionState::Pending);
+    // It may still be the request's.
+    let outcome = confirmations.confirm_next().await.unwrap();
+    assert_eq!(outcome, ConfirmOutcome::Idle);
+    assert_eq!(app.sns.visits(), 0);
+
+    app.clock.advance(IN_REQUEST);
+    confirmations.confirm_next().await.unwrap();
+    assert_eq!(app.subscription().await.state, SubscriptionState::Confirmed);
+    assert_eq!(app.sns.visits(), 1);
 }
 
 /// A clock that was ahead wrote when to try again.

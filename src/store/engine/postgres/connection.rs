@@ -587,7 +587,7 @@ impl Transaction<'_> {
         statements: &[Statement<'_>],
         mut row: impl FnMut(&Row) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        // One that failed before it was sent, which the server does not know of.
+        // The server does not know of one that failed before it was sent, and would commit the others.
         let has_failed = AtomicBool::new(false);
         let run = statements.iter().map(async |(sql, params)| {
             let mut found = Vec::new();
