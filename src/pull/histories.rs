@@ -825,7 +825,11 @@ fn whatever_the_pages_each_version_is_stored_or_in_a_gap() {
     let asked = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     let histories = asked("PAGING_HISTORIES").unwrap_or(HISTORIES);
     let first = asked("PAGING_SEED").unwrap_or(0);
-    for seed in first..first + histories {
-        History::run(seed);
-    }
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for part in 0..threads {
+            let seeds = (first..first + histories).skip(part).step_by(threads);
+            scope.spawn(|| seeds.for_each(History::run));
+        }
+    });
 }
