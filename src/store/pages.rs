@@ -139,7 +139,7 @@ async fn store_page<T: Tx>(
         };
         Ok((new, open))
     };
-    // In this order, as far as they wait for nothing: a gap is recorded with the size of the page.
+    // They begin in this order: a gap is recorded once the size of the page is.
     let ((), (), (), (new_gaps, open_gaps), superseded) = try_join5(
         record_page(tx, &lease, &page, plan.now, counts),
         record_answer(tx, &lease, &page, plan.now),
@@ -402,7 +402,7 @@ async fn store_unreadable<T: Tx>(
     Ok(known.is_none())
 }
 
-/// Returns what saving a cursor changes of the feed's saved ones; `None` if there is none to save.
+/// Returns how the feed's saved cursors change when this one is saved; `None` if there is none to save.
 async fn cursors_beside<T: Tx>(
     tx: &T,
     feed: i64,
@@ -418,8 +418,8 @@ async fn cursors_beside<T: Tx>(
     Ok(Some(change))
 }
 
-/// Saves the position of the pull, and the feed's cursor if this kind of pull moves it: also beside those that
-/// overlap reads may start from, of which it removes those that none needs any more.
+/// Saves the position of the pull. If this kind of pull moves the feed's cursor, saves that too, also among the cursors
+/// that overlap reads may start from, and removes those of them that are not needed any more.
 async fn move_cursor<T: Tx>(
     tx: &T,
     feed: i64,

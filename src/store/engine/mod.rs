@@ -81,7 +81,7 @@ pub(super) trait Tx: Send + Sync {
     /// the terms; in several statements if the rows are large.
     ///
     /// It must be the last statement, since it may commit: the counter, for which others wait,
-    /// is held for as short as possible. What is joined with it begins before it, and is one statement each.
+    /// is held for as short as possible. What is joined with it comes before it, and is a single statement.
     fn insert_numbered(
         &self,
         sql: &'static Sql,

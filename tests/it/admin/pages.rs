@@ -824,7 +824,7 @@ async fn pages_send_security_headers() {
     assert_eq!(missing.expect("an answer").status(), 404);
 }
 
-/// What axe-core checks of a page; a document for `axe.run`.
+/// What axe-core checks of a page: options of `axe.run`.
 const ALL: &str = "{}";
 const COLORS: &str = "{runOnly: ['color-contrast', 'link-in-text-block']}";
 const ALL_BUT_COLORS: &str =
