@@ -78,7 +78,7 @@ impl Sns {
     /// Signs the notifications of `mix`, on two threads. Version 1 takes a second for a thousand.
     pub(crate) fn sign(&self, mix: &Mix, version: u8) -> anyhow::Result<Vec<String>> {
         let url = format!("{}{}", self.origin, self.signer.certificate_path());
-        let now = Clock::system().now().to_string();
+        let now = Clock::system().now();
         let sign = |n: usize| {
             let message_id = format!("{:08x}-0000-4000-8000-{n:012x}", scattered(n));
             let unsigned = Unsigned {
@@ -87,7 +87,10 @@ impl Sns {
                 topic_arn: TOPIC.to_owned(),
                 subject: None,
                 message: format!(r#"{{"companyCode":"{}"}}"#, 300_000_000 + n % mix.companies),
-                timestamp: now.clone(),
+                // As if published at the rate at which they arrive, about.
+                timestamp: now
+                    .after(Duration::from_millis((n / 20) as u64))
+                    .to_string(),
                 token: None,
                 subscribe_url: None,
                 unsubscribe_url: Some(format!(
