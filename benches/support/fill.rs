@@ -244,8 +244,8 @@ fn statements(scale: Scale, now: Timestamp, dialect: Dialect) -> Vec<String> {
             "INSERT INTO feed_cursor (feed_id, saved_at, cursor) SELECT n, {now} - {hour}, '2026-11-28T08:00:00Z' FROM {of_feeds}"
         ),
         format!(
-            "INSERT INTO notification (account_id, event, message_id, kind, received_at, body)
-             SELECT 1, 1, {identity}, 'Notification', {received_at}, {message} FROM {} ORDER BY n",
+            "INSERT INTO notification (account_id, event, published_at, message_id, kind, received_at, body)
+             SELECT 1, 1, {received_at}, {identity}, 'Notification', {received_at}, {message} FROM {} ORDER BY n",
             numbers(notifications)
         ),
         format!(

@@ -215,6 +215,7 @@ async fn insert<T: Tx>(
     let mut rows: Vec<(usize, NewNotification<'_>)> = messages
         .iter()
         .map(|incoming| NewNotification {
+            published_at: incoming.message.timestamp(),
             message_id: message_key(incoming.message.message_id()),
             account: accounts[&incoming.account],
             event: event_code(incoming.event),

@@ -92,7 +92,8 @@ pub(super) async fn rehearse_messages<T: Tx>(tx: &T, bodies: &[&[u8]]) -> Result
         "INSERT INTO feed (account_id, queue, company, known_at) VALUES ($1, '', '', 0) RETURNING id",
     );
     static NOTIFICATION: Sql = Sql::new(
-        "INSERT INTO notification (account_id, event, message_id, kind, received_at, body) VALUES ($1, 0, $2, '', 0, $3)",
+        "INSERT INTO notification (account_id, event, published_at, message_id, kind, received_at, body)
+         VALUES ($1, 0, 0, $2, '', 0, $3)",
     );
     static TRIGGER: Sql = Sql::new(
         "INSERT INTO feed_trigger (feed_id, kind, raised, due_at, account_id, queue) VALUES ($1, 0, 1, 0, $2, '')",

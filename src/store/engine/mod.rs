@@ -218,6 +218,7 @@ pub(super) use operations;
 
 /// A notification, as it is stored.
 pub(super) struct NewNotification<'a> {
+    pub(super) published_at: Timestamp,
     pub(super) message_id: Vec<u8>,
     pub(super) account: i64,
     pub(super) event: i64,
@@ -228,7 +229,12 @@ pub(super) struct NewNotification<'a> {
 
 impl NewNotification<'_> {
     /// Returns what no two notifications have in common.
-    pub(super) fn identity(&self) -> (&[u8], i64, i64) {
-        (&self.message_id, self.account, self.event)
+    pub(super) fn identity(&self) -> (Timestamp, &[u8], i64, i64) {
+        (
+            self.published_at,
+            &self.message_id,
+            self.account,
+            self.event,
+        )
     }
 }

@@ -166,20 +166,23 @@ CREATE TABLE feed_pull (
 ){by_key};
 
 -- Verified messages. `message_id` is the UUID's 16 bytes, whose index is half as large as
--- that of its text. `event` is 1 for on_exported, 2 for on_digitized. Retention removes
+-- that of its text. `published_at` is the signed `Timestamp`, the same in all copies of a message.
+-- It comes first in the index, so that new messages, whose ids have no order, are beside each other there:
+-- by id alone each would change a page of its own. `event` is 1 for on_exported, 2 for on_digitized. Retention removes
 -- `body`. Accounts are never removed, and `account_id` comes from their rows: to check it for each
 -- message would lock a row that all messages share.
 CREATE TABLE notification (
     id {id},
     account_id {integer} NOT NULL,
     event {integer} NOT NULL,
+    published_at {integer} NOT NULL,
     message_id {bytes} NOT NULL,
     kind TEXT NOT NULL,
     received_at {integer} NOT NULL,
     body {bytes}
 ){strict};
 
-CREATE UNIQUE INDEX notification_identity ON notification (message_id, account_id, event);
+CREATE UNIQUE INDEX notification_identity ON notification (published_at, message_id, account_id, event);
 
 -- `on_exported` notifications of an account whose shape is not understood. `triggered_at` is when
 -- one last triggered all feeds of the account's exported queue, which happens once in a while.

@@ -50,21 +50,24 @@ impl Tx for Transaction<'_> {
         notifications: &[NewNotification<'_>],
     ) -> Result<Vec<bool>> {
         static SQL: Sql = Sql::new(
-            "INSERT INTO notification (account_id, event, message_id, kind, received_at, body)
-             SELECT * FROM unnest($1, $2, $3, $4, $5, $6)
-             ON CONFLICT (message_id, account_id, event) DO NOTHING
-             RETURNING message_id, account_id, event",
+            "INSERT INTO notification (account_id, event, published_at, message_id, kind, received_at, body)
+             SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (published_at, message_id, account_id, event) DO NOTHING
+             RETURNING published_at, message_id, account_id, event",
         );
         let new = notifications;
         let params = params! {
             list(new, |one| one.account), list(new, |one| one.event),
-            list(new, |one| one.message_id.as_slice()), list(new, |one| one.kind),
-            list(new, |one| one.received_at), list(new, |one| one.body),
+            list(new, |one| one.published_at), list(new, |one| one.message_id.as_slice()),
+            list(new, |one| one.kind), list(new, |one| one.received_at),
+            list(new, |one| one.body),
         };
-        let inserted: Vec<(Vec<u8>, i64, i64)> = self.all(&SQL, params).await?;
-        let mut inserted: HashSet<(&[u8], i64, i64)> = inserted
+        let inserted: Vec<(Timestamp, Vec<u8>, i64, i64)> = self.all(&SQL, params).await?;
+        let mut inserted: HashSet<(Timestamp, &[u8], i64, i64)> = inserted
             .iter()
-            .map(|(id, account, event)| (id.as_slice(), *account, *event))
+            .map(|(published_at, id, account, event)| {
+                (*published_at, id.as_slice(), *account, *event)
+            })
             .collect();
         // Of several copies in one group the first is new.
         Ok(list(new, |one| inserted.remove(&one.identity())))

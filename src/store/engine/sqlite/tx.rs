@@ -148,14 +148,15 @@ impl Open<'_> {
 
     fn insert_each(&self, notifications: &[NewNotification<'_>]) -> Result<Vec<bool>> {
         static SQL: Sql = Sql::new(
-            "INSERT INTO notification (account_id, event, message_id, kind, received_at, body)
-             VALUES ($1, $2, $3, $4, $5, $6)
-             ON CONFLICT (message_id, account_id, event) DO NOTHING",
+            "INSERT INTO notification (account_id, event, published_at, message_id, kind, received_at, body)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (published_at, message_id, account_id, event) DO NOTHING",
         );
         let mut statement = self.prepare(&SQL)?;
         let mut insert = |new: &NewNotification<'_>| {
             let values = params! {
-                new.account, new.event, new.message_id, new.kind, new.received_at, new.body,
+                new.account, new.event, new.published_at, new.message_id, new.kind, new.received_at,
+                new.body,
             };
             Ok(self.execute_prepared(&mut statement, values)? > 0)
         };
