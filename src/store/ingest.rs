@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::allowed_topics::check_approvals;
 use super::columns::{event_code, message_key};
-use super::engine::{Fragment, NewNotification, Param, Sql, Statement, Tx};
+use super::engine::{NewNotification, Param, Sql, Statement, Tx};
 use super::error::Result;
 use super::row_ids::{NewFeed, account_id, feed_ids};
 use super::subscription_messages::{HeardTopics, record_confirmation};
@@ -302,22 +302,19 @@ async fn raise<T: Tx>(
     triggers: Option<&GroupTriggers>,
     hours: &[(i64, usize)],
 ) -> Result<bool> {
-    static TRIGGERS: Sql = Sql::with(
+    static ALL: Sql = Sql::new(
         "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at, account_id, queue, next_at)
          SELECT v.feed_id, $3, v.triggers, $4, f.account_id, f.queue, $4
-         FROM {raised} {then_join} feed f ON f.id = v.feed_id WHERE true ORDER BY v.feed_id
+         FROM unnest($1, $2) AS v (feed_id, triggers) JOIN feed f ON f.id = v.feed_id ORDER BY v.feed_id
          ON CONFLICT (feed_id, kind) DO UPDATE
          SET raised = d.raised + excluded.raised, due_at = excluded.due_at,
              next_at = coalesce(d.next_at, excluded.next_at)
          RETURNING next_at = $4",
-        &[(
-            "raised",
-            Fragment::Differs(
-                "(SELECT value AS feed_id, $2 ->> key AS triggers FROM json_each($1)) AS v",
-                "unnest($1, $2) AS v (feed_id, triggers)",
-            ),
-        )],
     );
+    let (triggers, mut is_new) = match triggers {
+        Some(triggers) if T::IN_PROCESS => (None, raise_each(tx, triggers).await?),
+        triggers => (triggers, false),
+    };
     let raised = triggers.map(|triggers| -> [&dyn Param; 4] {
         let kind = &TriggerKind::Notification;
         [&triggers.feeds, &triggers.counts, kind, &triggers.due_at]
@@ -326,16 +323,38 @@ async fn raise<T: Tx>(
         .iter()
         .map(|(hour, count)| -> [&dyn Param; 3] { [&Tally::Accepted, hour, count] })
         .collect();
-    let raised = raised.iter().map(|values| (&TRIGGERS, values.as_slice()));
+    let raised = raised.iter().map(|values| (&ALL, values.as_slice()));
     let counted = counted.iter().map(|values| (&RAISE, values.as_slice()));
     let last: Vec<Statement<'_>> = raised.chain(counted).collect();
-    let mut is_new = false;
     if !last.is_empty() {
         tx.last(&last, &mut |row| {
             is_new |= row.boolean(0)?;
             Ok(ControlFlow::Continue(()))
         })
         .await?;
+    }
+    Ok(is_new)
+}
+
+/// Raises triggers as [`raise`] does, one by one; most are pending already.
+async fn raise_each<T: Tx>(tx: &T, triggers: &GroupTriggers) -> Result<bool> {
+    static PENDING: Sql = Sql::new(
+        "UPDATE feed_trigger SET raised = raised + $3, due_at = $4
+         WHERE feed_id = $1 AND kind = $2 AND next_at IS NOT NULL",
+    );
+    static NEW: Sql = Sql::new(
+        "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at, account_id, queue, next_at)
+         SELECT id, $2, $3, $4, account_id, queue, $4 FROM feed WHERE id = $1
+         ON CONFLICT (feed_id, kind) DO UPDATE
+         SET raised = d.raised + excluded.raised, due_at = excluded.due_at, next_at = excluded.next_at",
+    );
+    let mut is_new = false;
+    for (feed, count) in triggers.feeds.iter().zip(&triggers.counts) {
+        let values: [&dyn Param; 4] = [feed, &TriggerKind::Notification, count, &triggers.due_at];
+        if tx.execute(&PENDING, &values).await? == 0 {
+            tx.run(&NEW, &values).await?;
+            is_new = true;
+        }
     }
     Ok(is_new)
 }

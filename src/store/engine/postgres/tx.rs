@@ -19,6 +19,8 @@ type BoxedError = Box<dyn std::error::Error + Sync + Send>;
 /// The futures of statements are on the heap: each has some 6 KB, and an operation that joins many would need much of a
 /// thread's stack.
 impl Tx for Transaction<'_> {
+    const IN_PROCESS: bool = false;
+
     fn now_or(&self, _local: Timestamp) -> Timestamp {
         self.now()
     }

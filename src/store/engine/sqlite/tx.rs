@@ -200,6 +200,8 @@ impl Open<'_> {
 }
 
 impl Tx for SqliteTx<'_> {
+    const IN_PROCESS: bool = true;
+
     fn now_or(&self, local: Timestamp) -> Timestamp {
         local
     }
