@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::globals::Globals;
+use super::heaps;
 use super::log_lines::LogLines;
 use super::logging::{FINISH_TIMEOUT, ServiceLog};
 use super::open::reachable_address;
@@ -65,6 +66,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     print_lines(&lines);
     let supervisor = Supervisor::of(&globals.environment);
     supervisor.ready();
+    heaps::release_freed();
 
     let app = Arc::clone(service.app());
     let stop = async {
