@@ -87,7 +87,7 @@ impl Sns {
                 topic_arn: TOPIC.to_owned(),
                 subject: None,
                 message: format!(r#"{{"companyCode":"{}"}}"#, 300_000_000 + n % mix.companies),
-                // As if published at the rate at which they arrive, about.
+                // As if published at about the rate at which they arrive.
                 timestamp: now
                     .after(Duration::from_millis((n / 20) as u64))
                     .to_string(),

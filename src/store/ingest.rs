@@ -215,7 +215,10 @@ async fn insert<T: Tx>(
     let mut rows: Vec<(usize, NewNotification<'_>)> = messages
         .iter()
         .map(|incoming| NewNotification {
-            published_at: incoming.message.timestamp(),
+            published_at: match incoming.message.message_type() {
+                MessageType::Notification => incoming.message.timestamp(),
+                _ => Timestamp::from_millis(0),
+            },
             message_id: message_key(incoming.message.message_id()),
             account: accounts[&incoming.account],
             event: event_code(incoming.event),
@@ -302,6 +305,7 @@ async fn raise<T: Tx>(
     triggers: Option<&GroupTriggers>,
     hours: &[(i64, usize)],
 ) -> Result<bool> {
+    // For PostgreSQL alone.
     static ALL: Sql = Sql::new(
         "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at, account_id, queue, next_at)
          SELECT v.feed_id, $3, v.triggers, $4, f.account_id, f.queue, $4
@@ -336,7 +340,8 @@ async fn raise<T: Tx>(
     Ok(is_new)
 }
 
-/// Raises triggers as [`raise`] does, one by one; most are pending already.
+/// Raises triggers one by one, for a database in this process. Most are pending already, which have a `next_at`:
+/// it stays, and so does the index that contains it.
 async fn raise_each<T: Tx>(tx: &T, triggers: &GroupTriggers) -> Result<bool> {
     static PENDING: Sql = Sql::new(
         "UPDATE feed_trigger SET raised = raised + $3, due_at = $4

@@ -46,8 +46,8 @@ pub(super) type TermsOf<'a> = &'a (dyn Fn(usize) -> BTreeSet<String> + Sync);
 /// together are sent at once, so that they take one wait for all: with `future::try_join` of
 /// futures-util, which polls in the order of its arguments. Each sees what those before it did.
 pub(super) trait Tx: Send + Sync {
-    /// True if the database runs in this process, where many small statements cost less than one that
-    /// does all; false if each takes a wait for a server.
+    /// True if the database runs in this process, where many small statements cost less than one
+    /// for all; false if each takes a wait for a server.
     const IN_PROCESS: bool;
 
     /// Returns the moment when the transaction began, by the database's clock if processes

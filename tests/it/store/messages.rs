@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -19,6 +20,8 @@ use crate::support::sns::{SIGNER, sns_url, unsigned, verifier_at, verify};
 
 on_both_stores! {
     one_message_sent_eight_times_is_one_row_and_one_pull,
+    each_part_of_an_identity_makes_another_message,
+    a_confirmation_that_is_sent_again_later_is_a_duplicate,
     a_full_queue_answers_at_once_and_loses_nothing_queued,
     a_closed_store_says_so_and_has_stored_what_it_accepted,
     a_message_that_the_database_rejects_stops_only_itself,
@@ -167,6 +170,54 @@ async fn one_message_sent_eight_times_is_one_row_and_one_pull(database: Database
     let mut served = test.drain().await;
     served.retain(|kind| *kind == TriggerKind::Notification);
     assert_eq!(served.len(), 1);
+}
+
+async fn each_part_of_an_identity_makes_another_message(database: Database) {
+    let test = TestStore::new(database).await;
+    let messages = Messages::new();
+    let earlier = START.before(Duration::from_millis(1));
+    let all = async || {
+        let first = messages.notification(1).await;
+        let of_event = AcceptedMessage {
+            event: Event::OnDigitized,
+            ..messages.notification(1).await
+        };
+        let of_account = AcceptedMessage {
+            account: Account::parse("other").expect("a valid name"),
+            ..messages.notification(1).await
+        };
+        let published = messages.message(1, MessageType::Notification, earlier);
+        let other_id = messages.notification(2).await;
+        [first, of_event, of_account, published.await, other_id]
+    };
+    for one in all().await {
+        let outcome = test.store.accept(one).await;
+        assert_eq!(outcome.ok(), Some(Insertion::New));
+    }
+    // One by one, and in one group.
+    for one in all().await {
+        let outcome = test.store.accept(one).await;
+        assert_eq!(outcome.ok(), Some(Insertion::Duplicate));
+    }
+    let again = join_all(all().await.map(|one| test.store.accept(one))).await;
+    assert!(
+        again
+            .iter()
+            .all(|outcome| matches!(outcome, Ok(Insertion::Duplicate))),
+        "{again:?}"
+    );
+    assert_eq!(stored_notifications(&test).await, 5);
+}
+
+async fn a_confirmation_that_is_sent_again_later_is_a_duplicate(database: Database) {
+    let test = TestStore::new(database).await;
+    let messages = Messages::new();
+    let earlier = START.before(Duration::from_secs(20));
+    for (sent_at, expected) in [(earlier, Insertion::New), (START, Insertion::Duplicate)] {
+        let message = messages.message(1, MessageType::SubscriptionConfirmation, sent_at);
+        let outcome = test.store.accept(message.await).await;
+        assert_eq!(outcome.ok(), Some(expected));
+    }
 }
 
 async fn a_message_that_the_database_rejects_stops_only_itself(database: Database) {

@@ -108,8 +108,15 @@ async fn nothing_scans_a_store_that_years_of_use_have_filled(database: Database)
     housekeeping::retain(service.app()).await;
     housekeeping::check_uploads(service.app()).await;
     store.probe().await.expect("messages could be stored");
-    let message = Messages::new().notification(1).await;
-    store.accept(message).await.expect("accepted");
+    let feed = Feed::exported(
+        default_account(),
+        Company::parse("300000001").expect("a code"),
+    );
+    // The second finds the trigger pending.
+    for number in 1..3 {
+        let message = Messages::announcement(number, feed.clone(), START).await;
+        store.accept(message).await.expect("accepted");
+    }
     let request = LeaseRequest {
         now: START,
         lease: Duration::from_secs(120),
@@ -121,10 +128,6 @@ async fn nothing_scans_a_store_that_years_of_use_have_filled(database: Database)
     };
     store.next_due(request.clone()).await.expect("readable");
     store.lease_page(request).await.expect("leasing works");
-    let feed = Feed::exported(
-        default_account(),
-        Company::parse("300000001").expect("a code"),
-    );
     let known = store.these_feeds(vec![feed]).await.expect("readable");
     assert_eq!(known.len(), 1);
     service.stop().await;

@@ -16,6 +16,7 @@ use crate::support::databases::{Database, on_both_stores};
 on_both_stores! {
     ten_thousand_triggers_of_one_feed_are_one_pull,
     a_trigger_during_a_pull_is_served_by_another_pull,
+    a_message_during_a_pull_is_served_by_another_pull,
     a_message_wakes_pullers_if_a_feed_became_due,
     a_trigger_does_not_restart_a_first_pull,
     versions_that_reconciliation_finds_count_as_missed,
@@ -99,6 +100,37 @@ async fn a_trigger_during_a_pull_is_served_by_another_pull(database: Database) {
         .expect("the page is stored");
     let lease = test.lease().await.expect("the feed is due again");
     assert_eq!(lease.kind, TriggerKind::Notification);
+}
+
+async fn a_message_during_a_pull_is_served_by_another_pull(database: Database) {
+    let test = TestStore::new(database).await;
+    let announce = async |number| {
+        let message = Messages::announcement(number, company("1"), test.clock.now()).await;
+        test.store.accept(message).await.expect("stored");
+    };
+    let raised = async |times: i64| {
+        let due = test.clock.now().as_millis();
+        let rows = format!(
+            "SELECT count(*) FROM feed_trigger WHERE kind = 0 AND raised = {times} AND due_at = {due} AND next_at IS NOT NULL"
+        );
+        assert_eq!(test.database.count(&rows).await, 1, "{times}");
+    };
+    announce(1).await;
+    raised(1).await;
+    let lease = test.lease().await.expect("the feed is due");
+    test.clock.advance(Duration::from_secs(1));
+    announce(2).await;
+    raised(2).await;
+    test.commit(lease, last_page(&[], None))
+        .await
+        .expect("the page is stored");
+    let lease = test.lease().await.expect("the feed is due again");
+    assert_eq!(lease.kind, TriggerKind::Notification);
+    test.commit(lease, last_page(&[], None))
+        .await
+        .expect("the page is stored");
+    announce(3).await;
+    raised(3).await;
 }
 
 async fn a_message_wakes_pullers_if_a_feed_became_due(database: Database) {

@@ -119,7 +119,7 @@ fn prepare_for_writing(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES)?;
     // Once moved, the log is truncated to this many bytes.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    // 16 MiB hold the upper levels of the index of message ids for tens of millions of rows.
+    // 16 MiB hold what messages change, and the upper levels of the index of terms.
     connection.pragma_update(None, "cache_size", -16_384)
 }
 
