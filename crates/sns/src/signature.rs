@@ -31,19 +31,14 @@ impl SignatureVersion {
     }
 }
 
-/// A signature's bytes, decoded without allocating.
-pub struct Signature {
-    bytes: [u8; Self::BUFFER_BYTES],
-    len: usize,
-}
+/// A signature's bytes.
+pub struct Signature(Vec<u8>);
 
 impl Signature {
     /// Length of a signature by an RSA key of 2048 bits, the smallest that is accepted.
     const MIN_BYTES: usize = 256;
     /// Length of a signature by an RSA key of 8192 bits, the largest that is accepted.
     const MAX_BYTES: usize = 1024;
-    /// A little more than [`Self::MAX_BYTES`], since base64 decodes in threes.
-    const BUFFER_BYTES: usize = Self::MAX_BYTES + 2;
 
     /// Decodes base64 of a length that a signature can have.
     ///
@@ -51,10 +46,13 @@ impl Signature {
     ///
     /// [`VerifyError::MalformedSignature`] for anything else.
     pub fn decode(base64: &str) -> Result<Self, VerifyError> {
-        let mut bytes = [0; Self::BUFFER_BYTES];
-        match STANDARD.decode_slice(base64, &mut bytes) {
-            Ok(len) if (Self::MIN_BYTES..=Self::MAX_BYTES).contains(&len) => {
-                Ok(Self { bytes, len })
+        // Longer text is not decoded.
+        if base64.len() > Self::MAX_BYTES.div_ceil(3) * 4 {
+            return Err(VerifyError::MalformedSignature);
+        }
+        match STANDARD.decode(base64) {
+            Ok(bytes) if (Self::MIN_BYTES..=Self::MAX_BYTES).contains(&bytes.len()) => {
+                Ok(Self(bytes))
             }
             _ => Err(VerifyError::MalformedSignature),
         }
@@ -62,7 +60,7 @@ impl Signature {
 
     /// Returns the decoded bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.0
     }
 }
 
