@@ -7,6 +7,7 @@
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -62,7 +63,8 @@ impl PublicRoutes {
     ) -> Result<Answer, Infallible> {
         // Every step may run twice, so a step that was interrupted leaves nothing half done.
         let caller = self.callers.identify(&request);
-        let route = AssertUnwindSafe(self.route(&caller, request));
+        // Pinned here: passed by value, it would be copied for each request.
+        let route = AssertUnwindSafe(pin!(self.route(&caller, request)));
         let mut answer = route.catch_unwind().await.unwrap_or_else(|_| {
             self.ingest.metrics().panicked();
             error!(
