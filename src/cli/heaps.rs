@@ -2,7 +2,7 @@
 
 /// Lets the C library have one heap for each processor, and at least two, instead of eight: messages are allocated by the
 /// thread that reads them and freed by the one that stores them, and what each heap keeps for itself
-/// costs time and memory. `MALLOC_ARENA_MAX` decides where it is set. It must be called before other threads run.
+/// costs time and memory. `MALLOC_ARENA_MAX` decides where it is set. The caller calls it before other threads run.
 /// Another C library than that of GNU is left alone.
 pub fn limit() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -17,13 +17,13 @@ fn limit_gnu() {
     if let Ok(heaps) = i32::try_from(processors.max(2))
         && std::env::var_os("MALLOC_ARENA_MAX").is_none()
     {
-        // SAFETY: it takes two numbers, and no other thread runs yet.
+        // SAFETY: it takes two numbers, and the caller runs no other thread yet.
         unsafe { libc::mallopt(libc::M_ARENA_MAX, heaps) };
     }
 }
 
-/// Returns freed memory to the system, where the C library is that of GNU: a start needs about twice the memory that
-/// the service keeps.
+/// Returns freed memory to the system, where the C library is that of GNU: a start on a new store needs about twice the
+/// memory that the service keeps.
 pub(super) fn release_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     release_freed_gnu();

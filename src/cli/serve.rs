@@ -65,8 +65,8 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     lines.extend(held(service.app()).await);
     print_lines(&lines);
     let supervisor = Supervisor::of(&globals.environment);
-    supervisor.ready();
     heaps::release_freed();
+    supervisor.ready();
 
     let app = Arc::clone(service.app());
     let stop = async {
