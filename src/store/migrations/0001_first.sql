@@ -430,7 +430,8 @@ CREATE INDEX lane_turn ON lane (destination_id, turn, due_at) WHERE due_at IS NO
 CREATE INDEX lane_trouble ON lane (destination_id, paused) WHERE failures > 0 OR paused IS NOT NULL;
 CREATE INDEX lane_unknown ON lane (destination_id) WHERE begins_at IS NULL AND removed_at IS NULL AND history_from IS NULL;
 CREATE INDEX lane_started ON lane (destination_id) WHERE history_from IS NOT NULL;
-CREATE INDEX lane_held ON lane (destination_id, held) WHERE held > 0 AND removed_at IS NULL;
+-- All lanes with history are read for its sum: without `removed_at` SQLite would read the row of each.
+CREATE INDEX lane_held ON lane (destination_id, held, removed_at) WHERE held > 0 AND removed_at IS NULL;
 CREATE INDEX lane_feed ON lane (feed_id);
 
 -- The delivery of a version to a destination; no row before the first attempt. `note` is
