@@ -166,10 +166,10 @@ CREATE TABLE feed_pull (
 ){by_key};
 
 -- Verified messages. `message_id` is the UUID's 16 bytes, which need less room than its text.
--- `published_at` is the signed `Timestamp` of a notification: when it was published, which all its copies
--- share (docs/vendor-api.md). That of a confirmation is when it was sent, so there it is 0. It comes first in the
--- index, so that new messages, whose ids have no order, are beside each other there: by id alone each would
--- change a page of its own. `event` is 1 for on_exported, 2 for on_digitized. Retention removes
+-- `published_at` is the signed `Timestamp` of a notification: when it was published. If its copies had
+-- another (docs/vendor-api.md), each would trigger a pull. That of a confirmation is when it was sent, so there it
+-- is 0. It comes first in the index, so that new messages, whose ids have no order, are beside each other there: by
+-- id alone each would change another page. `event` is 1 for on_exported, 2 for on_digitized. Retention removes
 -- `body`. Accounts are never removed, and `account_id` comes from their rows: to check it for each
 -- message would lock a row that all messages share.
 CREATE TABLE notification (
