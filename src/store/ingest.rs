@@ -171,7 +171,8 @@ pub(super) async fn store_group<T: Tx>(
         .filter(|incoming| incoming.message.message_type() == MessageType::Notification)
         .map(|incoming| (of_account(incoming), incoming));
     let mut heard = HeardTopics::of(notifications);
-    let inserting = insert(tx, messages, &row_ids.accounts);
+    let accounts: Vec<i64> = messages.iter().map(of_account).collect();
+    let inserting = insert(tx, messages, &accounts);
     let (outcomes, ()) = try_join(inserting, heard.read(tx)).await?;
     let new: Vec<&AcceptedMessage> = messages
         .iter()
@@ -206,21 +207,36 @@ pub(super) async fn store_group<T: Tx>(
     })
 }
 
-/// Stores the messages that are not stored yet.
+/// Stores the messages that are not stored yet; each is beside its account.
 async fn insert<T: Tx>(
     tx: &T,
     messages: &[AcceptedMessage],
-    accounts: &HashMap<Account, i64>,
+    accounts: &[i64],
 ) -> Result<Vec<Insertion>> {
-    let mut rows: Vec<(usize, NewNotification<'_>)> = messages
+    let (places, rows) = in_order(messages, accounts);
+    let is_new = tx.insert_notifications(&rows).await?;
+    Ok(outcomes(&places, is_new))
+}
+
+/// Returns the rows of messages, each of which is beside its account, in the order of their identity, and the place of
+/// each among the messages.
+///
+/// The order is the same everywhere: replicas that receive the same messages may wait for each other, but never
+/// deadlock. Of several copies in one group the first stays first.
+fn in_order<'m>(
+    messages: &'m [AcceptedMessage],
+    accounts: &[i64],
+) -> (Vec<usize>, Vec<NewNotification<'m>>) {
+    let mut rows: Vec<(usize, NewNotification<'m>)> = messages
         .iter()
-        .map(|incoming| NewNotification {
+        .zip(accounts)
+        .map(|(incoming, account)| NewNotification {
             published_at: match incoming.message.message_type() {
                 MessageType::Notification => incoming.message.timestamp(),
                 _ => Timestamp::from_millis(0),
             },
             message_id: message_key(incoming.message.message_id()),
-            account: accounts[&incoming.account],
+            account: *account,
             event: event_code(incoming.event),
             kind: incoming.message.message_type().as_str(),
             received_at: incoming.received_at,
@@ -228,20 +244,19 @@ async fn insert<T: Tx>(
         })
         .enumerate()
         .collect();
-    // The same order everywhere: replicas that receive the same messages may wait for each
-    // other, but never deadlock. Of several copies in one group the first stays first.
     rows.sort_by(|(_, one), (_, other)| one.identity().cmp(&other.identity()));
-    let (places, rows): (Vec<usize>, Vec<NewNotification<'_>>) = rows.into_iter().unzip();
-    let is_new = tx.insert_notifications(&rows).await?;
-    let mut outcomes = vec![Insertion::Duplicate; messages.len()];
-    for place in places
-        .into_iter()
-        .zip(is_new)
-        .filter_map(|(place, new)| new.then_some(place))
-    {
-        outcomes[place] = Insertion::New;
+    rows.into_iter().unzip()
+}
+
+/// Returns the outcome for each message, from the places of the rows and whether each was new.
+fn outcomes(places: &[usize], is_new: Vec<bool>) -> Vec<Insertion> {
+    let mut outcomes = vec![Insertion::Duplicate; places.len()];
+    for (place, is_new) in places.iter().zip(is_new) {
+        if is_new {
+            outcomes[*place] = Insertion::New;
+        }
     }
-    Ok(outcomes)
+    outcomes
 }
 
 /// The triggers of a group.

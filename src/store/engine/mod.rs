@@ -1,7 +1,7 @@
 //! One body of SQL for both databases: an [`Operation`] runs in a transaction of either
 //! through [`Tx`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
 
 use super::StoreError;
@@ -231,9 +231,12 @@ pub(super) struct NewNotification<'a> {
     pub(super) body: &'a [u8],
 }
 
+/// What no two notifications have in common: when it was published, its message id, account and event.
+pub(super) type Identity<I> = (Timestamp, I, i64, i64);
+
 impl NewNotification<'_> {
-    /// Returns what no two notifications have in common.
-    pub(super) fn identity(&self) -> (Timestamp, &[u8], i64, i64) {
+    /// Returns its identity.
+    pub(super) fn identity(&self) -> Identity<&[u8]> {
         (
             self.published_at,
             &self.message_id,
@@ -241,4 +244,50 @@ impl NewNotification<'_> {
             self.event,
         )
     }
+}
+
+/// The values of notifications, one list for each column.
+pub(super) struct NotificationColumns<'a> {
+    pub(super) account: Vec<i64>,
+    pub(super) event: Vec<i64>,
+    pub(super) published_at: Vec<Timestamp>,
+    pub(super) message_id: Vec<&'a [u8]>,
+    pub(super) kind: Vec<&'a str>,
+    pub(super) received_at: Vec<Timestamp>,
+    pub(super) body: Vec<&'a [u8]>,
+}
+
+impl<'a> NotificationColumns<'a> {
+    /// Returns the values of these.
+    pub(super) fn of(notifications: &'a [NewNotification<'_>]) -> Self {
+        fn list<'a, 'n, P>(
+            notifications: &'a [NewNotification<'n>],
+            part: impl Fn(&'a NewNotification<'n>) -> P,
+        ) -> Vec<P> {
+            notifications.iter().map(part).collect()
+        }
+        Self {
+            account: list(notifications, |one| one.account),
+            event: list(notifications, |one| one.event),
+            published_at: list(notifications, |one| one.published_at),
+            message_id: list(notifications, |one| one.message_id.as_slice()),
+            kind: list(notifications, |one| one.kind),
+            received_at: list(notifications, |one| one.received_at),
+            body: list(notifications, |one| one.body),
+        }
+    }
+}
+
+/// Returns for each notification whether it is one of those that were `inserted`: of several copies the first is.
+pub(super) fn which_are_new<'i>(
+    notifications: &'i [NewNotification<'_>],
+    inserted: &'i [Identity<Vec<u8>>],
+) -> Vec<bool> {
+    let identity =
+        |(at, id, account, event): &'i Identity<Vec<u8>>| (*at, id.as_slice(), *account, *event);
+    let mut inserted: HashSet<Identity<&'i [u8]>> = inserted.iter().map(identity).collect();
+    notifications
+        .iter()
+        .map(|one| inserted.remove(&one.identity()))
+        .collect()
 }

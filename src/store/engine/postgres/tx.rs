@@ -1,7 +1,6 @@
 //! Operations in transactions of PostgreSQL.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use bytes::BytesMut;
@@ -10,7 +9,8 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use super::connection::Transaction;
 use crate::domain::Timestamp;
 use crate::store::engine::{
-    NewNotification, Param, ReadRow, Row, Sql, Statement, TermsOf, Tx, Value, params,
+    NewNotification, NotificationColumns, Param, ReadRow, Row, Sql, Statement, TermsOf, Tx, Value,
+    params, which_are_new,
 };
 use crate::store::error::Result;
 
@@ -57,22 +57,12 @@ impl Tx for Transaction<'_> {
              ON CONFLICT (published_at, message_id, account_id, event) DO NOTHING
              RETURNING published_at, message_id, account_id, event",
         );
-        let new = notifications;
+        let new = NotificationColumns::of(notifications);
         let params = params! {
-            list(new, |one| one.account), list(new, |one| one.event),
-            list(new, |one| one.published_at), list(new, |one| one.message_id.as_slice()),
-            list(new, |one| one.kind), list(new, |one| one.received_at),
-            list(new, |one| one.body),
+            new.account, new.event, new.published_at, new.message_id, new.kind, new.received_at, new.body,
         };
-        let inserted: Vec<(Timestamp, Vec<u8>, i64, i64)> = self.all(&SQL, params).await?;
-        let mut inserted: HashSet<(Timestamp, &[u8], i64, i64)> = inserted
-            .iter()
-            .map(|(published_at, id, account, event)| {
-                (*published_at, id.as_slice(), *account, *event)
-            })
-            .collect();
-        // Of several copies in one group the first is new.
-        Ok(list(new, |one| inserted.remove(&one.identity())))
+        let inserted = self.all(&SQL, params).await?;
+        Ok(which_are_new(notifications, &inserted))
     }
 
     async fn last(&self, statements: &[Statement<'_>], row: ReadRow<'_>) -> Result<()> {
