@@ -126,6 +126,16 @@ pub(super) struct RowIds {
 }
 
 impl RowIds {
+    /// Returns the id of an account.
+    pub(super) fn account(&self, account: &Account) -> Option<i64> {
+        self.accounts.get(account).copied()
+    }
+
+    /// Returns the id of a feed.
+    pub(super) fn feed(&self, feed: &Feed) -> Option<i64> {
+        self.feeds.get(feed).copied()
+    }
+
     /// Adds ids of committed rows.
     pub(super) fn extend(&mut self, committed: Self) {
         self.accounts.extend(committed.accounts);
@@ -223,7 +233,7 @@ async fn insert<T: Tx>(
 ///
 /// The order is the same everywhere: replicas that receive the same messages may wait for each other, but never
 /// deadlock. Of several copies in one group the first stays first.
-fn in_order<'m>(
+pub(super) fn in_order<'m>(
     messages: &'m [AcceptedMessage],
     accounts: &[i64],
 ) -> (Vec<usize>, Vec<NewNotification<'m>>) {
@@ -249,7 +259,7 @@ fn in_order<'m>(
 }
 
 /// Returns the outcome for each message, from the places of the rows and whether each was new.
-fn outcomes(places: &[usize], is_new: Vec<bool>) -> Vec<Insertion> {
+pub(super) fn outcomes(places: &[usize], is_new: Vec<bool>) -> Vec<Insertion> {
     let mut outcomes = vec![Insertion::Duplicate; places.len()];
     for (place, is_new) in places.iter().zip(is_new) {
         if is_new {

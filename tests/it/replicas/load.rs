@@ -12,11 +12,15 @@ use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, Publication, Selection,
 };
 use ivesk_webhook::service::Service;
-use ivesk_webhook::store::{Store, StoreOptions, Trigger, TriggerKind};
+use ivesk_webhook::store::{Insertion, Store, StoreOptions, Trigger, TriggerKind};
 use rustix::process::{Signal, kill_process};
 
+use crate::store::known_messages::open;
+use crate::store::messages::Messages;
 use crate::support::checker::{Sent, Stored, broken_promises, differences};
-use crate::support::databases::{Cluster, Database, Options, as_user, query_sql, skip_postgres};
+use crate::support::databases::{
+    Cluster, Database, Options, as_user, connect, query_sql, skip_postgres,
+};
 use crate::support::emulator::emulator;
 use crate::support::load::{Load, Rng, kills, seed};
 use crate::support::process::{Installation, Server, within};
@@ -330,6 +334,38 @@ async fn in_a_pooled_session_one_connection_prepares_statements() {
     disallow(&third).await;
     let renewed = prepared().await;
     assert!(renewed.iter().any(is_disallowing), "{renewed:?}");
+}
+
+#[tokio::test]
+async fn a_known_message_in_anothers_session_is_stored_once() {
+    let Some(pooled) = Pooled::start("a session of another", 2).await else {
+        return;
+    };
+    let address = PostgresAddress::parse(&pooled.through).expect("a URL");
+    let (store, at_once) = open(StoreUrl::Postgres(address), Clock::system()).await;
+    let now = Clock::system().now();
+    let company = Company::parse("302320404").expect("a valid code");
+    let feed = Feed::exported(default_account(), company);
+    let accept = async |number| {
+        let message = Messages::announcement(number, feed.clone(), now).await;
+        store.accept(message).await.expect("it is stored")
+    };
+    // Each of the tasks that store messages learns of the feed.
+    for number in 0..4 {
+        assert_eq!(accept(number).await, Insertion::New);
+    }
+    assert!(at_once.attempts() > 0, "the last one is known");
+
+    // Holds the session that was used last, which the store has marked.
+    let other = connect(&pooled.through).await.expect("PgBouncer answers");
+    other.batch_execute("BEGIN").await.expect("it runs");
+    assert_eq!(accept(4).await, Insertion::New);
+    assert_eq!(at_once.attempts(), 1, "it was tried");
+    assert_eq!(accept(4).await, Insertion::Duplicate);
+    assert_eq!(at_once.attempts(), 0, "it is not tried again");
+
+    let raised = "SELECT raised FROM feed_trigger WHERE kind = 0";
+    assert_eq!(pooled.database.count(raised).await, 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

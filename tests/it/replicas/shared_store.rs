@@ -14,11 +14,12 @@ use ivesk_webhook::domain::{
 use ivesk_webhook::sns::MessageType;
 use ivesk_webhook::store::{
     AcceptedMessage, BackupFile, DeliveryLeaseRequest, DeliveryLeased, DestinationChange,
-    DestinationFilter, DocumentFilter, Hooks, LanePlan, LeaseRequest, PageEnd, PageFailure,
-    PageLease, PageOutcome, PageToCommit, PullPlan, SharedStore, Store, StoreError, StoreOptions,
-    SubscriptionChange, Trigger, TriggerKind, Triggers,
+    DestinationFilter, DocumentFilter, Hooks, Insertion, LanePlan, LeaseRequest, PageEnd,
+    PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan, SharedStore, Store, StoreError,
+    StoreOptions, SubscriptionChange, Trigger, TriggerKind, Triggers,
 };
 
+use crate::store::messages::Messages;
 use crate::support::databases::{Cluster, Database, Options, query_sql, run_sql, skip_postgres};
 use crate::support::process::Port;
 use crate::support::sns::{SIGNER, TOPIC, sns_url, unsigned, verifier_at, verify};
@@ -517,23 +518,31 @@ async fn a_commit_is_on_disk_whatever_the_server_was_set_to() {
         .await;
     let url = database.url_text();
     let name = url.rsplit('/').next().expect("a name");
-    for (set, used) in [
+    let sets = [
         ("off", "on"),
         ("local", "on"),
         ("remote_write", "on"),
         ("on", "on"),
         ("remote_apply", "remote_apply"),
-    ] {
+    ];
+    for (number, (set, used)) in (0_u32..).step_by(4).zip(sets) {
         let alter = format!("ALTER DATABASE {name} SET synchronous_commit = '{set}'");
         database.run(&format!("DELETE FROM seen; {alter}")).await;
         let store = database.open(Options::at(clock.clone())).await;
+        let store = store.expect("opens");
+        // The last is of a feed and a topic that each task knows that stores messages.
+        for number in number..number + 4 {
+            let message = Messages::announcement(number, feed("default", 1), START).await;
+            let stored = store.accept(message).await;
+            assert_eq!(stored.expect("it is stored"), Insertion::New);
+        }
         let trigger = Trigger {
             feed: feed("default", 1),
             kind: TriggerKind::Notification,
             due_at: START,
             from: None,
         };
-        let stored = store.expect("opens").trigger(vec![trigger]).await;
+        let stored = store.trigger(vec![trigger]).await;
         stored.expect("it is stored");
         let seen = query_sql(&url, "SELECT DISTINCT setting FROM seen").await;
         assert_eq!(seen, [[Some(used.to_owned())]], "{set}");

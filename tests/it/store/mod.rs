@@ -7,6 +7,7 @@ mod deliveries;
 mod feed_changes;
 mod gaps;
 mod kill;
+pub(crate) mod known_messages;
 pub(crate) mod messages;
 mod pages;
 mod plans;

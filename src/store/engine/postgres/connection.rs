@@ -4,7 +4,6 @@
 //! mode can be used. The settings of a transaction are one statement; its other statements are
 //! prepared if it runs in a session of its connection's own ([`Session`]).
 
-use std::borrow::Cow;
 use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
@@ -24,8 +23,12 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row, RowStream, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::beginning::{
+    BEGIN_READING, BEGIN_WRITING, Beginning, COMMIT_TO_DISKS, First, LESS_THAN_ON, PLAN_ONCE,
+    database_time, value,
+};
 use super::error::cannot_connect;
-use super::session::{Growth, Session};
+use super::session::{self, Growth, Session};
 use super::turn::Turn;
 use super::types::type_of;
 use crate::config::{Encryption, PostgresAddress};
@@ -70,37 +73,6 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Time to wait until the server has ended a statement that nobody waits for any more.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The first statements of a transaction that writes; they return the database's time, the mark of the
-/// session, and when a commit is answered.
-///
-/// The idle timeout ends the transaction of a process that stopped, so that its locks block others no
-/// longer. Compiling a statement would take longer than any of them does. Each can read by an index: without
-/// `enable_seqscan` it does so in small tables too, some of which are read again for each row of a list.
-const BEGIN_WRITING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
-    SET LOCAL jit = off; SET LOCAL enable_seqscan = off; SET LOCAL idle_in_transaction_session_timeout = '10s';
-    SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '10s';
-    SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint AS database_time,
-        current_setting('ivesk_webhook.session', true) AS session,
-        current_setting('synchronous_commit') AS synchronous_commit;";
-
-/// The first statements of a transaction that reads one snapshot.
-const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-    SET LOCAL jit = off; SET LOCAL enable_seqscan = off; SET LOCAL idle_in_transaction_session_timeout = '10s';
-    SET LOCAL statement_timeout = '30s';
-    SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint AS database_time,
-        current_setting('ivesk_webhook.session', true) AS session;";
-
-/// Lets a commit be answered once it is on the disks of the server and of its synchronous standbys.
-const COMMIT_TO_DISKS: &str = "SET LOCAL synchronous_commit = on";
-
-/// Values of `synchronous_commit` that promise less. It is raised from these, and never lowered:
-/// `remote_apply` is kept.
-const LESS_THAN_ON: [&str; 3] = ["off", "local", "remote_write"];
-
-/// Lets the service's own statements be planned once in a session for any values, until tables have
-/// grown, as the tests of their plans do: planning takes longer than running most of them.
-const PLAN_ONCE: &str = "SET LOCAL plan_cache_mode = force_generic_plan;";
 
 /// Fails if the answer takes longer than [`RESPONSE_TIMEOUT`].
 async fn with_timeout<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T>
@@ -151,6 +123,11 @@ impl DatabaseClock {
         self.corrected.clone()
     }
 
+    /// Returns the moment that a test set by hand.
+    pub(super) fn manual(&self) -> Option<Timestamp> {
+        self.base.is_manual().then(|| self.base.now())
+    }
+
     /// Corrects the clock by the database's time, which was requested at `before`.
     fn synchronize(&self, before: Timestamp, database: Timestamp) -> Timestamp {
         if self.base.is_manual() {
@@ -175,6 +152,8 @@ pub(super) struct Pool {
     growth: Growth,
     permits: [Arc<Semaphore>; Use::ALL.len()],
     pub(super) time: DatabaseClock,
+    /// True until a transaction was found in which [`Self::at_once`] does not work.
+    works_at_once: AtomicBool,
     hooks: Option<Arc<dyn Hooks>>,
 }
 
@@ -197,6 +176,7 @@ impl Pool {
             growth: Growth::default(),
             permits: Use::ALL.map(|one| Arc::new(Semaphore::new(one.connections()))),
             time: DatabaseClock::new(clock),
+            works_at_once: AtomicBool::new(true),
             hooks,
         })
     }
@@ -206,11 +186,38 @@ impl Pool {
         self.begin(Use::Work, BEGIN_WRITING).await
     }
 
-    /// Begins a transaction that stores messages in this turn, which ends when COMMIT is sent.
+    /// Begins a transaction that stores messages in this turn, which ends when the server is about to commit.
     pub(super) async fn ingest(&self, turn: Option<Turn>) -> Result<Transaction<'_>> {
-        let mut transaction = self.begin(Use::Ingest, BEGIN_WRITING).await?;
-        transaction.turn = Mutex::new(turn);
-        Ok(transaction)
+        let transaction = self.begin(Use::Ingest, BEGIN_WRITING).await?;
+        Ok(transaction.in_turn(turn))
+    }
+
+    /// Begins as [`Self::ingest`] does, but does not wait for the answer: a statement is sent with it, and
+    /// [`Transaction::begun`] must be awaited too. `None` if no connection can do that: a new one, any behind a
+    /// pooler, or any whose commits promise too little.
+    pub(super) async fn at_once(
+        &self,
+        turn: &mut Option<Turn>,
+    ) -> Result<Option<(Transaction<'_>, Beginning)>> {
+        if !self.works_at_once.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let permit = self.permit(Use::Ingest).await?;
+        let Some(session) = self.idle() else {
+            return Ok(None);
+        };
+        let Some(condition) = session.condition(&LESS_THAN_ON) else {
+            self.recycle(session);
+            return Ok(None);
+        };
+        let mut first = self.first(&session, Use::Ingest, BEGIN_WRITING);
+        first.statements.push_str(&condition);
+        // Fails if the connection was closed.
+        let Ok(answer) = session.client().simple_query_raw(&first.statements).await else {
+            return Ok(None);
+        };
+        let transaction = Transaction::of(self, session, permit, true).in_turn(turn.take());
+        Ok(Some((transaction, Beginning { first, answer })))
     }
 
     /// Begins a transaction that reads one snapshot.
@@ -218,53 +225,52 @@ impl Pool {
         self.begin(used_for, BEGIN_READING).await
     }
 
-    async fn begin(&self, used_for: Use, statements: &str) -> Result<Transaction<'_>> {
+    /// Waits until one more connection may be used.
+    async fn permit(&self, used_for: Use) -> Result<OwnedSemaphorePermit> {
         let permits = Arc::clone(&self.permits[used_for as usize]);
-        let permit = match timeout(ACQUIRE_TIMEOUT, permits.acquire_owned()).await {
-            Ok(Ok(permit)) => permit,
-            Ok(Err(_)) => return Err(StoreError::Closed),
-            Err(_) => return Err(StoreError::QueueFull),
+        match timeout(ACQUIRE_TIMEOUT, permits.acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(StoreError::Closed),
+            Err(_) => Err(StoreError::QueueFull),
+        }
+    }
+
+    /// Returns the first statements of a transaction, to be sent at once.
+    fn first(&self, session: &Session, used_for: Use, begin: &str) -> First {
+        let planning = match used_for {
+            Use::Ingest | Use::Work => PLAN_ONCE,
+            Use::People => "",
         };
-        let statements = match used_for {
-            Use::Ingest | Use::Work => format!("{statements} {PLAN_ONCE}"),
-            Use::People => statements.to_owned(),
-        };
+        let steps = self.growth.steps();
+        let discards = session.has_old_plans(steps);
+        let discarding = if discards { "DISCARD PLANS;" } else { "" };
+        First {
+            statements: format!("{begin} {planning} {discarding}"),
+            discards: discards.then_some(steps),
+            sent_at: self.time.base.now(),
+        }
+    }
+
+    async fn begin(&self, used_for: Use, begin: &str) -> Result<Transaction<'_>> {
+        let permit = self.permit(used_for).await?;
         loop {
             let (session, is_fresh) = match self.idle() {
                 Some(session) => (session, false),
                 None => (self.connect().await?, true),
             };
-            let steps = self.growth.steps();
-            let discards = session.has_old_plans(steps);
-            let first = match discards {
-                true => Cow::Owned(format!("{statements} DISCARD PLANS;")),
-                false => Cow::Borrowed(&statements),
-            };
-            let before = self.time.base.now();
-            match with_timeout(session.client().simple_query(&first)).await {
+            let first = self.first(&session, used_for, begin);
+            match with_timeout(session.client().simple_query(&first.statements)).await {
                 Ok(answer) => {
-                    let database = database_time(&answer)?;
+                    let prepares = session.is_marked(&answer);
+                    let mut transaction = Transaction::of(self, session, permit, prepares);
+                    transaction.now = transaction.began(&first, &answer)?;
                     if LESS_THAN_ON
                         .map(Some)
                         .contains(&value(&answer, "synchronous_commit"))
                     {
-                        with_timeout(session.client().batch_execute(COMMIT_TO_DISKS)).await?;
+                        transaction.script(COMMIT_TO_DISKS).await?;
                     }
-                    let prepares = session.is_marked(&answer);
-                    if discards && prepares {
-                        session.discarded_plans(steps);
-                    }
-                    return Ok(Transaction {
-                        now: self.time.synchronize(before, database),
-                        prepares,
-                        connection: Some((session, permit)),
-                        pool: self,
-                        limit: Some(RESPONSE_TIMEOUT),
-                        order: tokio::sync::Mutex::default(),
-                        unanswered: AtomicUsize::new(0),
-                        is_committed: AtomicBool::new(false),
-                        turn: Mutex::default(),
-                    });
+                    return Ok(transaction);
                 }
                 // The server was restarted since the last use; nothing has been done yet.
                 Err(StoreError::Unreachable { .. }) if !is_fresh => {}
@@ -334,23 +340,6 @@ async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error
             StoreError::from(error)
         );
     }
-}
-
-/// Returns a value of the answer to a transaction's first statements.
-fn value<'a>(answer: &'a [SimpleQueryMessage], name: &str) -> Option<&'a str> {
-    let row = answer.iter().rev().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    row?.try_get(name).ok()?
-}
-
-/// Returns the database's time from the answer to a transaction's first statements.
-fn database_time(answer: &[SimpleQueryMessage]) -> Result<Timestamp> {
-    value(answer, "database_time")
-        .and_then(|millis| millis.parse().ok())
-        .map(Timestamp::from_millis)
-        .ok_or_else(|| StoreError::Database("the server did not return its time".to_owned()))
 }
 
 /// Returns a TLS connector that verifies the server's certificate and name.
@@ -433,6 +422,50 @@ impl Drop for Transaction<'_> {
     }
 }
 
+impl<'p> Transaction<'p> {
+    /// Returns a transaction whose first statements were sent, or answered.
+    fn of(pool: &'p Pool, session: Session, permit: OwnedSemaphorePermit, prepares: bool) -> Self {
+        Self {
+            connection: Some((session, permit)),
+            pool,
+            prepares,
+            limit: Some(RESPONSE_TIMEOUT),
+            order: tokio::sync::Mutex::default(),
+            unanswered: AtomicUsize::new(0),
+            now: pool.time.corrected.now(),
+            is_committed: AtomicBool::new(false),
+            turn: Mutex::default(),
+        }
+    }
+
+    fn in_turn(mut self, turn: Option<Turn>) -> Self {
+        self.turn = Mutex::new(turn);
+        self
+    }
+
+    /// Notes the answer to its first statements; returns the database's time.
+    fn began(&self, first: &First, answer: &[SimpleQueryMessage]) -> Result<Timestamp> {
+        let database = database_time(answer)?;
+        if let (Some(steps), true) = (first.discards, self.prepares) {
+            self.session()?.discarded_plans(steps);
+        }
+        Ok(self.pool.time.synchronize(first.sent_at, database))
+    }
+
+    /// Waits for the answer to the first statements of [`Pool::at_once`]. If they failed, so did all that was sent
+    /// with them.
+    pub(super) async fn begun(&self, beginning: Beginning) -> Result<()> {
+        let Beginning { first, answer } = beginning;
+        let answer = answer.try_collect().inspect_err(|error| {
+            if session::is_of_another(error) {
+                self.pool.works_at_once.store(false, Ordering::Relaxed);
+            }
+        });
+        let answer: Vec<SimpleQueryMessage> = self.answer(answer).await?;
+        self.began(&first, &answer).map(drop)
+    }
+}
+
 impl Transaction<'_> {
     /// Lets its statements take as long as they need.
     pub(super) async fn without_limits(&mut self) -> Result<()> {
@@ -466,7 +499,8 @@ impl Transaction<'_> {
         answer
     }
 
-    /// Returns the time when it began.
+    /// Returns the time when it began: the database's, or of one that is begun [at once](Pool::at_once) the
+    /// clock's that it last corrected.
     pub(super) fn now(&self) -> Timestamp {
         self.now
     }
@@ -599,24 +633,23 @@ impl Transaction<'_> {
             has_failed.fetch_or(read.is_err(), Ordering::Relaxed);
             read.map(|_| found)
         });
+        let run = async {
+            let found = in_order(run).await;
+            // The server is about to commit.
+            let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(turn.take());
+            found
+        };
         let commit = self.answer(async {
             let order = self.order.lock().await;
             if has_failed.load(Ordering::Relaxed) {
                 return Err(StoreError::Database("not committed".to_owned()));
             }
-            let turn = self
-                .turn
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
-            sent(self.client()?.batch_execute("COMMIT"), || {
-                drop((turn, order))
-            })
-            .await
+            sent(self.client()?.batch_execute("COMMIT"), || drop(order)).await
         });
         // After a failed statement the server fails those after it and answers COMMIT by rolling back,
         // so the first error decides.
-        let (run, committed) = join(in_order(run), commit).await;
+        let (run, committed) = join(run, commit).await;
         let found: Vec<Vec<Row>> = run.into_iter().collect::<Result<_>>()?;
         committed?;
         self.is_committed.store(true, Ordering::Relaxed);

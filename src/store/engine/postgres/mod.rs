@@ -23,6 +23,7 @@ use crate::store::{
     AcceptedMessage, Insertion, Quarantined, QueueLengths, StoreError, StoreOptions,
 };
 
+mod beginning;
 mod connection;
 mod copy;
 mod error;

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
@@ -130,6 +131,21 @@ impl Session {
         self.mark.is_some() && session_in(answer) == self.mark.as_deref()
     }
 
+    /// Returns a statement that fails in any session but the one that this connection marked, and where
+    /// `synchronous_commit` is one of these; `None` if it has marked none. What is prepared in its session may then be
+    /// sent with it, unseen: after a failure the server refuses the rest of the transaction.
+    pub(super) fn condition(&self, less_than_on: &[&str]) -> Option<String> {
+        let mark = self.mark.as_deref()?;
+        let less_than_on = less_than_on.join("', '");
+        // The text is not constant, since constants are converted before the condition is checked.
+        Some(format!(
+            "SELECT CASE WHEN mark IS DISTINCT FROM '{mark}' OR synchronous_commit IN ('{less_than_on}')
+                 THEN ('another session or synchronous_commit; this does no harm. ' || synchronous_commit)::integer END
+             FROM (SELECT current_setting('ivesk_webhook.session', true) AS mark,
+                 current_setting('synchronous_commit') AS synchronous_commit) AS session;"
+        ))
+    }
+
     /// Returns a statement that takes values of these types; prepares it if it is new.
     pub(super) async fn prepare(
         &self,
@@ -148,6 +164,11 @@ impl Session {
     fn prepared(&self) -> std::sync::MutexGuard<'_, HashMap<&'static str, Statement>> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns true if the error is that of [`Session::condition`].
+pub(super) fn is_of_another(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::INVALID_TEXT_REPRESENTATION)
 }
 
 /// Returns the mark of a session that a statement selected as `session`.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -10,12 +11,17 @@ use super::connection::Pool;
 use super::turn::{Inbox, Turn};
 use crate::store::error::Result;
 use crate::store::ingest::{Group, MAX_GROUP, RowIds, store_group};
+use crate::store::known_ingest::KnownGroup;
 use crate::store::quarantine::{QUARANTINE_QUEUE, store_quarantined};
 use crate::store::{AcceptedMessage, Insertion, Quarantined};
 
 /// Maximum number of bytes of messages that share one commit, which bounds the memory of a
 /// group.
 const MAX_GROUP_BYTES: usize = 16 << 20;
+
+/// The number of messages from which on the turn of a group ends before it is committed. Meanwhile fewer than that
+/// would wait: they gather until it is, since a large group costs little more than a small one.
+const LARGE_GROUP: usize = 64;
 
 /// Time from storing refused messages until more of them are stored. Each in a transaction of its own would
 /// slow down the messages that are accepted; a crash loses those that gather.
@@ -59,8 +65,13 @@ impl Ingest {
         &self,
         messages: &[AcceptedMessage],
         row_ids: &mut RowIds,
-        turn: Option<Turn>,
+        mut turn: Option<Turn>,
     ) -> Result<Vec<Insertion>> {
+        if let Some(group) = KnownGroup::of(messages, row_ids)
+            && let Some(outcomes) = self.store_known(&group, &mut turn).await?
+        {
+            return Ok(outcomes);
+        }
         let transaction = self.pool.ingest(turn).await?;
         let stored = store_group(&transaction, messages, row_ids, self.ask).await?;
         transaction.commit().await?;
@@ -70,6 +81,29 @@ impl Ingest {
             self.triggers.notify_one();
         }
         Ok(stored.outcomes)
+    }
+
+    /// Stores a group of known messages at once; `None` if nothing was stored, or if that is not known.
+    async fn store_known(
+        &self,
+        group: &KnownGroup<'_>,
+        turn: &mut Option<Turn>,
+    ) -> Result<Option<Vec<Insertion>>> {
+        let mut ending = turn.take_if(|_| group.len() >= LARGE_GROUP);
+        let Some((transaction, beginning)) = self.pool.at_once(&mut ending).await? else {
+            *turn = turn.take().or(ending);
+            return Ok(None);
+        };
+        let storing = group.store(&transaction, self.pool.time.manual());
+        let (Ok(()), Ok(Some(stored))) = join(transaction.begun(beginning), storing).await else {
+            // Another attempt finds what is stored, and tells what is wrong.
+            return Ok(None);
+        };
+        transaction.commit().await?;
+        if stored.raised {
+            self.triggers.notify_one();
+        }
+        Ok(Some(stored.outcomes))
     }
 }
 

@@ -9,8 +9,8 @@ pub(super) type Inbox = mpsc::Receiver<PendingMessage>;
 
 /// The turn of one task: until it is dropped, no other takes messages.
 ///
-/// A task drops it once it has sent COMMIT, so that the next messages are stored while the server
-/// syncs these. Before, they gather: a large group costs little more than a small one.
+/// A task drops it once the server is about to commit, so that the next messages are stored while it syncs these.
+/// Before, they gather: a large group costs little more than a small one.
 pub(super) struct Turn {
     _inbox: OwnedMutexGuard<Inbox>,
 }
