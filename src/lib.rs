@@ -50,6 +50,7 @@
 //! - [`private_files`]: files that only this user may read, reached without following links.
 //! - [`visible`]: makes the words of others safe to read.
 //! - [`hex`]: writes bytes as hexadecimal digits.
+//! - [`heaps`]: how many heaps the C library has, and what they keep.
 //!
 //! # Who imports whom
 //!
@@ -67,7 +68,7 @@
 //! alarms        -> subscriptions, receiver, pull, delivery
 //! erasure       -> delivery
 //! every room    -> metrics, store, ivesk, config, refusal, unexpected, program, egress,
-//!                  backoff, working_hours, domain, sns, file_names, private_files, visible, hex
+//!                  backoff, working_hours, domain, sns, file_names, private_files, visible, hex, heaps
 //! ```
 //!
 //! Of the rooms that every other may import, each imports only those to its right. The
@@ -90,6 +91,7 @@ pub mod egress;
 pub mod erasure;
 pub mod export;
 pub mod file_names;
+pub mod heaps;
 pub mod hex;
 pub mod ivesk;
 pub mod metrics;

@@ -32,7 +32,6 @@ mod feed_gaps;
 pub mod feeds;
 mod fields;
 pub mod globals;
-pub mod heaps;
 pub mod import_errors;
 pub mod init;
 mod log_lines;

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::globals::Globals;
-use super::heaps;
+
 use super::log_lines::LogLines;
 use super::logging::{FINISH_TIMEOUT, ServiceLog};
 use super::open::reachable_address;
@@ -21,6 +21,7 @@ use super::tunnel;
 use crate::app::App;
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::domain::{Clock, Queue, counted};
+use crate::heaps;
 use crate::pull::blocked_queues;
 use crate::service::{Service, StartError};
 use crate::store::StoreError;

@@ -15,6 +15,7 @@ pub use self::restore::{RestoredBackup, restore_backup};
 use self::tx::{Begin, Database, SqliteTx, immediate, in_transaction};
 use self::writer::{Inbox, Writer};
 use super::Operation;
+use crate::heaps;
 use crate::store::error::Result;
 use crate::store::messages::rehearse_messages;
 use crate::store::start::{release_all_leases, resume_at_start};
@@ -248,6 +249,7 @@ impl SqliteEngine {
         let thread = spawn("store-check", &self.database.path, move || {
             let checked = schema::open_for_reading(&path)
                 .and_then(|mut connection| integrity::check(&mut connection, &path, awaited));
+            heaps::release_freed();
             let _ = answer.send(checked);
         })?;
         drop(thread);

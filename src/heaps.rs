@@ -22,9 +22,9 @@ fn limit_gnu() {
     }
 }
 
-/// Returns freed memory to the system, where the C library is that of GNU: a start on a new store needs about twice the
-/// memory that the service keeps.
-pub(super) fn release_freed() {
+/// Returns freed memory to the system, where the C library is that of GNU: after work that needs much more than what
+/// follows.
+pub fn release_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     release_freed_gnu();
 }
