@@ -22,8 +22,8 @@ fn limit_gnu() {
     }
 }
 
-/// Returns freed memory to the system, where the C library is that of GNU: after work that needs much more than what
-/// follows.
+/// Returns freed memory to the system (GNU C library only). It is called after work that needs much more memory than
+/// what follows.
 pub fn release_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     release_freed_gnu();

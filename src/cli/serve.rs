@@ -11,7 +11,6 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::globals::Globals;
-
 use super::log_lines::LogLines;
 use super::logging::{FINISH_TIMEOUT, ServiceLog};
 use super::open::reachable_address;

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::allowed_topics::check_approvals;
 use super::columns::{event_code, message_key};
-use super::engine::{NewNotification, Param, Sql, Statement, Tx};
+use super::engine::{Fragment, NewNotification, Param, Sql, Statement, Tx};
 use super::error::Result;
 use super::row_ids::{NewFeed, account_id, feed_ids};
 use super::subscription_messages::{HeardTopics, record_confirmation};
@@ -322,6 +322,13 @@ async fn triggers<T: Tx>(
     }))
 }
 
+/// Raises a trigger `d` that has a row.
+pub(super) const RAISE_AGAIN: Fragment = Fragment::Same(
+    "ON CONFLICT (feed_id, kind) DO UPDATE
+     SET raised = d.raised + excluded.raised, due_at = excluded.due_at,
+         next_at = coalesce(d.next_at, excluded.next_at)",
+);
+
 /// Raises each trigger once for the whole group, and the counts of accepted messages by hour. Returns
 /// true if a trigger is pending that was not pending before: of the others the pullers know when to
 /// look at them.
@@ -331,14 +338,12 @@ async fn raise<T: Tx>(
     hours: &[(i64, usize)],
 ) -> Result<bool> {
     // For PostgreSQL alone.
-    static ALL: Sql = Sql::new(
+    static ALL: Sql = Sql::with(
         "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at, account_id, queue, next_at)
          SELECT v.feed_id, $3, v.triggers, $4, f.account_id, f.queue, $4
          FROM unnest($1, $2) AS v (feed_id, triggers) JOIN feed f ON f.id = v.feed_id ORDER BY v.feed_id
-         ON CONFLICT (feed_id, kind) DO UPDATE
-         SET raised = d.raised + excluded.raised, due_at = excluded.due_at,
-             next_at = coalesce(d.next_at, excluded.next_at)
-         RETURNING next_at = $4",
+         {raise_again} RETURNING next_at = due_at",
+        &[("raise_again", RAISE_AGAIN)],
     );
     let (triggers, mut is_new) = match triggers {
         Some(triggers) if T::IN_PROCESS => (None, raise_each(tx, triggers).await?),

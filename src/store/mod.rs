@@ -45,7 +45,6 @@ mod hooks;
 mod import_error_decisions;
 mod import_errors;
 mod ingest;
-mod known_ingest;
 mod lanes;
 mod leases;
 mod links;

@@ -38,11 +38,17 @@ scalars! { Tally: Text, what => what.as_str(); }
 /// The `hour` of a count in all.
 const IN_ALL: i64 = 0;
 
+/// The row of a count that this transaction raises.
+pub(super) const PART: Fragment = Fragment::Differs("0", "pg_backend_pid() % 16");
+
+/// Adds to a count `t` that has a row.
+pub(super) const ADD: Fragment =
+    Fragment::Same("ON CONFLICT (what, hour, part) DO UPDATE SET count = t.count + excluded.count");
+
 /// Raises a count: what $1, hour $2, by $3.
 pub(super) static RAISE: Sql = Sql::with(
-    "INSERT INTO tally AS t (what, hour, part, count) VALUES ($1, $2, {part}, $3)
-     ON CONFLICT (what, hour, part) DO UPDATE SET count = t.count + excluded.count",
-    &[("part", Fragment::Differs("0", "pg_backend_pid() % 16"))],
+    "INSERT INTO tally AS t (what, hour, part, count) VALUES ($1, $2, {part}, $3) {add}",
+    &[("part", PART), ("add", ADD)],
 );
 
 async fn raise<T: Tx>(tx: &T, what: Tally, hour: i64, count: usize) -> Result<()> {

@@ -260,12 +260,6 @@ pub(super) struct NotificationColumns<'a> {
 impl<'a> NotificationColumns<'a> {
     /// Returns the values of these.
     pub(super) fn of(notifications: &'a [NewNotification<'_>]) -> Self {
-        fn list<'a, 'n, P>(
-            notifications: &'a [NewNotification<'n>],
-            part: impl Fn(&'a NewNotification<'n>) -> P,
-        ) -> Vec<P> {
-            notifications.iter().map(part).collect()
-        }
         Self {
             account: list(notifications, |one| one.account),
             event: list(notifications, |one| one.event),
@@ -278,6 +272,11 @@ impl<'a> NotificationColumns<'a> {
     }
 }
 
+/// Returns one part of each item.
+fn list<'a, I, P>(items: &'a [I], part: impl FnMut(&'a I) -> P) -> Vec<P> {
+    items.iter().map(part).collect()
+}
+
 /// Returns for each notification whether it is one of those that were `inserted`: of several copies the first is.
 pub(super) fn which_are_new<'i>(
     notifications: &'i [NewNotification<'_>],
@@ -286,8 +285,5 @@ pub(super) fn which_are_new<'i>(
     let identity =
         |(at, id, account, event): &'i Identity<Vec<u8>>| (*at, id.as_slice(), *account, *event);
     let mut inserted: HashSet<Identity<&'i [u8]>> = inserted.iter().map(identity).collect();
-    notifications
-        .iter()
-        .map(|one| inserted.remove(&one.identity()))
-        .collect()
+    list(notifications, |one| inserted.remove(&one.identity()))
 }

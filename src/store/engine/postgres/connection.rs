@@ -152,7 +152,7 @@ pub(super) struct Pool {
     growth: Growth,
     permits: [Arc<Semaphore>; Use::ALL.len()],
     pub(super) time: DatabaseClock,
-    /// True until a transaction was found in which [`Self::at_once`] does not work.
+    /// True until [`Self::at_once`] met another session, or a commit that promises too little.
     works_at_once: AtomicBool,
     hooks: Option<Arc<dyn Hooks>>,
 }
@@ -193,8 +193,8 @@ impl Pool {
     }
 
     /// Begins as [`Self::ingest`] does, but does not wait for the answer: a statement is sent with it, and
-    /// [`Transaction::begun`] must be awaited too. `None` if no connection can do that: a new one, any behind a
-    /// pooler, or any whose commits promise too little.
+    /// [`Transaction::begun`] must be awaited too. `None` if there is no idle connection that has marked a session, or if
+    /// an earlier attempt met another session, as behind a pooler, or a commit that promises too little.
     pub(super) async fn at_once(
         &self,
         turn: &mut Option<Turn>,
@@ -452,13 +452,17 @@ impl<'p> Transaction<'p> {
         Ok(self.pool.time.synchronize(first.sent_at, database))
     }
 
-    /// Waits for the answer to the first statements of [`Pool::at_once`]. If they failed, so did all that was sent
-    /// with them.
+    /// Waits for the answer to the first statements of [`Pool::at_once`]. If one after BEGIN failed, so did what was
+    /// sent with them.
     pub(super) async fn begun(&self, beginning: Beginning) -> Result<()> {
         let Beginning { first, answer } = beginning;
         let answer = answer.try_collect().inspect_err(|error| {
-            if session::is_of_another(error) {
-                self.pool.works_at_once.store(false, Ordering::Relaxed);
+            if session::is_of_condition(error)
+                && self.pool.works_at_once.swap(false, Ordering::Relaxed)
+            {
+                tracing::info!(
+                    "messages are stored with more waits for PostgreSQL: a pooler is in between, or `synchronous_commit` is less than `on`"
+                );
             }
         });
         let answer: Vec<SimpleQueryMessage> = self.answer(answer).await?;
@@ -499,8 +503,8 @@ impl Transaction<'_> {
         answer
     }
 
-    /// Returns the time when it began: the database's, or of one that is begun [at once](Pool::at_once) the
-    /// clock's that it last corrected.
+    /// Returns the time when it began: the database's, or, if it was begun [at once](Pool::at_once), that of the
+    /// corrected clock.
     pub(super) fn now(&self) -> Timestamp {
         self.now
     }
@@ -633,13 +637,13 @@ impl Transaction<'_> {
             has_failed.fetch_or(read.is_err(), Ordering::Relaxed);
             read.map(|_| found)
         });
-        let run = async {
-            let found = in_order(run).await;
-            // The server is about to commit.
-            let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            drop(turn.take());
-            found
-        };
+        let turn = self
+            .turn
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        // The turn ends with it: the server is about to commit.
+        let run = Turn::hold(turn, in_order(run));
         let commit = self.answer(async {
             let order = self.order.lock().await;
             if has_failed.load(Ordering::Relaxed) {

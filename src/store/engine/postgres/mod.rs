@@ -27,6 +27,7 @@ mod beginning;
 mod connection;
 mod copy;
 mod error;
+mod known;
 mod schema;
 mod session;
 mod tasks;

@@ -125,7 +125,7 @@ impl Session {
         self.planned_at.store(steps, Ordering::Relaxed);
     }
 
-    /// Returns true if a transaction whose first statement selected the mark runs in the session
+    /// Returns true if a transaction whose first statements selected the mark runs in the session
     /// that this connection marked.
     pub(super) fn is_marked(&self, answer: &[SimpleQueryMessage]) -> bool {
         self.mark.is_some() && session_in(answer) == self.mark.as_deref()
@@ -133,7 +133,7 @@ impl Session {
 
     /// Returns a statement that fails in any session but the one that this connection marked, and where
     /// `synchronous_commit` is one of these; `None` if it has marked none. What is prepared in its session may then be
-    /// sent with it, unseen: after a failure the server refuses the rest of the transaction.
+    /// sent with it, unseen: in a transaction the server refuses what follows a failure.
     pub(super) fn condition(&self, less_than_on: &[&str]) -> Option<String> {
         let mark = self.mark.as_deref()?;
         let less_than_on = less_than_on.join("', '");
@@ -167,7 +167,7 @@ impl Session {
 }
 
 /// Returns true if the error is that of [`Session::condition`].
-pub(super) fn is_of_another(error: &tokio_postgres::Error) -> bool {
+pub(super) fn is_of_condition(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::INVALID_TEXT_REPRESENTATION)
 }
 

@@ -8,10 +8,10 @@ use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::connection::Pool;
+use super::known::KnownGroup;
 use super::turn::{Inbox, Turn};
 use crate::store::error::Result;
 use crate::store::ingest::{Group, MAX_GROUP, RowIds, store_group};
-use crate::store::known_ingest::KnownGroup;
 use crate::store::quarantine::{QUARANTINE_QUEUE, store_quarantined};
 use crate::store::{AcceptedMessage, Insertion, Quarantined};
 
@@ -19,9 +19,11 @@ use crate::store::{AcceptedMessage, Insertion, Quarantined};
 /// group.
 const MAX_GROUP_BYTES: usize = 16 << 20;
 
-/// The number of messages from which on the turn of a group ends before it is committed. Meanwhile fewer than that
-/// would wait: they gather until it is, since a large group costs little more than a small one.
+/// From this many messages on, the turn of a group ends before it is committed.
 const LARGE_GROUP: usize = 64;
+
+/// After a failed attempt that took longer, a group is not stored in another way: requests wait for 10 seconds.
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(3);
 
 /// Time from storing refused messages until more of them are stored. Each in a transaction of its own would
 /// slow down the messages that are accepted; a crash loses those that gather.
@@ -83,27 +85,41 @@ impl Ingest {
         Ok(stored.outcomes)
     }
 
-    /// Stores a group of known messages at once; `None` if nothing was stored, or if that is not known.
+    /// Stores a group of known messages at once; `None` if it is to be stored in the other way.
     async fn store_known(
         &self,
         group: &KnownGroup<'_>,
         turn: &mut Option<Turn>,
     ) -> Result<Option<Vec<Insertion>>> {
+        let began = Instant::now();
         let mut ending = turn.take_if(|_| group.len() >= LARGE_GROUP);
         let Some((transaction, beginning)) = self.pool.at_once(&mut ending).await? else {
             *turn = turn.take().or(ending);
             return Ok(None);
         };
-        let storing = group.store(&transaction, self.pool.time.manual());
-        let (Ok(()), Ok(Some(stored))) = join(transaction.begun(beginning), storing).await else {
-            // Another attempt finds what is stored, and tells what is wrong.
-            return Ok(None);
-        };
-        transaction.commit().await?;
-        if stored.raised {
-            self.triggers.notify_one();
+        let storing = join(
+            transaction.begun(beginning),
+            group.store(&transaction, self.pool.time.manual()),
+        );
+        let (begun, stored) = Turn::hold(turn.take(), storing).await;
+        match begun.and(stored) {
+            Ok(stored) => {
+                transaction.commit().await?;
+                let Some(stored) = stored else {
+                    return Ok(None);
+                };
+                if stored.raised {
+                    self.triggers.notify_one();
+                }
+                Ok(Some(stored.outcomes))
+            }
+            Err(error) if began.elapsed() > LONGEST_ATTEMPT => Err(error),
+            Err(error) => {
+                // If its commit was not answered, another attempt waits for it and finds the messages.
+                tracing::debug!(%error, "failed to store a group of known messages at once");
+                Ok(None)
+            }
         }
-        Ok(Some(stored.outcomes))
     }
 }
 

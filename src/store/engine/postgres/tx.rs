@@ -10,7 +10,7 @@ use super::connection::Transaction;
 use crate::domain::Timestamp;
 use crate::store::engine::{
     NewNotification, NotificationColumns, Param, ReadRow, Row, Sql, Statement, TermsOf, Tx, Value,
-    params, which_are_new,
+    list, params, which_are_new,
 };
 use crate::store::error::Result;
 
@@ -133,11 +133,6 @@ impl Param for Column<'_> {
         let values = list(&self.0, |param| param.value());
         Value::List(values[0].kind(), values)
     }
-}
-
-/// Returns one part of each item.
-fn list<'a, I, P>(items: &'a [I], part: impl FnMut(&'a I) -> P) -> Vec<P> {
-    items.iter().map(part).collect()
 }
 
 /// Escapes NUL, which JSON can contain and PostgreSQL can't store. The escape is U+FFFF,

@@ -1,20 +1,21 @@
-//! Ingest of notifications whose accounts, feeds and subscriptions are known, as nearly all are: in one statement, for
-//! PostgreSQL, which takes one wait for the server instead of three.
+//! Ingest of notifications whose accounts, feeds and subscriptions are known, as nearly all are: in one statement, which
+//! takes one wait for the server instead of three.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use super::engine::{
-    Columns, NewNotification, NotificationColumns, Sql, Tx, params, which_are_new,
-};
-use super::error::Result;
-use super::ingest::{RowIds, StoredGroup, in_order, outcomes};
-use super::subscription_messages::HEARD_PRECISION;
-use super::tallies::Tally;
-use super::trigger_kind::TriggerKind;
-use super::{AcceptedMessage, Triggers};
+use super::connection::Transaction;
 use crate::domain::{Event, Timestamp};
 use crate::sns::MessageType;
+use crate::store::engine::{
+    Columns, NewNotification, NotificationColumns, Sql, Tx as _, params, which_are_new,
+};
+use crate::store::error::Result;
+use crate::store::ingest::{RAISE_AGAIN, RowIds, StoredGroup, in_order, outcomes};
+use crate::store::subscription_messages::HEARD_PRECISION;
+use crate::store::tallies::{ADD, PART, Tally};
+use crate::store::trigger_kind::TriggerKind;
+use crate::store::{AcceptedMessage, Triggers};
 
 /// Messages that are notifications of known accounts and feeds.
 pub(super) struct KnownGroup<'m> {
@@ -58,18 +59,19 @@ impl<'m> KnownGroup<'m> {
         self.messages.len()
     }
 
-    /// Stores the messages with their triggers, due at `due_at` or, by default, at the database's time, and may commit.
+    /// Stores the messages with their triggers, due at `due_at` or, by default, at the database's time, and commits.
     ///
-    /// `None`, and nothing is stored, if what a topic says about its subscriptions may be news.
-    pub(super) async fn store<T: Tx>(
+    /// `None`, and nothing is stored, if a message may change what is known of its topic's subscriptions.
+    pub(super) async fn store(
         &self,
-        tx: &T,
+        transaction: &Transaction<'_>,
         due_at: Option<Timestamp>,
     ) -> Result<Option<StoredGroup>> {
-        // What `change_of` finds nothing to record of: subscriptions that are confirmed, and were heard.
+        // No news: the topic has confirmed subscriptions, and each was heard, one of the cases in which `change_of` records
+        // nothing.
         //
         // Each part is read by the next, so that rows are locked in the order in which `store_group` locks them.
-        static SQL: Sql = Sql::new(
+        static SQL: Sql = Sql::with(
             "WITH heard AS (
                  SELECT bool_and(coalesce((
                      SELECT bool_and(coalesce(s.last_heard_at > t.since, false)) FROM subscription s
@@ -92,19 +94,16 @@ impl<'m> KnownGroup<'m> {
                  INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at, account_id, queue, next_at)
                  SELECT f.id, $13, due.triggers, m.due_at, f.account_id, f.queue, m.due_at
                  FROM due JOIN feed f ON f.id = due.feed_id CROSS JOIN moment m ORDER BY f.id
-                 ON CONFLICT (feed_id, kind) DO UPDATE
-                 SET raised = d.raised + excluded.raised, due_at = excluded.due_at,
-                     next_at = coalesce(d.next_at, excluded.next_at)
-                 RETURNING next_at = due_at AS is_new),
+                 {raise_again} RETURNING next_at = due_at AS is_new),
              summary AS (
                  SELECT coalesce(bool_or(is_new), false) AS is_raised FROM raised),
              counted AS (
                  INSERT INTO tally AS t (what, hour, part, count)
-                 SELECT $15, n.received_at - n.received_at % 3600000 AS hour, pg_backend_pid() % 16, count(*)
-                 FROM new n CROSS JOIN summary GROUP BY hour ORDER BY hour
-                 ON CONFLICT (what, hour, part) DO UPDATE SET count = t.count + excluded.count)
+                 SELECT $15, n.received_at - n.received_at % 3600000 AS hour, {part}, count(*)
+                 FROM new n CROSS JOIN summary GROUP BY hour ORDER BY hour {add})
              SELECT heard.is_no_news, summary.is_raised, new.published_at, new.message_id, new.account_id, new.event
              FROM heard CROSS JOIN summary LEFT JOIN new ON true",
+            &[("raise_again", RAISE_AGAIN), ("part", PART), ("add", ADD)],
         );
         let (places, rows) = in_order(self.messages, &self.accounts);
         let columns = NotificationColumns::of(&rows);
@@ -119,15 +118,16 @@ impl<'m> KnownGroup<'m> {
             since, TriggerKind::Notification, due_at, Tally::Accepted,
         };
         let (mut is_stored, mut raised, mut new) = (false, false, Vec::new());
-        tx.last(&[(&SQL, params)], &mut |row| {
-            let mut columns = Columns::of(row);
-            (is_stored, raised) = columns.get()?;
-            if !row.is_null(2)? {
-                new.push(columns.get()?);
-            }
-            Ok(ControlFlow::Continue(()))
-        })
-        .await?;
+        transaction
+            .last(&[(&SQL, params)], &mut |row| {
+                let mut columns = Columns::of(row);
+                (is_stored, raised) = columns.get()?;
+                if !row.is_null(2)? {
+                    new.push(columns.get()?);
+                }
+                Ok(ControlFlow::Continue(()))
+            })
+            .await?;
         Ok(is_stored.then(|| StoredGroup {
             outcomes: outcomes(&places, which_are_new(&rows, &new)),
             row_ids: RowIds::default(),
