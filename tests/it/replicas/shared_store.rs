@@ -20,8 +20,10 @@ use ivesk_webhook::store::{
 };
 
 use crate::store::messages::Messages;
-use crate::support::databases::{Cluster, Database, Options, query_sql, run_sql, skip_postgres};
-use crate::support::process::Port;
+use crate::support::databases::{
+    Cluster, Database, Options, connect, query_sql, run_sql, skip_postgres,
+};
+use crate::support::process::{Port, within};
 use crate::support::sns::{SIGNER, TOPIC, sns_url, unsigned, verifier_at, verify};
 
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -547,6 +549,53 @@ async fn a_commit_is_on_disk_whatever_the_server_was_set_to() {
         let seen = query_sql(&url, "SELECT DISTINCT setting FROM seen").await;
         assert_eq!(seen, [[Some(used.to_owned())]], "{set}");
     }
+}
+
+/// A canceled commit would not wait for a standby.
+#[tokio::test]
+async fn a_commit_that_nobody_waits_for_is_not_canceled() {
+    let Some(database) = Database::postgres("a commit is not canceled").await else {
+        return;
+    };
+    let store = database.open(Options::at(Clock::manual(START))).await;
+    let store = store.expect("opens");
+    database
+        .run(
+            "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 PERFORM pg_advisory_xact_lock(77); RETURN NULL; END $$;
+             CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON feed_trigger DEFERRABLE INITIALLY DEFERRED
+                 FOR EACH ROW EXECUTE FUNCTION wait()",
+        )
+        .await;
+    let holder = connect(&database.url_text()).await.expect("it answers");
+    let lock = "SELECT pg_advisory_lock(77)";
+    holder.batch_execute(lock).await.expect("it runs");
+    let trigger = Trigger {
+        feed: feed("default", 1),
+        kind: TriggerKind::Notification,
+        due_at: START,
+        from: None,
+    };
+    let triggering = tokio::spawn(async move { store.trigger(vec![trigger]).await });
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    within("the commit to wait", async {
+        while database.count(waiting).await == 0 {}
+    })
+    .await;
+
+    triggering.abort();
+    assert!(triggering.await.is_err(), "it was given up");
+    // A cancel would arrive in this time.
+    for _ in 0..50 {
+        assert_eq!(database.count(waiting).await, 1, "it goes on");
+    }
+    let unlock = "SELECT pg_advisory_unlock(77)";
+    holder.batch_execute(unlock).await.expect("it runs");
+    let stored = "SELECT count(*) FROM feed_trigger WHERE kind = 0";
+    within("the commit", async {
+        while database.count(stored).await == 0 {}
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -374,7 +374,7 @@ fn roots(file: &std::path::Path) -> Result<rustls::RootCertStore, Box<dyn std::e
 }
 
 /// An open transaction. Dropping it cancels its statement and closes its connection, and the
-/// server rolls it back.
+/// server rolls it back, unless COMMIT was sent.
 pub(super) struct Transaction<'p> {
     /// `None` once it has ended.
     connection: Option<(Session, OwnedSemaphorePermit)>,
@@ -388,6 +388,8 @@ pub(super) struct Transaction<'p> {
     /// The number of statements that the server may be running.
     unanswered: AtomicUsize,
     now: Timestamp,
+    /// True once COMMIT was sent.
+    commits: AtomicBool,
     is_committed: AtomicBool,
     turn: Mutex<Option<Turn>>,
 }
@@ -401,6 +403,9 @@ impl Drop for Transaction<'_> {
         let (Ok(runtime), true) = (runtime, self.unanswered.load(Ordering::Relaxed) > 0) else {
             return;
         };
+        // A canceled COMMIT would no longer wait for a standby, and what it committed would be acknowledged as a
+        // duplicate.
+        let cancels = !self.commits.load(Ordering::Relaxed);
         // Its place is free once the server has ended the statement: otherwise new connections
         // would come to those that still run what nobody waits for.
         let tls = self.pool.tls.clone();
@@ -409,6 +414,7 @@ impl Drop for Transaction<'_> {
             let token = client.cancel_token();
             let ended = async {
                 let _ = match tls {
+                    _ if !cancels => Ok(()),
                     None => token.cancel_query(NoTls).await,
                     Some(tls) => token.cancel_query(tls).await,
                 };
@@ -433,6 +439,7 @@ impl<'p> Transaction<'p> {
             order: tokio::sync::Mutex::default(),
             unanswered: AtomicUsize::new(0),
             now: pool.time.corrected.now(),
+            commits: AtomicBool::new(false),
             is_committed: AtomicBool::new(false),
             turn: Mutex::default(),
         }
@@ -609,6 +616,7 @@ impl Transaction<'_> {
 
     async fn end(mut self, word: &str) -> Result<()> {
         if !*self.is_committed.get_mut() {
+            *self.commits.get_mut() = word == "COMMIT";
             self.script(word).await?;
         }
         if let Some((session, _)) = self.connection.take() {
@@ -649,6 +657,7 @@ impl Transaction<'_> {
             if has_failed.load(Ordering::Relaxed) {
                 return Err(StoreError::Database("not committed".to_owned()));
             }
+            self.commits.store(true, Ordering::Relaxed);
             sent(self.client()?.batch_execute("COMMIT"), || drop(order)).await
         });
         // After a failed statement the server fails those after it and answers COMMIT by rolling back,
