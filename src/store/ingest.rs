@@ -169,8 +169,8 @@ pub(super) async fn store_group<T: Tx>(
     // In the order of names, as everywhere, which prevents deadlocks.
     let accounts: BTreeSet<&Account> = messages.iter().map(|one| &one.account).collect();
     for account in accounts {
-        let id = match known.accounts.get(account) {
-            Some(id) => *id,
+        let id = match known.account(account) {
+            Some(id) => id,
             None => account_id(tx, account).await?,
         };
         row_ids.accounts.insert(account.clone(), id);
@@ -306,9 +306,8 @@ async fn triggers<T: Tx>(
     row_ids.feeds = feed_ids(tx, unknown, due_at).await?;
     let mut triggers: BTreeMap<i64, i64> = BTreeMap::new();
     for feed in feeds() {
-        let id = known.feeds.get(feed).or_else(|| row_ids.feeds.get(feed));
-        if let Some(id) = id {
-            *triggers.entry(*id).or_default() += 1;
+        if let Some(id) = known.feed(feed).or_else(|| row_ids.feed(feed)) {
+            *triggers.entry(id).or_default() += 1;
         }
     }
     for id in triggered_by_unclear(tx, new, &row_ids.accounts, due_at).await? {

@@ -413,11 +413,12 @@ impl Drop for Transaction<'_> {
             let client = session.client();
             let token = client.cancel_token();
             let ended = async {
-                let _ = match tls {
-                    _ if !cancels => Ok(()),
-                    None => token.cancel_query(NoTls).await,
-                    Some(tls) => token.cancel_query(tls).await,
-                };
+                if cancels {
+                    let _ = match tls {
+                        None => token.cancel_query(NoTls).await,
+                        Some(tls) => token.cancel_query(tls).await,
+                    };
+                }
                 // Answered after the statement.
                 let _ = client.batch_execute("ROLLBACK").await;
             };

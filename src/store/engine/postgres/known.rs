@@ -41,12 +41,7 @@ impl<'m> KnownGroup<'m> {
                 None => Some((account, None)),
             }
         };
-        let (accounts, feeds) = messages
-            .iter()
-            .map(ids)
-            .collect::<Option<Vec<_>>>()?
-            .into_iter()
-            .unzip();
+        let (accounts, feeds) = messages.iter().map(ids).collect::<Option<_>>()?;
         Some(Self {
             messages,
             accounts,

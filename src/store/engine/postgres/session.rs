@@ -18,6 +18,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
+use super::beginning::value;
 use crate::store::columns::random_hex;
 
 /// Time after which a session is replaced by another, so that the plans of its statements follow
@@ -88,7 +89,7 @@ impl Session {
                  WHERE coalesce(since_ms NOT BETWEEN now_ms - {lifetime_ms} AND now_ms, true)"
             ))
             .await?;
-        let mark = session_in(&answer).map(str::to_owned);
+        let mark = value(&answer, "session").map(str::to_owned);
         // The names of another's statements may be the same.
         client
             .batch_execute(match mark {
@@ -128,7 +129,7 @@ impl Session {
     /// Returns true if a transaction whose first statements selected the mark runs in the session
     /// that this connection marked.
     pub(super) fn is_marked(&self, answer: &[SimpleQueryMessage]) -> bool {
-        self.mark.is_some() && session_in(answer) == self.mark.as_deref()
+        self.mark.is_some() && value(answer, "session") == self.mark.as_deref()
     }
 
     /// Returns a statement that fails in any session but the one that this connection marked, and where
@@ -169,14 +170,6 @@ impl Session {
 /// Returns true if the error is that of [`Session::condition`].
 pub(super) fn is_of_condition(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::INVALID_TEXT_REPRESENTATION)
-}
-
-/// Returns the mark of a session that a statement selected as `session`.
-fn session_in(answer: &[SimpleQueryMessage]) -> Option<&str> {
-    answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.try_get("session").ok()?,
-        _ => None,
-    })
 }
 
 #[cfg(test)]
