@@ -18,30 +18,27 @@
     reason = "a benchmark plays the neighbors of the service, and prints its results"
 )]
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use clap::Parser;
-use ivesk_webhook::config::StoreUrl;
 use ivesk_webhook::domain::Event;
 use ivesk_webhook::emulator::{
     AccountSettings, DEFAULT_KEY, Emulator, EmulatorSettings, Selection, Switches,
 };
-use ivesk_webhook::store::{DocumentFilter, Store};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use support::ceiling::{self, Ceiling, Mode};
 use support::load::{Mix, Sns, count, percentile, requests, send};
+use support::stored::{Arrivals, Moments, Watch};
 use support::{NewStore, Process, TIMEOUT, request, with_new_store, write_json, write_settings};
 
 mod support;
@@ -70,9 +67,6 @@ struct Arguments {
     #[arg(long, hide = true)]
     bench: bool,
 }
-
-/// Moments by document.
-type Moments = Arc<Mutex<BTreeMap<String, Instant>>>;
 
 /// Notifications before the measured ones, which warm everything up.
 const WARM_UP: usize = 400;
@@ -111,8 +105,8 @@ async fn measure(
     folder: &Path,
     store: &NewStore,
 ) -> anyhow::Result<Value> {
-    let received = Moments::default();
-    let receiver = receive(Arc::clone(&received)).await?;
+    let received = Arrivals::default();
+    let receiver = receive(received.clone()).await?;
     let secret = folder.join("secret");
     std::fs::write(
         &secret,
@@ -136,9 +130,8 @@ async fn measure(
     control.idle().await;
     let answer = vendor_answers(emulator, companies).await?;
 
-    let stop = CancellationToken::new();
-    let watching = tokio::spawn(watch(store.url.clone(), stop.clone()));
-    let mut exported = BTreeMap::new();
+    let watching = Watch::start(store.url.clone());
+    let mut exported = Moments::new();
     let mut turns = tokio::time::interval(Duration::from_secs(1) / arguments.rate);
     let mut used = Duration::ZERO;
     for n in 0..WARM_UP + arguments.messages {
@@ -153,31 +146,10 @@ async fn measure(
         }
     }
     let used = server.processor_time()?.saturating_sub(used);
-    let started = Instant::now();
-    while !lock(&received)
-        .keys()
-        .filter(|id| exported.contains_key(*id))
-        .count()
-        .eq(&exported.len())
-    {
-        ensure!(started.elapsed() < TIMEOUT, "documents are missing");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    stop.cancel();
-    let stored = watching.await??;
+    let delivered = received.times_since(&exported).await?;
+    let stored = watching.finish(&exported).await?;
     drop(server);
 
-    let received = lock(&received).clone();
-    let since = |moments: &BTreeMap<String, Instant>| -> anyhow::Result<Vec<f64>> {
-        let mut times = Vec::new();
-        for (id, began) in &exported {
-            let at = moments.get(id).context("every document is there")?;
-            times.push(at.duration_since(*began).as_secs_f64() * 1e3);
-        }
-        times.sort_by(f64::total_cmp);
-        Ok(times)
-    };
-    let (stored, delivered) = (since(&stored)?, since(&received)?);
     let cpu = used.as_secs_f64() * 1e6 / count(arguments.messages);
     let ceiling = ceiling_answers(arguments, folder).await?;
     println!("milliseconds                          p50      p99");
@@ -225,17 +197,13 @@ async fn ceiling_answers(arguments: &Arguments, folder: &Path) -> anyhow::Result
     Ok(Some(times))
 }
 
-fn lock(moments: &Moments) -> std::sync::MutexGuard<'_, BTreeMap<String, Instant>> {
-    moments.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Starts a destination that remembers when each document came.
-async fn receive(received: Moments) -> anyhow::Result<SocketAddr> {
-    async fn accept(State(received): State<Moments>, body: Bytes) -> StatusCode {
+async fn receive(received: Arrivals) -> anyhow::Result<SocketAddr> {
+    async fn accept(State(received): State<Arrivals>, body: Bytes) -> StatusCode {
         let now = Instant::now();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         if let Some(id) = body["data"]["document"]["id"].as_str() {
-            lock(&received).entry(id.to_owned()).or_insert(now);
+            received.add(id.to_owned(), now);
         }
         StatusCode::NO_CONTENT
     }
@@ -285,36 +253,4 @@ async fn vendor_answers(emulator: &Emulator, companies: &[String]) -> anyhow::Re
     }
     times.sort_by(f64::total_cmp);
     Ok(times)
-}
-
-/// Looks every millisecond which documents are stored, until it is stopped; returns when each was
-/// first seen.
-async fn watch(
-    store: StoreUrl,
-    stop: CancellationToken,
-) -> anyhow::Result<BTreeMap<String, Instant>> {
-    let store = Store::open_for_reading(&store).await?;
-    let mut seen = BTreeMap::new();
-    let mut after = 0;
-    loop {
-        // What was delivered before the stop is stored, and seen by one look more.
-        let is_last = stop.is_cancelled();
-        let filter = DocumentFilter {
-            after: Some(after),
-            limit: 500,
-            ..DocumentFilter::default()
-        };
-        let rows = store.documents(filter).await?;
-        let now = Instant::now();
-        for row in rows {
-            after = after.max(row.sequence);
-            seen.entry(row.document_id).or_insert(now);
-        }
-        if is_last {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    store.close().await?;
-    Ok(seen)
 }

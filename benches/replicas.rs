@@ -1,7 +1,8 @@
 //! One replica on SQLite against 1, 2 and 4 on one PostgreSQL.
 //!
 //! Prints for each how many signed notifications per second are answered 200 (stored and
-//! synced), and the time from an export at the vendor until its document is stored.
+//! synced), and the time from an export at the vendor until its document is stored, where 50 companies
+//! share an export each 20 ms (`pull.min_interval` is 100 ms, as in the benchmark `latency`).
 //! Replicas, vendor and load share this process and this machine: with few processors more
 //! replicas can't be faster, and the result is the cost of sharing.
 //!
@@ -22,19 +23,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use clap::Parser;
 use ivesk_webhook::config::{Config, Loopback, StoreUrl};
-use ivesk_webhook::domain::{Clock, Company, Event, Moment, Timestamp};
+use ivesk_webhook::domain::{Clock, Company, Event};
 use ivesk_webhook::emulator::{
-    DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Selection, Switches,
+    AccountSettings, DEFAULT_KEY, Emulator, EmulatorSettings, Selection, Switches,
 };
-use ivesk_webhook::service::{Service, open_store_for_reading};
-use ivesk_webhook::store::{DocumentFilter, SharedStore};
+use ivesk_webhook::service::Service;
 use serde_json::json;
 
 use support::ceiling::{self, Ceiling, Mode};
 use support::load::{self, Answers, Sns, percentile, requests, send};
+use support::stored::{Moments, Watch};
 use support::{stored_messages, with_new_store, write_json};
 
 mod support;
@@ -61,6 +62,14 @@ struct Load {
     /// Ignored; passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// Companies whose documents are exported.
+const COMPANIES: usize = 50;
+
+/// Returns the code of the `n`th company, which the load's notifications don't name.
+fn company(n: usize) -> String {
+    (400_000_000 + n).to_string()
 }
 
 #[tokio::main]
@@ -143,6 +152,10 @@ async fn measure(
 ) -> anyhow::Result<(Answers, Vec<f64>)> {
     let settings = EmulatorSettings {
         switches: Switches::parse("signature_version=2,page_size=100")?,
+        accounts: vec![AccountSettings {
+            key: DEFAULT_KEY.to_owned(),
+            companies: (0..COMPANIES).map(company).collect(),
+        }],
         ..EmulatorSettings::default()
     };
     let emulator = Emulator::start(settings, ([127, 0, 0, 1], 0).into()).await?;
@@ -153,12 +166,21 @@ async fn measure(
     }
     let targets: Vec<SocketAddr> = services.iter().map(Service::public_address).collect();
     let path = format!("/webhooks/default/{}", Event::OnExported);
+    // First: each tampered message has the service fetch the certificate again, and when it has fetched too many, it
+    // fetches the one of a new subscription a minute later.
+    let control = emulator.control();
+    control.subscribe(Event::OnExported, &format!("http://{}{path}", targets[0]))?;
+    control.idle().await;
     let requests = Arc::new(requests(&load.mix, bodies, &path));
     let accepting = send(&targets, load.connections, requests).await?;
     ensure!(accepting.other == 0, "some were neither stored nor refused");
     let stored = stored_messages(&services[0].app().store).await?;
-    ensure!(stored == load.mix.genuine(), "{stored} messages are stored");
-    let storing = store(load, &emulator, &services, &targets).await?;
+    // And the confirmation.
+    ensure!(
+        stored == load.mix.genuine() + 1,
+        "{stored} messages are stored"
+    );
+    let storing = store(load, &emulator, url).await?;
     for service in services {
         ensure!(service.stop().await, "a replica did not stop cleanly");
     }
@@ -172,70 +194,26 @@ fn config(emulator: &Emulator, sns: &Sns, url: &StoreUrl) -> anyhow::Result<Conf
         api_url: emulator.api_url().parse()?,
         api_key: DEFAULT_KEY.into(),
         local_origins: vec![emulator.origin(), sns.origin.clone()],
-        companies: DEFAULT_COMPANIES
-            .iter()
-            .map(|code| Company::parse(code))
+        companies: (0..COMPANIES)
+            .map(|n| Company::parse(&company(n)))
             .collect::<Result<_, _>>()?,
     });
     config.store.url = url.clone();
+    config.pull.min_interval = Duration::from_millis(100);
     Ok(config)
 }
 
-/// Exports documents one after the other; returns how long after its `exportedat` each was
-/// stored.
-async fn store(
-    load: &Load,
-    emulator: &Emulator,
-    services: &[Service],
-    targets: &[SocketAddr],
-) -> anyhow::Result<Vec<f64>> {
+/// Exports a document every 20 ms; returns the sorted times in milliseconds until each was stored.
+async fn store(load: &Load, emulator: &Emulator, store: &StoreUrl) -> anyhow::Result<Vec<f64>> {
+    let watching = Watch::start(store.clone());
     let control = emulator.control();
-    for target in targets.iter().take(1) {
-        let target = format!("http://{target}/webhooks/default/{}", Event::OnExported);
-        control.subscribe(Event::OnExported, &target)?;
-    }
-    control.idle().await;
-    let reader = open_store_for_reading(&services[0].app().config).await?;
-    let before = documents(&reader, 0).await?.len();
-    let started = Instant::now();
+    let mut exported = Moments::new();
+    let mut turns = tokio::time::interval(Duration::from_millis(20));
     for n in 0..load.exports {
-        let company = DEFAULT_COMPANIES[n % DEFAULT_COMPANIES.len()];
-        control.export(company, Selection::Next(1))?;
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        turns.tick().await;
+        let began = Instant::now();
+        let documents = control.export(&company(n % COMPANIES), Selection::Next(1))?;
+        exported.extend(documents.into_iter().map(|(id, _)| (id, began)));
     }
-    let stored = loop {
-        let rows = documents(&reader, 0).await?;
-        if rows.len() >= before + load.exports {
-            break rows;
-        }
-        ensure!(
-            started.elapsed() < Duration::from_secs(120),
-            "exports were not stored"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    reader.close().await?;
-    let mut ms = stored[before..]
-        .iter()
-        .map(|(version, stored_at)| {
-            let exported = Moment::read(version).and_then(|moment| moment.timestamp());
-            let exported = exported.context("a version is a moment")?;
-            Ok((stored_at.as_millis() - exported.as_millis()).max(0) as f64)
-        })
-        .collect::<anyhow::Result<Vec<f64>>>()?;
-    ms.sort_by(f64::total_cmp);
-    Ok(ms)
-}
-
-async fn documents(store: &SharedStore, after: i64) -> anyhow::Result<Vec<(String, Timestamp)>> {
-    let filter = DocumentFilter {
-        after: Some(after),
-        limit: 100_000,
-        ..DocumentFilter::default()
-    };
-    let rows = store.documents(filter).await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (row.version, row.stored_at))
-        .collect())
+    watching.finish(&exported).await
 }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 pub(crate) mod ceiling;
 pub(crate) mod fill;
 pub(crate) mod load;
+pub(crate) mod stored;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ivesk-webhook");
 const KEY: &str = "bench-key";
