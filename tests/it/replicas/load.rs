@@ -337,6 +337,36 @@ async fn in_a_pooled_session_one_connection_prepares_statements() {
 }
 
 #[tokio::test]
+async fn a_transaction_in_another_session_begins_again_there() {
+    let Some(pooled) = Pooled::start("a transaction in a session of another", 2).await else {
+        return;
+    };
+    for writes in [true, false] {
+        let address = PostgresAddress::parse(&pooled.through).expect("a URL");
+        let (store, _) = open(StoreUrl::Postgres(address), Clock::system()).await;
+        let transaction = async || match writes {
+            true => store
+                .disallow_topic("arn:unknown".to_owned())
+                .await
+                .map(drop),
+            false => store.accounts().await.map(drop),
+        };
+        transaction().await.expect("it runs in the marked session");
+        let other = connect(&pooled.through).await.expect("PgBouncer answers");
+        other.batch_execute("BEGIN").await.expect("it runs");
+        let failed = async || {
+            let log = std::fs::read_to_string(pooled.cluster.folder().join("log")).expect("a log");
+            log.matches("prepared statement \"ivesk_webhook_").count()
+        };
+        let before = failed().await;
+        for _ in 0..2 {
+            transaction().await.expect("it runs in another");
+        }
+        assert_eq!(failed().await, before + 1, "asked once: {writes}");
+    }
+}
+
+#[tokio::test]
 async fn a_known_message_in_another_session_is_stored_once() {
     let Some(pooled) = Pooled::start("a session of another", 2).await else {
         return;

@@ -6,25 +6,43 @@ use crate::domain::Timestamp;
 use crate::store::StoreError;
 use crate::store::error::Result;
 
-/// The first statements of a transaction that writes; they return the database's time, the mark of the
-/// session, and when a commit is answered.
+/// What a transaction may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// It reads one snapshot.
+    Read,
+    Write,
+}
+
+impl Access {
+    /// Returns the statements with which the transaction begins.
+    pub(super) const fn begin(self) -> &'static str {
+        match self {
+            Self::Read => BEGIN_READING,
+            Self::Write => BEGIN_WRITING,
+        }
+    }
+}
+
+/// The first statements of a transaction that writes.
 ///
 /// The idle timeout ends the transaction of a process that stopped, so that its locks block others no
 /// longer. Compiling a statement would take longer than any of them does. Each can read by an index: without
 /// `enable_seqscan` it does so in small tables too, some of which are read again for each row of a list.
-pub(super) const BEGIN_WRITING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+const BEGIN_WRITING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
     SET LOCAL jit = off; SET LOCAL enable_seqscan = off; SET LOCAL idle_in_transaction_session_timeout = '10s';
-    SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '10s';
-    SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint AS database_time,
-        current_setting('ivesk_webhook.session', true) AS session,
-        current_setting('synchronous_commit') AS synchronous_commit;";
+    SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '10s';";
 
 /// The first statements of a transaction that reads one snapshot.
-pub(super) const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL jit = off; SET LOCAL enable_seqscan = off; SET LOCAL idle_in_transaction_session_timeout = '10s';
-    SET LOCAL statement_timeout = '30s';
-    SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint AS database_time,
-        current_setting('ivesk_webhook.session', true) AS session;";
+    SET LOCAL statement_timeout = '30s';";
+
+/// What is asked of each transaction's session: the database's time, the mark of the session, and what a commit promises.
+pub(super) const ABOUT: &str =
+    "(date_part('epoch', clock_timestamp()) * 1000)::bigint AS database_time,
+    current_setting('ivesk_webhook.session', true) AS session,
+    current_setting('synchronous_commit') AS synchronous_commit";
 
 /// Lets a commit be answered once it is on the disks of the server and of its synchronous standbys.
 pub(super) const COMMIT_TO_DISKS: &str = "SET LOCAL synchronous_commit = on";

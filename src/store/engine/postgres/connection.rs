@@ -24,11 +24,10 @@ use tokio_postgres::{Client, NoTls, Row, RowStream, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::beginning::{
-    BEGIN_READING, BEGIN_WRITING, Beginning, COMMIT_TO_DISKS, First, LESS_THAN_ON, PLAN_ONCE,
-    database_time, value,
+    Access, Beginning, COMMIT_TO_DISKS, First, LESS_THAN_ON, PLAN_ONCE, database_time, value,
 };
 use super::error::cannot_connect;
-use super::session::{self, Growth, Session};
+use super::session::{self, Growth, Needs, Session};
 use super::turn::Turn;
 use super::types::type_of;
 use crate::config::{Encryption, PostgresAddress};
@@ -152,8 +151,10 @@ pub(super) struct Pool {
     growth: Growth,
     permits: [Arc<Semaphore>; Use::ALL.len()],
     pub(super) time: DatabaseClock,
-    /// True until [`Self::at_once`] met another session, or a commit that promises too little.
-    works_at_once: AtomicBool,
+    /// True until a transaction ran in a session that its connection had not marked, as behind a pooler.
+    owns_sessions: AtomicBool,
+    /// True until [`Self::at_once`] met a commit that promises too little.
+    syncs_commits: AtomicBool,
     hooks: Option<Arc<dyn Hooks>>,
 }
 
@@ -176,19 +177,20 @@ impl Pool {
             growth: Growth::default(),
             permits: Use::ALL.map(|one| Arc::new(Semaphore::new(one.connections()))),
             time: DatabaseClock::new(clock),
-            works_at_once: AtomicBool::new(true),
+            owns_sessions: AtomicBool::new(true),
+            syncs_commits: AtomicBool::new(true),
             hooks,
         })
     }
 
     /// Begins a transaction that writes.
     pub(super) async fn write(&self) -> Result<Transaction<'_>> {
-        self.begin(Use::Work, BEGIN_WRITING).await
+        self.begin(Use::Work, Access::Write).await
     }
 
     /// Begins a transaction that stores messages in this turn, which ends when the server is about to commit.
     pub(super) async fn ingest(&self, turn: Option<Turn>) -> Result<Transaction<'_>> {
-        let transaction = self.begin(Use::Ingest, BEGIN_WRITING).await?;
+        let transaction = self.begin(Use::Ingest, Access::Write).await?;
         Ok(transaction.in_turn(turn))
     }
 
@@ -199,19 +201,19 @@ impl Pool {
         &self,
         turn: &mut Option<Turn>,
     ) -> Result<Option<(Transaction<'_>, Beginning)>> {
-        if !self.works_at_once.load(Ordering::Relaxed) {
+        if !self.syncs_commits.load(Ordering::Relaxed) || !self.owns_sessions() {
             return Ok(None);
         }
         let permit = self.permit(Use::Ingest).await?;
         let Some(session) = self.idle() else {
             return Ok(None);
         };
-        let Some(condition) = session.condition(&LESS_THAN_ON) else {
+        if !session.has_mark() {
             self.recycle(session);
             return Ok(None);
-        };
-        let mut first = self.first(&session, Use::Ingest, BEGIN_WRITING);
-        first.statements.push_str(&condition);
+        }
+        let needs = Needs::OwnAndSynced;
+        let first = self.first(&session, Use::Ingest, Access::Write, needs);
         // Fails if the connection was closed.
         let Ok(answer) = session.client().simple_query_raw(&first.statements).await else {
             return Ok(None);
@@ -222,7 +224,7 @@ impl Pool {
 
     /// Begins a transaction that reads one snapshot.
     pub(super) async fn read(&self, used_for: Use) -> Result<Transaction<'_>> {
-        self.begin(used_for, BEGIN_READING).await
+        self.begin(used_for, Access::Read).await
     }
 
     /// Waits until one more connection may be used.
@@ -235,8 +237,26 @@ impl Pool {
         }
     }
 
+    fn owns_sessions(&self) -> bool {
+        self.owns_sessions.load(Ordering::Relaxed)
+    }
+
+    /// Notes what an error of a transaction's first statements says of the sessions.
+    fn note(&self, error: &tokio_postgres::Error) {
+        if session::is_of_another(error) && self.owns_sessions.swap(false, Ordering::Relaxed) {
+            tracing::info!(
+                "a pooler in between gives transactions any session of PostgreSQL; each takes more time"
+            );
+        }
+        if session::is_not_synced(error) && self.syncs_commits.swap(false, Ordering::Relaxed) {
+            tracing::info!(
+                "`synchronous_commit` of PostgreSQL is less than `on`; it is raised for each message, which takes more time"
+            );
+        }
+    }
+
     /// Returns the first statements of a transaction, to be sent at once.
-    fn first(&self, session: &Session, used_for: Use, begin: &str) -> First {
+    fn first(&self, session: &Session, used_for: Use, access: Access, needs: Needs) -> First {
         let planning = match used_for {
             Use::Ingest | Use::Work => PLAN_ONCE,
             Use::People => "",
@@ -244,36 +264,45 @@ impl Pool {
         let steps = self.growth.steps();
         let discards = session.has_old_plans(steps);
         let discarding = if discards { "DISCARD PLANS;" } else { "" };
+        let (begin, about) = (access.begin(), session.about(needs));
         First {
-            statements: format!("{begin} {planning} {discarding}"),
+            statements: format!("{begin} {planning} {discarding} {about}"),
             discards: discards.then_some(steps),
             sent_at: self.time.base.now(),
         }
     }
 
-    async fn begin(&self, used_for: Use, begin: &str) -> Result<Transaction<'_>> {
+    async fn begin(&self, used_for: Use, access: Access) -> Result<Transaction<'_>> {
         let permit = self.permit(used_for).await?;
         loop {
             let (session, is_fresh) = match self.idle() {
                 Some(session) => (session, false),
                 None => (self.connect().await?, true),
             };
-            let first = self.first(&session, used_for, begin);
-            match with_timeout(session.client().simple_query(&first.statements)).await {
+            let needs = match self.owns_sessions() {
+                true => Needs::Own,
+                false => Needs::Nothing,
+            };
+            let first = self.first(&session, used_for, access, needs);
+            let answer = session.client().simple_query(&first.statements);
+            match with_timeout(answer.inspect_err(|error| self.note(error))).await {
                 Ok(answer) => {
                     let prepares = session.is_marked(&answer);
                     let mut transaction = Transaction::of(self, session, permit, prepares);
                     transaction.now = transaction.began(&first, &answer)?;
-                    if LESS_THAN_ON
-                        .map(Some)
-                        .contains(&value(&answer, "synchronous_commit"))
-                    {
+                    let promised = value(&answer, "synchronous_commit");
+                    if access == Access::Write && LESS_THAN_ON.map(Some).contains(&promised) {
                         transaction.script(COMMIT_TO_DISKS).await?;
                     }
                     return Ok(transaction);
                 }
                 // The server was restarted since the last use; nothing has been done yet.
                 Err(StoreError::Unreachable { .. }) if !is_fresh => {}
+                // Nor here, in the session of another.
+                Err(_) if needs == Needs::Own && !self.owns_sessions() => {
+                    with_timeout(session.client().batch_execute("ROLLBACK")).await?;
+                    self.recycle(session);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -464,15 +493,9 @@ impl<'p> Transaction<'p> {
     /// sent with them.
     pub(super) async fn begun(&self, beginning: Beginning) -> Result<()> {
         let Beginning { first, answer } = beginning;
-        let answer = answer.try_collect().inspect_err(|error| {
-            if session::is_of_condition(error)
-                && self.pool.works_at_once.swap(false, Ordering::Relaxed)
-            {
-                tracing::info!(
-                    "messages are stored with more waits for PostgreSQL: a pooler is in between, or `synchronous_commit` is less than `on`"
-                );
-            }
-        });
+        let answer = answer
+            .try_collect()
+            .inspect_err(|error| self.pool.note(error));
         let answer: Vec<SimpleQueryMessage> = self.answer(answer).await?;
         self.began(&first, &answer).map(drop)
     }

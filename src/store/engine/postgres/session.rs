@@ -18,7 +18,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
-use super::beginning::value;
+use super::beginning::{ABOUT, LESS_THAN_ON, value};
 use crate::store::columns::random_hex;
 
 /// Time after which a session is replaced by another, so that the plans of its statements follow
@@ -64,11 +64,31 @@ impl Growth {
 pub(super) struct Session {
     client: Client,
     /// `None` if it has marked none.
-    mark: Option<String>,
+    mark: Option<Mark>,
     since: Instant,
     /// The steps of growth when its plans were last discarded.
     planned_at: AtomicU32,
     prepared: Mutex<HashMap<&'static str, Statement>>,
+}
+
+/// What a connection has left in its session.
+struct Mark {
+    /// The value of a setting.
+    value: String,
+    /// The name of a statement that returns [`ABOUT`], which no other session has.
+    statement: String,
+}
+
+/// What a transaction needs of its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Nothing: what it may do follows from the answer.
+    Nothing,
+    /// That it is the one that the connection marked.
+    Own,
+    /// That too, and that its commits promise as much as `synchronous_commit = on`. What is prepared in the session may
+    /// then be sent with it, unseen: the server refuses what follows a failure.
+    OwnAndSynced,
 }
 
 impl Session {
@@ -89,12 +109,15 @@ impl Session {
                  WHERE coalesce(since_ms NOT BETWEEN now_ms - {lifetime_ms} AND now_ms, true)"
             ))
             .await?;
-        let mark = value(&answer, "session").map(str::to_owned);
-        // The names of another's statements may be the same.
+        let mark = value(&answer, "session").map(|value| Mark {
+            value: value.to_owned(),
+            statement: format!("ivesk_webhook_{name}"),
+        });
         client
-            .batch_execute(match mark {
-                Some(_) => "DEALLOCATE ALL; COMMIT",
-                None => "COMMIT",
+            .batch_execute(&match &mark {
+                // The names of another's statements may be the same.
+                Some(mark) => format!("DEALLOCATE ALL; {}; COMMIT", mark.preparation()),
+                None => "COMMIT".to_owned(),
             })
             .await?;
         Ok(Self {
@@ -126,25 +149,32 @@ impl Session {
         self.planned_at.store(steps, Ordering::Relaxed);
     }
 
+    /// Returns true if this connection has marked a session.
+    pub(super) fn has_mark(&self) -> bool {
+        self.mark.is_some()
+    }
+
     /// Returns true if a transaction whose first statements selected the mark runs in the session
     /// that this connection marked.
     pub(super) fn is_marked(&self, answer: &[SimpleQueryMessage]) -> bool {
-        self.mark.is_some() && value(answer, "session") == self.mark.as_deref()
+        let mark = self.mark.as_ref();
+        mark.is_some_and(|mark| value(answer, "session") == Some(&mark.value))
     }
 
-    /// Returns a statement that fails in any session but the one that this connection marked, and where
-    /// `synchronous_commit` is one of these; `None` if it has marked none. What is prepared in its session may then be
-    /// sent with it, unseen: in a transaction the server refuses what follows a failure.
-    pub(super) fn condition(&self, less_than_on: &[&str]) -> Option<String> {
-        let mark = self.mark.as_deref()?;
-        let less_than_on = less_than_on.join("', '");
-        // The text is not constant, since constants are converted before the condition is checked.
-        Some(format!(
-            "SELECT CASE WHEN mark IS DISTINCT FROM '{mark}' OR synchronous_commit IN ('{less_than_on}')
-                 THEN ('another session or synchronous_commit; this does no harm. ' || synchronous_commit)::integer END
-             FROM (SELECT current_setting('ivesk_webhook.session', true) AS mark,
-                 current_setting('synchronous_commit') AS synchronous_commit) AS session;"
-        ))
+    /// Returns a statement that returns [`ABOUT`], and fails where the session is not what the transaction needs.
+    ///
+    /// It takes a third of the server's time if it needs what this connection has prepared.
+    pub(super) fn about(&self, needs: Needs) -> String {
+        match &self.mark {
+            Some(mark) if needs != Needs::Nothing => {
+                format!(
+                    "EXECUTE {}({})",
+                    mark.statement,
+                    needs == Needs::OwnAndSynced
+                )
+            }
+            _ => format!("SELECT {ABOUT}"),
+        }
     }
 
     /// Returns a statement that takes values of these types; prepares it if it is new.
@@ -167,8 +197,27 @@ impl Session {
     }
 }
 
-/// Returns true if the error is that of [`Session::condition`].
-pub(super) fn is_of_condition(error: &tokio_postgres::Error) -> bool {
+impl Mark {
+    /// Returns the statement that prepares the mark's own, which fails if it is to be synced and a commit promises less.
+    fn preparation(&self) -> String {
+        let (name, less) = (&self.statement, LESS_THAN_ON.join("', '"));
+        // What can't be converted is no constant, since constants are converted before the condition is checked.
+        format!(
+            "PREPARE {name}(boolean) AS SELECT {ABOUT}, CASE
+                 WHEN $1 AND current_setting('synchronous_commit') IN ('{less}')
+                 THEN ('this does no harm; synchronous_commit is ' || current_setting('synchronous_commit'))::integer
+             END"
+        )
+    }
+}
+
+/// Returns true if the error says that a transaction [needs](Needs) a session of its connection's own, and has another.
+pub(super) fn is_of_another(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME)
+}
+
+/// Returns true if the error says that a commit promises less than the transaction [needs](Needs).
+pub(super) fn is_not_synced(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::INVALID_TEXT_REPRESENTATION)
 }
 
