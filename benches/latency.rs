@@ -30,15 +30,13 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use clap::Parser;
 use ivesk_webhook::domain::Event;
-use ivesk_webhook::emulator::{
-    AccountSettings, DEFAULT_KEY, Emulator, EmulatorSettings, Selection, Switches,
-};
+use ivesk_webhook::emulator::{AccountSettings, DEFAULT_KEY, Emulator, EmulatorSettings, Switches};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use support::ceiling::{self, Ceiling, Mode};
 use support::load::{Mix, Sns, count, percentile, requests, send};
-use support::stored::{Arrivals, Moments, Watch};
+use support::stored::{Arrivals, Moments, Watch, export};
 use support::{NewStore, Process, TIMEOUT, request, with_new_store, write_json, write_settings};
 
 mod support;
@@ -130,7 +128,7 @@ async fn measure(
     control.idle().await;
     let answer = vendor_answers(emulator, companies).await?;
 
-    let watching = Watch::start(store.url.clone());
+    let watching = Watch::start(&store.url).await?;
     let mut exported = Moments::new();
     let mut turns = tokio::time::interval(Duration::from_secs(1) / arguments.rate);
     let mut used = Duration::ZERO;
@@ -139,10 +137,9 @@ async fn measure(
         if n == WARM_UP {
             used = server.processor_time()?;
         }
-        let began = Instant::now();
-        let documents = control.export(&companies[n % companies.len()], Selection::Next(1))?;
+        let documents = export(&control, &companies[n % companies.len()])?;
         if n >= WARM_UP {
-            exported.extend(documents.into_iter().map(|(id, _)| (id, began)));
+            exported.extend(documents);
         }
     }
     let used = server.processor_time()?.saturating_sub(used);

@@ -1,8 +1,9 @@
 //! One replica on SQLite against 1, 2 and 4 on one PostgreSQL.
 //!
 //! Prints for each how many signed notifications per second are answered 200 (stored and
-//! synced), and the time from an export at the vendor until its document is stored, where 50 companies
-//! share an export each 20 ms (`pull.min_interval` is 100 ms, as in the benchmark `latency`).
+//! synced), and the time from an export at the vendor until its document is stored, where
+//! a document is exported every 20 ms, of 50 companies in turn. Each has one a second, so `pull.min_interval` is 100 ms
+//! instead of its default of one second.
 //! Replicas, vendor and load share this process and this machine: with few processors more
 //! replicas can't be faster, and the result is the cost of sharing.
 //!
@@ -27,16 +28,15 @@ use anyhow::ensure;
 use clap::Parser;
 use ivesk_webhook::config::{Config, Loopback, StoreUrl};
 use ivesk_webhook::domain::{Clock, Company, Event};
-use ivesk_webhook::emulator::{
-    AccountSettings, DEFAULT_KEY, Emulator, EmulatorSettings, Selection, Switches,
-};
+use ivesk_webhook::emulator::{AccountSettings, DEFAULT_KEY, Emulator, EmulatorSettings, Switches};
 use ivesk_webhook::service::Service;
+use ivesk_webhook::store::SharedStore;
 use serde_json::json;
 
 use support::ceiling::{self, Ceiling, Mode};
 use support::load::{self, Answers, Sns, percentile, requests, send};
-use support::stored::{Moments, Watch};
-use support::{stored_messages, with_new_store, write_json};
+use support::stored::{Moments, Watch, export};
+use support::{TIMEOUT, stored_messages, with_new_store, write_json};
 
 mod support;
 
@@ -166,16 +166,17 @@ async fn measure(
     }
     let targets: Vec<SocketAddr> = services.iter().map(Service::public_address).collect();
     let path = format!("/webhooks/default/{}", Event::OnExported);
-    // First: each tampered message has the service fetch the certificate again, and when it has fetched too many, it
-    // fetches the one of a new subscription a minute later.
+    // Before the load: its tampered messages use up the fetches of certificates, and the one of a new subscription would
+    // be fetched a minute later.
     let control = emulator.control();
     control.subscribe(Event::OnExported, &format!("http://{}{path}", targets[0]))?;
     control.idle().await;
+    wait_for_pulls(&services[0].app().store).await?;
     let requests = Arc::new(requests(&load.mix, bodies, &path));
     let accepting = send(&targets, load.connections, requests).await?;
     ensure!(accepting.other == 0, "some were neither stored nor refused");
     let stored = stored_messages(&services[0].app().store).await?;
-    // And the confirmation.
+    // One more is the confirmation of the subscription.
     ensure!(
         stored == load.mix.genuine() + 1,
         "{stored} messages are stored"
@@ -200,20 +201,39 @@ fn config(emulator: &Emulator, sns: &Sns, url: &StoreUrl) -> anyhow::Result<Conf
     });
     config.store.url = url.clone();
     config.pull.min_interval = Duration::from_millis(100);
+    for account in config.accounts.values_mut() {
+        account.digitized = false;
+    }
     Ok(config)
 }
 
-/// Exports a document every 20 ms; returns the sorted times in milliseconds until each was stored.
+/// Waits until every company was pulled once.
+async fn wait_for_pulls(store: &SharedStore) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        let feeds = store.feeds().await?;
+        let pulled = feeds.iter().filter(|feed| feed.pulled_at.is_some());
+        if pulled.count() >= COMPANIES {
+            return Ok(());
+        }
+        ensure!(started.elapsed() < TIMEOUT, "the companies were not pulled");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Exports a document every 20 ms, one of each company before those that are measured; returns the sorted times in
+/// milliseconds until each was stored.
 async fn store(load: &Load, emulator: &Emulator, store: &StoreUrl) -> anyhow::Result<Vec<f64>> {
-    let watching = Watch::start(store.clone());
+    let watching = Watch::start(store).await?;
     let control = emulator.control();
     let mut exported = Moments::new();
     let mut turns = tokio::time::interval(Duration::from_millis(20));
-    for n in 0..load.exports {
+    for n in 0..COMPANIES + load.exports {
         turns.tick().await;
-        let began = Instant::now();
-        let documents = control.export(&company(n % COMPANIES), Selection::Next(1))?;
-        exported.extend(documents.into_iter().map(|(id, _)| (id, began)));
+        let documents = export(&control, &company(n % COMPANIES))?;
+        if n >= COMPANIES {
+            exported.extend(documents);
+        }
     }
     watching.finish(&exported).await
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use ivesk_webhook::config::StoreUrl;
+use ivesk_webhook::emulator::{Control, Selection};
 use ivesk_webhook::store::{DocumentFilter, Store};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::TIMEOUT;
 
@@ -47,18 +48,29 @@ impl Arrivals {
     }
 }
 
+/// Exports a document of `company`; returns when, by document.
+pub(crate) fn export(control: &Control, company: &str) -> anyhow::Result<Moments> {
+    let began = Instant::now();
+    let documents = control.export(company, Selection::Next(1))?;
+    Ok(documents.into_iter().map(|(id, _)| (id, began)).collect())
+}
+
 /// A task that looks every millisecond which documents are stored.
 pub(crate) struct Watch {
     stored: Arrivals,
-    stop: CancellationToken,
+    /// Ends the task when it is dropped.
+    stop: DropGuard,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Watch {
-    pub(crate) fn start(store: StoreUrl) -> Self {
+    /// Begins to look.
+    pub(crate) async fn start(store: &StoreUrl) -> anyhow::Result<Self> {
+        let store = Store::open_for_reading(store).await?;
         let (stored, stop) = (Arrivals::default(), CancellationToken::new());
         let task = tokio::spawn(watch(store, stored.clone(), stop.clone()));
-        Self { stored, stop, task }
+        let stop = stop.drop_guard();
+        Ok(Self { stored, stop, task })
     }
 
     /// Waits until all of `began` are stored, and ends; returns what [`Arrivals::times_since`] does.
@@ -67,17 +79,16 @@ impl Watch {
             times = self.stored.times_since(began) => times?,
             failed = &mut self.task => {
                 failed??;
-                anyhow::bail!("it ends when it is stopped");
+                anyhow::bail!("the watch of stored documents ended early");
             }
         };
-        self.stop.cancel();
+        drop(self.stop);
         self.task.await??;
         Ok(times)
     }
 }
 
-async fn watch(store: StoreUrl, stored: Arrivals, stop: CancellationToken) -> anyhow::Result<()> {
-    let store = Store::open_for_reading(&store).await?;
+async fn watch(store: Store, stored: Arrivals, stop: CancellationToken) -> anyhow::Result<()> {
     let mut after = 0;
     while !stop.is_cancelled() {
         let filter = DocumentFilter {

@@ -19,6 +19,7 @@ use ivesk_webhook::store::{
     StoreOptions, SubscriptionChange, Trigger, TriggerKind, Triggers,
 };
 
+use crate::store::known_messages::open;
 use crate::store::messages::Messages;
 use crate::support::databases::{
     Cluster, Database, Options, connect, query_sql, run_sql, skip_postgres,
@@ -503,6 +504,12 @@ async fn a_value_that_cannot_be_read_is_no_unreachable_server() {
     assert!(matches!(read, Err(StoreError::Database(_))), "{read:?}");
 }
 
+/// Notes what a commit promises in each transaction that raises a trigger.
+const LOOK: &str = "CREATE TABLE seen (setting TEXT);
+    CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+    CREATE TRIGGER look AFTER INSERT OR UPDATE ON feed_trigger EXECUTE FUNCTION look()";
+
 #[tokio::test]
 async fn a_commit_is_on_disk_whatever_the_server_was_set_to() {
     let Some(database) = Database::postgres("a commit is on disk").await else {
@@ -510,14 +517,7 @@ async fn a_commit_is_on_disk_whatever_the_server_was_set_to() {
     };
     let clock = Clock::manual(START);
     drop(database.open(Options::at(clock.clone())).await);
-    database
-        .run(
-            "CREATE TABLE seen (setting TEXT);
-             CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                 INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
-             CREATE TRIGGER look AFTER INSERT OR UPDATE ON feed_trigger EXECUTE FUNCTION look()",
-        )
-        .await;
+    database.run(LOOK).await;
     let url = database.url_text();
     let name = url.rsplit('/').next().expect("a name");
     let sets = [
@@ -549,6 +549,51 @@ async fn a_commit_is_on_disk_whatever_the_server_was_set_to() {
         let seen = query_sql(&url, "SELECT DISTINCT setting FROM seen").await;
         assert_eq!(seen, [[Some(used.to_owned())]], "{set}");
     }
+}
+
+#[tokio::test]
+async fn a_server_set_anew_keeps_commits_on_disk_at_its_best() {
+    let cluster = Cluster::start();
+    let Ok(cluster) =
+        cluster.inspect_err(|why| skip_postgres("synchronous_commit is changed", why))
+    else {
+        return;
+    };
+    let database = Database::on(&cluster.url()).await;
+    let (store, ways) = open(database.url(), Clock::manual(START)).await;
+    let mut numbers = 0..;
+    let mut accept = async || {
+        let number = numbers.next().expect("there are more");
+        let message = Messages::announcement(number, feed("default", 1), START).await;
+        let stored = store.accept(message).await;
+        assert_eq!(stored.expect("it is stored"), Insertion::New);
+        ways.taken()
+    };
+    // Each of the tasks that store messages learns of the feed.
+    for _ in 0..4 {
+        accept().await;
+    }
+    database.run(LOOK).await;
+
+    for (set, expected) in [("off", (0, 1)), ("on", (1, 0)), ("local", (0, 1))] {
+        let alter = format!("ALTER SYSTEM SET synchronous_commit = '{set}'");
+        database.run(&alter).await;
+        database.run("SELECT pg_reload_conf()").await;
+        within("the new setting", async {
+            while accept().await != expected {
+                let trigger = Trigger {
+                    feed: feed("default", 1),
+                    kind: TriggerKind::Notification,
+                    due_at: START,
+                    from: None,
+                };
+                store.trigger(vec![trigger]).await.expect("it is stored");
+            }
+        })
+        .await;
+    }
+    let seen = query_sql(&database.url_text(), "SELECT DISTINCT setting FROM seen").await;
+    assert_eq!(seen, [[Some("on".to_owned())]]);
 }
 
 /// A canceled commit would not wait for a standby.

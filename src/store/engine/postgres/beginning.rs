@@ -38,7 +38,7 @@ const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL jit = off; SET LOCAL enable_seqscan = off; SET LOCAL idle_in_transaction_session_timeout = '10s';
     SET LOCAL statement_timeout = '30s';";
 
-/// What is asked of each transaction's session: the database's time, the mark of the session, and what a commit promises.
+/// What each transaction asks first: the database's time, the mark of its session, and what a commit promises.
 pub(super) const ABOUT: &str =
     "(date_part('epoch', clock_timestamp()) * 1000)::bigint AS database_time,
     current_setting('ivesk_webhook.session', true) AS session,

@@ -24,10 +24,10 @@ use tokio_postgres::{Client, NoTls, Row, RowStream, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::beginning::{
-    Access, Beginning, COMMIT_TO_DISKS, First, LESS_THAN_ON, PLAN_ONCE, database_time, value,
+    ABOUT, Access, Beginning, COMMIT_TO_DISKS, First, LESS_THAN_ON, PLAN_ONCE, database_time, value,
 };
 use super::error::cannot_connect;
-use super::session::{self, Growth, Needs, Session};
+use super::session::{self, Growth, Session};
 use super::turn::Turn;
 use super::types::type_of;
 use crate::config::{Encryption, PostgresAddress};
@@ -151,9 +151,9 @@ pub(super) struct Pool {
     growth: Growth,
     permits: [Arc<Semaphore>; Use::ALL.len()],
     pub(super) time: DatabaseClock,
-    /// True until a transaction ran in a session that its connection had not marked, as behind a pooler.
+    /// True until a transaction of a connection that has marked a session got another, as behind a pooler.
     owns_sessions: AtomicBool,
-    /// True until [`Self::at_once`] met a commit that promises too little.
+    /// False if commits promised too little in the last transaction that writes and was begun by [`Self::begin`].
     syncs_commits: AtomicBool,
     hooks: Option<Arc<dyn Hooks>>,
 }
@@ -196,7 +196,7 @@ impl Pool {
 
     /// Begins as [`Self::ingest`] does, but does not wait for the answer: a statement is sent with it, and
     /// [`Transaction::begun`] must be awaited too. `None` if there is no idle connection that has marked a session, or if
-    /// an earlier attempt met another session, as behind a pooler, or a commit that promises too little.
+    /// an earlier transaction got the session of another, as behind a pooler, or found that commits promise too little.
     pub(super) async fn at_once(
         &self,
         turn: &mut Option<Turn>,
@@ -208,12 +208,11 @@ impl Pool {
         let Some(session) = self.idle() else {
             return Ok(None);
         };
-        if !session.has_mark() {
+        let Some(question) = session.ask_own(true) else {
             self.recycle(session);
             return Ok(None);
-        }
-        let needs = Needs::OwnAndSynced;
-        let first = self.first(&session, Use::Ingest, Access::Write, needs);
+        };
+        let first = self.first(&session, Use::Ingest, Access::Write, &question);
         // Fails if the connection was closed.
         let Ok(answer) = session.client().simple_query_raw(&first.statements).await else {
             return Ok(None);
@@ -241,22 +240,19 @@ impl Pool {
         self.owns_sessions.load(Ordering::Relaxed)
     }
 
-    /// Notes what an error of a transaction's first statements says of the sessions.
-    fn note(&self, error: &tokio_postgres::Error) {
-        if session::is_of_another(error) && self.owns_sessions.swap(false, Ordering::Relaxed) {
+    /// Returns true if the error is that of a transaction in the session of another; notes it.
+    fn is_of_another(&self, error: &tokio_postgres::Error) -> bool {
+        let is_of_another = session::is_of_another(error);
+        if is_of_another && self.owns_sessions.swap(false, Ordering::Relaxed) {
             tracing::info!(
-                "a pooler in between gives transactions any session of PostgreSQL; each takes more time"
+                "a pooler in between gives transactions any session of PostgreSQL; each transaction takes more time"
             );
         }
-        if session::is_not_synced(error) && self.syncs_commits.swap(false, Ordering::Relaxed) {
-            tracing::info!(
-                "`synchronous_commit` of PostgreSQL is less than `on`; it is raised for each message, which takes more time"
-            );
-        }
+        is_of_another
     }
 
-    /// Returns the first statements of a transaction, to be sent at once.
-    fn first(&self, session: &Session, used_for: Use, access: Access, needs: Needs) -> First {
+    /// Returns the first statements of a transaction, of which this question is the last, to be sent at once.
+    fn first(&self, session: &Session, used_for: Use, access: Access, question: &str) -> First {
         let planning = match used_for {
             Use::Ingest | Use::Work => PLAN_ONCE,
             Use::People => "",
@@ -264,9 +260,9 @@ impl Pool {
         let steps = self.growth.steps();
         let discards = session.has_old_plans(steps);
         let discarding = if discards { "DISCARD PLANS;" } else { "" };
-        let (begin, about) = (access.begin(), session.about(needs));
+        let begin = access.begin();
         First {
-            statements: format!("{begin} {planning} {discarding} {about}"),
+            statements: format!("{begin} {planning} {discarding} {question}"),
             discards: discards.then_some(steps),
             sent_at: self.time.base.now(),
         }
@@ -279,29 +275,35 @@ impl Pool {
                 Some(session) => (session, false),
                 None => (self.connect().await?, true),
             };
-            let needs = match self.owns_sessions() {
-                true => Needs::Own,
-                false => Needs::Nothing,
-            };
-            let first = self.first(&session, used_for, access, needs);
+            let own = self.owns_sessions().then(|| session.ask_own(false));
+            let question = own.flatten().unwrap_or_else(|| format!("SELECT {ABOUT}"));
+            let first = self.first(&session, used_for, access, &question);
+            let mut is_of_another = false;
             let answer = session.client().simple_query(&first.statements);
-            match with_timeout(answer.inspect_err(|error| self.note(error))).await {
+            let answer = answer.inspect_err(|error| is_of_another = self.is_of_another(error));
+            match with_timeout(answer).await {
                 Ok(answer) => {
                     let prepares = session.is_marked(&answer);
                     let mut transaction = Transaction::of(self, session, permit, prepares);
                     transaction.now = transaction.began(&first, &answer)?;
-                    let promised = value(&answer, "synchronous_commit");
-                    if access == Access::Write && LESS_THAN_ON.map(Some).contains(&promised) {
-                        transaction.script(COMMIT_TO_DISKS).await?;
+                    if access == Access::Write {
+                        let promised = value(&answer, "synchronous_commit");
+                        let is_synced = !LESS_THAN_ON.map(Some).contains(&promised);
+                        self.syncs_commits.store(is_synced, Ordering::Relaxed);
+                        if !is_synced {
+                            transaction.script(COMMIT_TO_DISKS).await?;
+                        }
                     }
                     return Ok(transaction);
                 }
                 // The server was restarted since the last use; nothing has been done yet.
                 Err(StoreError::Unreachable { .. }) if !is_fresh => {}
-                // Nor here, in the session of another.
-                Err(_) if needs == Needs::Own && !self.owns_sessions() => {
-                    with_timeout(session.client().batch_execute("ROLLBACK")).await?;
-                    self.recycle(session);
+                // Nothing has been done in the session of another.
+                Err(_) if is_of_another => {
+                    let ended = session.client().batch_execute("ROLLBACK");
+                    if with_timeout(ended).await.is_ok() {
+                        self.recycle(session);
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -493,9 +495,9 @@ impl<'p> Transaction<'p> {
     /// sent with them.
     pub(super) async fn begun(&self, beginning: Beginning) -> Result<()> {
         let Beginning { first, answer } = beginning;
-        let answer = answer
-            .try_collect()
-            .inspect_err(|error| self.pool.note(error));
+        let answer = answer.try_collect().inspect_err(|error| {
+            self.pool.is_of_another(error);
+        });
         let answer: Vec<SimpleQueryMessage> = self.answer(answer).await?;
         self.began(&first, &answer).map(drop)
     }

@@ -1,6 +1,6 @@
 //! The store on PostgreSQL: one database that any number of replicas share.
 //!
-//! Nothing depends on the state of a session (no LISTEN, no session lock), so that PgBouncer in
+//! No result depends on the state of a session (no LISTEN, no session lock), so that PgBouncer in
 //! transaction mode can be used. Due times and leases go by the database's clock.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

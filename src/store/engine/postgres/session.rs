@@ -73,22 +73,10 @@ pub(super) struct Session {
 
 /// What a connection has left in its session.
 struct Mark {
-    /// The value of a setting.
+    /// The value of `ivesk_webhook.session`.
     value: String,
     /// The name of a statement that returns [`ABOUT`], which no other session has.
     statement: String,
-}
-
-/// What a transaction needs of its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Needs {
-    /// Nothing: what it may do follows from the answer.
-    Nothing,
-    /// That it is the one that the connection marked.
-    Own,
-    /// That too, and that its commits promise as much as `synchronous_commit = on`. What is prepared in the session may
-    /// then be sent with it, unseen: the server refuses what follows a failure.
-    OwnAndSynced,
 }
 
 impl Session {
@@ -149,11 +137,6 @@ impl Session {
         self.planned_at.store(steps, Ordering::Relaxed);
     }
 
-    /// Returns true if this connection has marked a session.
-    pub(super) fn has_mark(&self) -> bool {
-        self.mark.is_some()
-    }
-
     /// Returns true if a transaction whose first statements selected the mark runs in the session
     /// that this connection marked.
     pub(super) fn is_marked(&self, answer: &[SimpleQueryMessage]) -> bool {
@@ -161,20 +144,14 @@ impl Session {
         mark.is_some_and(|mark| value(answer, "session") == Some(&mark.value))
     }
 
-    /// Returns a statement that returns [`ABOUT`], and fails where the session is not what the transaction needs.
+    /// Returns a statement that returns [`ABOUT`], and fails in any session but the one that this connection marked; if
+    /// `synced`, also where a commit promises less than `synchronous_commit = on`. `None` if it has marked none.
     ///
-    /// It takes a third of the server's time if it needs what this connection has prepared.
-    pub(super) fn about(&self, needs: Needs) -> String {
-        match &self.mark {
-            Some(mark) if needs != Needs::Nothing => {
-                format!(
-                    "EXECUTE {}({})",
-                    mark.statement,
-                    needs == Needs::OwnAndSynced
-                )
-            }
-            _ => format!("SELECT {ABOUT}"),
-        }
+    /// It is prepared, which saves the server from planning a SELECT each time. What is prepared too may be sent with it,
+    /// unseen: in a transaction the server refuses what follows a failure.
+    pub(super) fn ask_own(&self, synced: bool) -> Option<String> {
+        let mark = self.mark.as_ref()?;
+        Some(format!("EXECUTE {}({synced})", mark.statement))
     }
 
     /// Returns a statement that takes values of these types; prepares it if it is new.
@@ -198,10 +175,10 @@ impl Session {
 }
 
 impl Mark {
-    /// Returns the statement that prepares the mark's own, which fails if it is to be synced and a commit promises less.
+    /// Returns the PREPARE of [`Session::ask_own`].
     fn preparation(&self) -> String {
         let (name, less) = (&self.statement, LESS_THAN_ON.join("', '"));
-        // What can't be converted is no constant, since constants are converted before the condition is checked.
+        // What is converted is no constant, since constants are converted before the condition is checked.
         format!(
             "PREPARE {name}(boolean) AS SELECT {ABOUT}, CASE
                  WHEN $1 AND current_setting('synchronous_commit') IN ('{less}')
@@ -211,14 +188,9 @@ impl Mark {
     }
 }
 
-/// Returns true if the error says that a transaction [needs](Needs) a session of its connection's own, and has another.
+/// Returns true if the error is that of [`Session::ask_own`] in a session of another.
 pub(super) fn is_of_another(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME)
-}
-
-/// Returns true if the error says that a commit promises less than the transaction [needs](Needs).
-pub(super) fn is_not_synced(error: &tokio_postgres::Error) -> bool {
-    error.code() == Some(&SqlState::INVALID_TEXT_REPRESENTATION)
 }
 
 #[cfg(test)]
