@@ -504,6 +504,16 @@ async fn a_value_that_cannot_be_read_is_no_unreachable_server() {
     assert!(matches!(read, Err(StoreError::Database(_))), "{read:?}");
 }
 
+/// Returns the trigger of a notification of one feed.
+fn notified() -> Trigger {
+    Trigger {
+        feed: feed("default", 1),
+        kind: TriggerKind::Notification,
+        due_at: START,
+        from: None,
+    }
+}
+
 /// Notes what a commit promises in each transaction that raises a trigger.
 const LOOK: &str = "CREATE TABLE seen (setting TEXT);
     CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -538,13 +548,7 @@ async fn a_commit_is_on_disk_whatever_the_server_was_set_to() {
             let stored = store.accept(message).await;
             assert_eq!(stored.expect("it is stored"), Insertion::New);
         }
-        let trigger = Trigger {
-            feed: feed("default", 1),
-            kind: TriggerKind::Notification,
-            due_at: START,
-            from: None,
-        };
-        let stored = store.trigger(vec![trigger]).await;
+        let stored = store.trigger(vec![notified()]).await;
         stored.expect("it is stored");
         let seen = query_sql(&url, "SELECT DISTINCT setting FROM seen").await;
         assert_eq!(seen, [[Some(used.to_owned())]], "{set}");
@@ -552,7 +556,7 @@ async fn a_commit_is_on_disk_whatever_the_server_was_set_to() {
 }
 
 #[tokio::test]
-async fn a_server_set_anew_keeps_commits_on_disk_at_its_best() {
+async fn commits_are_on_disk_when_the_server_is_set_otherwise() {
     let cluster = Cluster::start();
     let Ok(cluster) =
         cluster.inspect_err(|why| skip_postgres("synchronous_commit is changed", why))
@@ -581,13 +585,7 @@ async fn a_server_set_anew_keeps_commits_on_disk_at_its_best() {
         database.run("SELECT pg_reload_conf()").await;
         within("the new setting", async {
             while accept().await != expected {
-                let trigger = Trigger {
-                    feed: feed("default", 1),
-                    kind: TriggerKind::Notification,
-                    due_at: START,
-                    from: None,
-                };
-                store.trigger(vec![trigger]).await.expect("it is stored");
+                store.trigger(vec![notified()]).await.expect("it is stored");
             }
         })
         .await;
@@ -615,13 +613,7 @@ async fn a_commit_that_nobody_waits_for_is_not_canceled() {
     let holder = connect(&database.url_text()).await.expect("it answers");
     let lock = "SELECT pg_advisory_lock(77)";
     holder.batch_execute(lock).await.expect("it runs");
-    let trigger = Trigger {
-        feed: feed("default", 1),
-        kind: TriggerKind::Notification,
-        due_at: START,
-        from: None,
-    };
-    let triggering = tokio::spawn(async move { store.trigger(vec![trigger]).await });
+    let triggering = tokio::spawn(async move { store.trigger(vec![notified()]).await });
     let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
     within("the commit to wait", async {
         while database.count(waiting).await == 0 {}
