@@ -14,9 +14,6 @@ use std::time::Duration;
 
 use futures_util::future::{MaybeDone, join, maybe_done};
 use futures_util::{TryFutureExt as _, TryStreamExt as _};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
@@ -26,12 +23,14 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::beginning::{
     ABOUT, Access, Beginning, COMMIT_TO_DISKS, First, LESS_THAN_ON, PLAN_ONCE, database_time, value,
 };
+use super::clock::DatabaseClock;
 use super::error::cannot_connect;
 use super::session::{self, Growth, Session};
+use super::tls::tls;
 use super::turn::Turn;
 use super::types::type_of;
 use crate::config::{Encryption, PostgresAddress};
-use crate::domain::{Clock, Correction, Timestamp};
+use crate::domain::{Clock, Timestamp};
 use crate::store::engine::{Param, Statement, Value};
 use crate::store::error::Result;
 use crate::store::{Hooks, StoreError};
@@ -97,49 +96,6 @@ where
         Err(_) => Err(StoreError::Unreachable {
             detail: format!("no answer within {limit:?}; check the server's load and the network"),
         }),
-    }
-}
-
-/// The time by the database's clock, or by a clock that a test sets by hand.
-pub(super) struct DatabaseClock {
-    base: Clock,
-    corrected: Clock,
-    correction: Correction,
-}
-
-impl DatabaseClock {
-    pub(super) fn new(base: Clock) -> Self {
-        let (corrected, correction) = base.corrected();
-        Self {
-            base,
-            corrected,
-            correction,
-        }
-    }
-
-    /// Returns the clock that all processes on this database share.
-    pub(super) fn clock(&self) -> Clock {
-        self.corrected.clone()
-    }
-
-    /// Returns the moment that a test set by hand.
-    pub(super) fn manual(&self) -> Option<Timestamp> {
-        self.base.is_manual().then(|| self.base.now())
-    }
-
-    /// Corrects the clock by the database's time, which was requested at `before`.
-    fn synchronize(&self, before: Timestamp, database: Timestamp) -> Timestamp {
-        if self.base.is_manual() {
-            return self.base.now();
-        }
-        let after = self.base.now();
-        let took = after.as_millis() - before.as_millis();
-        // If the process was suspended or its clock was set meanwhile, the next one corrects.
-        if (0..1000).contains(&took) {
-            self.correction
-                .set(database.as_millis() - before.as_millis() - took / 2);
-        }
-        database
     }
 }
 
@@ -370,37 +326,6 @@ async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error
             "connection to PostgreSQL closed: {}",
             StoreError::from(error)
         );
-    }
-}
-
-/// Returns a TLS connector that verifies the server's certificate and name.
-fn tls(authorities: Option<&std::path::Path>) -> Result<MakeRustlsConnect, String> {
-    let failed = |error| format!("failed to set up TLS: {error}");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(failed)?;
-    let builder = match authorities {
-        None => builder.with_platform_verifier().map_err(failed)?,
-        Some(file) => builder.with_root_certificates(roots(file).map_err(|reason| {
-            format!(
-                "cannot use `sslrootcert` {}: {reason}; name a PEM file of certificates",
-                file.display()
-            )
-        })?),
-    };
-    Ok(MakeRustlsConnect::new(builder.with_no_client_auth()))
-}
-
-/// Reads certificates of authorities.
-fn roots(file: &std::path::Path) -> Result<rustls::RootCertStore, Box<dyn std::error::Error>> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file)? {
-        roots.add(certificate?)?;
-    }
-    match roots.is_empty() {
-        true => Err("it holds no certificate".into()),
-        false => Ok(roots),
     }
 }
 

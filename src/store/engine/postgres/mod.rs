@@ -24,6 +24,7 @@ use crate::store::{
 };
 
 mod beginning;
+mod clock;
 mod connection;
 mod copy;
 mod error;
@@ -31,6 +32,7 @@ mod known;
 mod schema;
 mod session;
 mod tasks;
+mod tls;
 mod turn;
 mod tx;
 mod types;
