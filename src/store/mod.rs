@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
 use self::engine::{Operation, PostgresEngine, SqliteEngine};
@@ -203,14 +204,14 @@ impl Store {
     /// Runs an operation in one snapshot.
     async fn read<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
         self.before(Step::Read).await?;
-        with_engine!(self, engine => Box::pin(engine.read(operation)).await)
+        with_engine!(self, engine => engine.read(operation).boxed().await)
     }
 
     /// Runs an operation of the service's own work in one snapshot. It never waits for what people
     /// and programs read.
     async fn read_own<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
         self.before(Step::Read).await?;
-        with_engine!(self, engine => Box::pin(engine.read_own(operation)).await)
+        with_engine!(self, engine => engine.read_own(operation).boxed().await)
     }
 
     /// Reads the quarantine, with the messages that this process was offered before.
@@ -221,10 +222,11 @@ impl Store {
 
     /// Runs an operation in a transaction that is synced to disk when this returns.
     ///
-    /// Boxed, like reads: a future holds those of both engines, and callers hold it many times over.
+    /// Boxed and without its type, like reads: callers' futures don't hold those of both engines,
+    /// and the compiler doesn't prove for each caller again that they may move between threads.
     async fn write<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
         self.before(Step::Write).await?;
-        let written = with_engine!(self, engine => Box::pin(engine.write(operation)).await)?;
+        let written = with_engine!(self, engine => engine.write(operation).boxed().await)?;
         self.before(Step::Written).await?;
         Ok(written)
     }
