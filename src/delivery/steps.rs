@@ -250,7 +250,7 @@ impl<'w> Session<'w> {
             store_errors: 0,
             store_again_at: requested_at.instant,
             last_stored_at: requested_at.instant,
-            choose_after: requested_at.instant + READ_AHEAD,
+            choose_after: Instant::now() + READ_AHEAD,
             adds: false,
             stored: 0,
             since_chosen: 0,
@@ -270,10 +270,14 @@ impl<'w> Session<'w> {
     ) -> Result<(StepOutcome, Option<NothingDue>), StoreError> {
         loop {
             let may_start = self.may_continue && !stop.is_cancelled() && self.store_errors == 0;
-            if may_start {
-                self.start();
-            } else {
+            if !may_start {
                 self.ready.clear();
+            } else if Instant::now() < self.choose_after {
+                self.start();
+            } else if self.storing.is_none() && !self.ready.is_empty() {
+                // A person may have erased or skipped them since, or paused the destination.
+                self.ready.clear();
+                self.more = true;
             }
             if self.storing.is_none() && self.should_store(may_start) {
                 self.begin_storing();
@@ -525,7 +529,7 @@ impl<'w> Session<'w> {
             .collect();
         if !self.adds {
             self.ready.clear();
-            self.choose_after = self.requested_at.instant + READ_AHEAD;
+            self.choose_after = Instant::now() + READ_AHEAD;
         }
         for one in continued.deliveries {
             if known.contains(&one.sequence) {

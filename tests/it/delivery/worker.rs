@@ -15,8 +15,8 @@ use ivesk_webhook::emulator::DEFAULT_KEY;
 use ivesk_webhook::metrics::Metrics;
 use ivesk_webhook::store::{
     DeliverySelection, DeliveryState, DestinationChange, DestinationPauseReason, DestinationRow,
-    IMPORT_ERROR_WAIT, ImportErrorDecision, ImportErrorSelection, ImportErrorState, NothingDue,
-    SharedStore,
+    DocumentFilter, IMPORT_ERROR_WAIT, ImportErrorDecision, ImportErrorSelection, ImportErrorState,
+    NothingDue, SharedStore,
 };
 use ivesk_webhook::trace::{self, Step};
 use serde_json::{Value, json};
@@ -760,6 +760,36 @@ async fn a_pause_takes_effect_between_two_documents_of_a_batch() {
     scene.drain().await;
     scene.assert_all_delivered().await;
     assert_eq!(scene.ledger.repeats(), 0);
+}
+
+#[tokio::test]
+async fn what_is_skipped_during_a_long_delivery_is_not_started() {
+    let scene = Scene::new().await;
+    scene.export(3).await;
+    let mut requests = 0;
+    scene.ledger.react(move |_| {
+        requests += 1;
+        match requests {
+            // Longer than versions that were chosen may wait.
+            1 => Reaction::AcceptsAfter(Duration::from_secs(1)),
+            _ => Reaction::Accepts,
+        }
+    });
+    let skipping = async {
+        scene.ledger.until("a request", |l| l.requests() == 1).await;
+        let documents = scene.bench.store().documents(DocumentFilter {
+            limit: 10,
+            ..DocumentFilter::default()
+        });
+        let documents = documents.await.expect("readable");
+        let newest = documents.iter().map(|row| row.sequence).max();
+        let skipped = DeliverySelection::One(newest.expect("a document") - 1);
+        scene.change(DestinationChange::Skip(skipped)).await
+    };
+    let (_, skipped) = tokio::join!(scene.drain(), skipping);
+    assert_eq!(skipped, 1);
+    assert_eq!(scene.ledger.requests(), 2);
+    assert_eq!(scene.row().await.delivered, 2);
 }
 
 #[tokio::test]
