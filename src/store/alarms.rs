@@ -6,7 +6,7 @@ use super::columns::{named, named_columns};
 use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::subscription_messages::HEARD_PRECISION;
-use crate::backoff;
+use crate::backoff::{self, latest_present};
 use crate::domain::{Account, Event, Queue, Timestamp};
 
 /// Number of newest documents among which unannounced ones are counted.
@@ -113,7 +113,9 @@ impl AlarmObservation {
         let is_active = found
             .filter(|finding| finding.kind == kind)
             .any(|finding| finding.subject == subject);
-        !is_active && seen_at.after(kind.grace_period()) <= self.now
+        // A clock may have been ahead when it was seen.
+        let seen_at = Some(seen_at).filter(|at| *at <= latest_present(self.now));
+        !is_active && seen_at.is_none_or(|at| at.after(kind.grace_period()) <= self.now)
     }
 }
 
@@ -264,7 +266,7 @@ async fn record_finding<T: Tx>(
     finding: &Finding,
 ) -> Result<Option<AlarmRow>> {
     static SEEN: Sql = Sql::new(
-        "UPDATE alarm SET seen_at = {greatest}(seen_at, $3)
+        "UPDATE alarm SET seen_at = CASE WHEN seen_at > $4 THEN $3 ELSE {greatest}(seen_at, $3) END
          WHERE kind = $1 AND subject = $2 AND ended_at IS NULL",
     );
     // Another replica may find it at the same moment: only one of the two raises it.
@@ -276,7 +278,8 @@ async fn record_finding<T: Tx>(
     );
     let now = observation.now;
     let (kind, subject) = (finding.kind, &finding.subject);
-    if tx.execute(&SEEN, &[&kind, subject, &now]).await? > 0 {
+    let present = latest_present(now);
+    if tx.execute(&SEEN, &[&kind, subject, &now, &present]).await? > 0 {
         return Ok(None);
     }
     let notify_at = observation.notify.then_some(now);

@@ -16,6 +16,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 on_both_stores! {
     an_alarm_begins_once_and_ends_once_whoever_checks,
     an_alarm_seen_by_one_process_lingers_for_a_while,
+    an_alarm_seen_in_the_future_ends_all_the_same,
     alarms_are_notified_in_order_by_one_process_at_a_time,
     a_notice_that_waits_for_the_future_is_sent,
     alarms_without_a_target_are_not_notified_later,
@@ -101,6 +102,19 @@ async fn an_alarm_seen_by_one_process_lingers_for_a_while(database: Database) {
     assert_eq!(test.observe(&[]).await, (0, 0));
     test.clock.advance(MINUTE);
     assert_eq!(test.observe(&[]).await, (0, 1));
+}
+
+async fn an_alarm_seen_in_the_future_ends_all_the_same(database: Database) {
+    let test = TestStore::new(database).await;
+    let ahead = observation(
+        START.after(24 * HOUR),
+        &[AlarmKind::Paused, AlarmKind::Silence],
+    );
+    test.store.update_alarms(ahead).await.expect("recorded");
+    // The clock is right again.
+    assert_eq!(test.observe(&[AlarmKind::Silence]).await, (0, 1));
+    let active = test.alarms(true).await;
+    assert_eq!((active.len(), active[0].seen_at), (1, START));
 }
 
 async fn alarms_are_notified_in_order_by_one_process_at_a_time(database: Database) {
