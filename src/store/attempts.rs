@@ -361,7 +361,7 @@ async fn write_delivery<T: Tx>(
              changed_at = excluded.changed_at,
              next_try_at = CASE WHEN h.state IN ('skipped', 'superseded') THEN NULL ELSE excluded.next_try_at END,
              failures = CASE WHEN $9 THEN h.failures + 1 ELSE 0 END,
-             failing_since = CASE WHEN $9 THEN coalesce(h.failing_since, excluded.failing_since) END,
+             failing_since = CASE WHEN $9 THEN {least}(coalesce(h.failing_since, excluded.failing_since), excluded.failing_since) END,
              note = coalesce(excluded.note, h.note), detail = excluded.detail",
     );
     // An attempt with the same result as the last one is counted in its row.

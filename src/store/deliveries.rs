@@ -55,6 +55,11 @@ impl DestinationFilter {
             companies: Vec::new(),
         }
     }
+
+    /// Returns the text of its column.
+    pub(super) fn to_json(&self) -> String {
+        serde_json::json!(self).to_string()
+    }
 }
 
 /// How a destination's lanes are made.

@@ -300,7 +300,7 @@ impl Counted {
         of.probing |= of.stuck.as_ref().is_some_and(|stuck| *stuck != document);
         of.stuck = Some(document);
         of.stuck_at = Some(version.sequence);
-        of.failing_since.get_or_insert(now);
+        of.failing_since = earlier(of.failing_since, now);
         of.last_error = Some(error.to_owned());
         // Attempts that were in flight when a wait began belong to the same episode.
         let is_new = rest(of.waits_until, now).is_none();
@@ -320,7 +320,7 @@ impl Counted {
             let waits = lane.failures > 0 && rest(lane.due_at, now).is_some();
             if !waits {
                 lane.failures += 1;
-                lane.failing_since.get_or_insert(now);
+                lane.failing_since = earlier(lane.failing_since, now);
                 // While the destination waits, its lanes need no waits of their own.
                 let wait = backoff::DELIVERY.delay(lane.failures - 1, backoff::jitter());
                 lane.due_at = lane.due_at.map(|_| match of.waits_until {
@@ -338,7 +338,7 @@ impl Counted {
         static LANE: Sql = Sql::new(
             "UPDATE lane SET due_at = $3, failures = $4, failing_since = $5, last_error = $6, paused = $7,
                  answers = $8, equal_rejections = $9, last_rejection = $10, held = $11
-             WHERE destination_id = $1 AND feed_id = $2",
+             WHERE destination_id = $1 AND feed_id = $2 AND removed_at IS NULL",
         );
         static DESTINATION: Sql = Sql::new(
             "UPDATE destination SET delivered = delivered + $2, rejected = rejected + $3,
@@ -391,6 +391,11 @@ impl Column for DestinationState {
         count.stuck = feed.zip(document_id);
         Ok(count)
     }
+}
+
+/// Returns since when something fails that fails now: a clock may have been ahead when it began.
+fn earlier(since: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    Some(since.map_or(now, |since| since.min(now)))
 }
 
 /// Returns true if enough lanes are paused for the same rejection.

@@ -121,6 +121,12 @@ pub(super) const MATCHING: Fragment = Fragment::Same(
          AND ({length}($4) = 0 OR f.company = '' OR f.company IN ({elements}($4)))",
 );
 
+/// What a lane that is removed no longer has: nothing of it is due, failing or paused.
+pub(super) const WITHOUT_STATE: Fragment = Fragment::Same(
+    "due_at = NULL, history_from = NULL, paused = NULL, failures = 0, failing_since = NULL, last_error = NULL,
+     answers = 0, equal_rejections = 0, last_rejection = NULL",
+);
+
 operations! {
     /// Adds destinations that are not known yet, and stores their filters.
     ///
@@ -171,16 +177,16 @@ async fn register_destinations<T: Tx>(
          WHERE name = $1 AND filter <> $2 RETURNING id",
     );
     static REMOVE: Sql = Sql::with(
-        "UPDATE lane SET removed_at = $5, due_at = NULL, history_from = NULL
+        "UPDATE lane SET removed_at = $5, {without_state}
          WHERE destination_id = $1 AND removed_at IS NULL AND feed_id NOT IN (
              SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id WHERE {matching})",
-        &[("matching", MATCHING)],
+        &[("without_state", WITHOUT_STATE), ("matching", MATCHING)],
     );
     let now = tx.now_or(now);
     // The same order everywhere prevents deadlocks.
     destinations.sort_by(|(one, _), (other, _)| one.cmp(other));
     for (name, filter) in &destinations {
-        let text = serde_json::json!(filter).to_string();
+        let text = filter.to_json();
         tx.run(&ADD, &[name, &now, &text]).await?;
         tx.run(&LOOK_AGAIN, &[name]).await?;
         let changed: Option<i64> = tx.first(&CHANGE, &[name, &text, &now]).await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::deliveries::LanePlan;
-use super::destinations::{MATCHING, lock};
+use super::destinations::{MATCHING, WITHOUT_STATE, lock};
 use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use crate::domain::{DestinationName, Moment, Timestamp};
@@ -53,7 +53,7 @@ pub(super) async fn add_lanes<T: Tx>(
 ) -> Result<bool> {
     // Again from the first feed once an account has shown the vendor's clock.
     static STATE: Sql = Sql::new(
-        "SELECT known_at, CASE WHEN accounts_known = n.accounts THEN lanes_to ELSE 0 END, n.accounts
+        "SELECT filter, known_at, CASE WHEN accounts_known = n.accounts THEN lanes_to ELSE 0 END, n.accounts
          FROM destination, (SELECT count(*) AS accounts FROM account WHERE clock_offset IS NOT NULL) AS n
          WHERE id = $1",
     );
@@ -83,11 +83,21 @@ pub(super) async fn add_lanes<T: Tx>(
          WHERE l.removed_at IS NOT NULL OR (l.begins_at IS NULL AND excluded.begins_at IS NOT NULL)
             OR ($4 AND l.history_from IS DISTINCT FROM '')",
     );
+    static REMOVE: Sql = Sql::with(
+        "UPDATE lane SET removed_at = $2, {without_state}
+         WHERE destination_id = $1 AND removed_at IS NULL AND feed_id IN ({elements}($3))",
+        &[("without_state", WITHOUT_STATE)],
+    );
     static DONE: Sql =
         Sql::new("UPDATE destination SET lanes_to = $2, accounts_known = $3 WHERE id = $1");
-    let (known_at, lanes_to, accounts): (Timestamp, i64, i64) =
+    let (stored, known_at, lanes_to, accounts): (String, Timestamp, i64, i64) =
         tx.one(&STATE, &[&destination]).await?;
     let filter = &plan.filter;
+    // Another replica has newer settings, and this one will be restarted with them: until then its own would bring
+    // lanes back that are not wanted any more.
+    if stored != filter.to_json() {
+        return Ok(false);
+    }
     let params = params! { lanes_to, filter.queue, filter.accounts, filter.companies, MAX_LANES };
     let feeds: Vec<NewLane> = tx.all(&FEEDS, params).await?;
     let Some(last) = feeds.last() else {
@@ -95,6 +105,11 @@ pub(super) async fn add_lanes<T: Tx>(
     };
     tx.run(&DONE, &[&destination, &last.feed, &accounts])
         .await?;
+    let unwanted = feeds.iter().filter(|one| !one.matches);
+    let unwanted: Vec<i64> = unwanted.map(|one| one.feed).collect();
+    if !unwanted.is_empty() {
+        tx.run(&REMOVE, &[&destination, &now, &unwanted]).await?;
+    }
     for one in feeds.iter().filter(|one| one.matches) {
         let begins_at = one.begins_at(known_at, plan.lookback, now);
         let params = params! { destination, one.feed, begins_at, plan.deliver_history, now };

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use ivesk_webhook::config::{DestinationConfig, DestinationKind, HistoryMode};
 use ivesk_webhook::delivery::open;
 use ivesk_webhook::delivery::steps::StepOutcome;
-use ivesk_webhook::delivery::worker::DestinationWorker;
-use ivesk_webhook::domain::{DestinationName, Queue};
+use ivesk_webhook::delivery::worker::{DestinationWorker, lane_plan};
+use ivesk_webhook::domain::DestinationName;
 use ivesk_webhook::store::{
-    DeliveryFilter, DeliveryRow, DestinationChange, DestinationFilter, ImportErrorFilter,
-    ImportErrorRow, SharedStore,
+    DeliveryFilter, DeliveryRow, DestinationChange, ImportErrorFilter, ImportErrorRow, SharedStore,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -56,10 +55,8 @@ pub(crate) async fn worker_on(
         &BTreeMap::new(),
         &bench.clock,
     );
-    let registered = store.register_destinations(
-        vec![(name.clone(), DestinationFilter::all_of(Queue::Exported))],
-        bench.clock.now(),
-    );
+    let filter = lane_plan(destination, bench.config.pull.lookback).filter;
+    let registered = store.register_destinations(vec![(name.clone(), filter)], bench.clock.now());
     registered.await.expect("the destination is registered");
     DestinationWorker::new(
         name,

@@ -14,6 +14,8 @@ on_both_stores! {
     a_lease_longer_than_ones_own_is_not_taken,
     a_destinations_wait_of_the_future_is_over,
     waits_of_the_future_end_though_they_fail_again,
+    a_failure_seen_in_the_future_began_now_at_the_latest,
+    a_company_that_is_taken_out_stays_out_and_is_no_trouble,
     a_retry_of_the_future_is_due,
     a_closed_destination_waits_for_a_person,
     a_pause_leaves_the_lease_to_the_worker_in_flight,
@@ -168,6 +170,69 @@ async fn a_destinations_wait_of_the_future_is_over(database: Database) {
     assert!(scene.lease().await.is_none());
     scene.clock.advance(HOUR);
     assert!(scene.lease().await.is_some());
+}
+
+async fn a_failure_seen_in_the_future_began_now_at_the_latest(database: Database) {
+    let (scene, correction) = Scene::with_correction(database).await;
+    scene.register_destination().await;
+    let feed = company("1");
+    scene.pull(&feed, &[("a", &new(1))]).await;
+    let lease = scene.lease().await.expect("a lease");
+    correction.set(AHEAD);
+    scene.end_with(lease, unavailable()).await;
+    correction.set(0);
+    scene.change(DestinationChange::Resume).await;
+    let lease = scene.lease().await.expect("it is tried again");
+    scene.end_with(lease, unavailable()).await;
+    let now = scene.clock.now();
+    let (row, lane) = (scene.destination().await, scene.lane(&feed).await);
+    assert!(
+        row.failures > 1 && row.failing_since.is_some_and(|at| at <= now),
+        "{row:?}"
+    );
+    assert!(lane.failing_since.is_none_or(|at| at <= now), "{lane:?}");
+}
+
+/// Replicas are restarted one after another with settings that leave out a company.
+async fn a_company_that_is_taken_out_stays_out_and_is_no_trouble(database: Database) {
+    let mut scene = Scene::new(database).await;
+    let (one, two) = (company("1"), company("2"));
+    scene.pull(&one, &[("a", &new(1))]).await;
+    scene.pull(&two, &[("b", &new(1))]).await;
+    let lease = scene.lease().await.expect("a lease");
+    let failing = lease
+        .deliveries
+        .iter()
+        .find(|delivery| delivery.document_id == "a");
+    let attempt = scene.attempt(failing.expect("it is due"), unavailable());
+    scene.end(lease, vec![attempt]).await;
+    assert_eq!(scene.destination().await.failing_lanes, 1);
+    let old = scene.filter.clone();
+    scene.filter.companies = vec![two.company.clone()];
+    scene.register_destination().await;
+    let lanes = async |scene: &Scene| {
+        let lanes = scene.store.lanes(name(), 0, 1_000).await.expect("readable");
+        lanes
+            .into_iter()
+            .map(|(_, lane)| lane.feed)
+            .collect::<Vec<_>>()
+    };
+    // A replica with the settings of before makes its lanes at last.
+    let new_filter = std::mem::replace(&mut scene.filter, old);
+    scene.make_lanes().await;
+    assert_eq!(lanes(&scene).await, [two.clone()]);
+    // One that an earlier release brought back: the next start removes it.
+    scene.filter = new_filter;
+    let brought_back = "UPDATE lane SET removed_at = NULL, failures = 1, failing_since = 1 WHERE removed_at IS NOT NULL";
+    scene.database.run(brought_back).await;
+    assert_eq!(scene.destination().await.failing_lanes, 1);
+    scene.register_destination().await;
+    scene.make_lanes().await;
+    assert_eq!(lanes(&scene).await, [two]);
+    scene.change(DestinationChange::Resume).await;
+    let row = scene.destination().await;
+    assert_eq!((row.failing_lanes, row.paused_lanes), (0, 0));
+    assert_eq!(scene.due().await, [format!("b@{}", new(1))]);
 }
 
 /// A clock that was ahead wrote when a lane, and when a deferred document, is tried again.

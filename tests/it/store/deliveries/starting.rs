@@ -460,8 +460,9 @@ async fn deliver_starts_the_history_of_every_lane(database: Database) {
 }
 
 async fn a_destination_filters_by_queue_and_company(database: Database) {
-    let mut scene = Scene::new(database).await;
+    let mut scene = Scene::without_destination(database).await;
     scene.filter.companies = vec![Company::parse("1").expect("a code")];
+    scene.register_destination().await;
     let digitized = Feed::digitized(account());
     for feed in [&company("1"), &company("2"), &digitized] {
         scene.pull(feed, &[("a", &at(1))]).await;
