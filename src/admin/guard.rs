@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::audit::{self, Action};
+use super::audit::{Action, carry_out};
 use super::identity::{Identity, identify};
 use super::listener::AdminPeer;
 use super::problem::{AdminError, read_body};
@@ -51,13 +51,20 @@ pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Ne
         Ok(admitted) => admitted,
         Err(error) => return error.into_response(),
     };
-    let response = next.run(request).await;
-    if response.status().is_success()
-        && let Some(action) = action
-    {
-        audit::record(&admin.app, &identity, action).await;
+    let work = next.run(request);
+    match action {
+        Some(action) => {
+            carry_out(
+                admin.app,
+                identity,
+                action,
+                |status| status.is_success(),
+                work,
+            )
+            .await
+        }
+        None => work.await,
     }
-    response
 }
 
 /// Returns the sender of a permitted request, what is to be recorded about it, and the request

@@ -9,7 +9,7 @@ use super::identity::{Identity, new_secret, sha256};
 use super::problem::{AdminError, ApiResult, Input};
 use crate::api::tokens::{LoginLink, LoginLinkRequest};
 use crate::app::App;
-use crate::store::{LINK_LIFETIME, NewLoginLink, Rights};
+use crate::store::{NewLoginLink, Rights};
 
 /// Creates a link that lets one browser in, once, within ten minutes
 #[utoipa::path(post, path = "/v1/login-links", tag = "service", request_body = LoginLinkRequest,
@@ -25,17 +25,17 @@ pub(super) async fn create(
         ));
     }
     let secret = new_secret();
-    let now = app.clock.now();
-    app.store
-        .make_login_link(NewLoginLink {
-            hash: sha256(&secret),
-            rights: request.rights,
-            created_by: identity.owner,
-            now,
-        })
-        .await?;
+    let made = app.store.make_login_link(NewLoginLink {
+        hash: sha256(&secret),
+        rights: request.rights,
+        created_by: identity.owner,
+        token: identity.token,
+        now: app.clock.now(),
+    });
+    // The token may have ended since it was checked.
+    let expires_at = made.await?.ok_or(AdminError::Unauthorized)?;
     Ok(Json(LoginLink {
         path: format!("/open?link={secret}"),
-        expires_at: now.after(LINK_LIFETIME),
+        expires_at,
     }))
 }

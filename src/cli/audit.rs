@@ -61,7 +61,10 @@ async fn list(api: &Api, limit: u16, json: bool) -> Result<Exit, Failure> {
             table::moment(row.at),
             row.actor.clone(),
             row.action.clone(),
-            row.subject.clone(),
+            match &row.detail {
+                Some(detail) => format!("{} ({detail})", row.subject),
+                None => row.subject.clone(),
+            },
         ]);
     }
     println!("{table}");

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::engine::{SESSIONS_LOCK, Sql, Tx, operations, rows};
+use super::engine::{SESSIONS_LOCK, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::rights::Rights;
 use crate::domain::Timestamp;
@@ -21,8 +21,9 @@ pub const LINK_LIFETIME: Duration = Duration::from_secs(10 * 60);
 pub const SESSION_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
 operations! {
-    /// Stores a login link.
-    pub write make_login_link(link: NewLoginLink) -> ();
+    /// Stores a login link; returns when it ends, or `None` if its creator's token has been revoked or has
+    /// expired.
+    pub write make_login_link(link: NewLoginLink) -> Option<Timestamp>;
 
     /// Uses up a login link and opens a session; `None` if the link is unknown, used up or
     /// too old.
@@ -55,31 +56,58 @@ pub struct NewLoginLink {
     pub rights: Rights,
     /// Who created it.
     pub created_by: String,
+    /// The row of the stored token that created it; `None` for the configured one, and for users of the machine.
+    pub token: Option<i64>,
     /// The present moment.
     pub now: Timestamp,
 }
 
-async fn make_login_link<T: Tx>(tx: &T, link: NewLoginLink) -> Result<()> {
+async fn make_login_link<T: Tx>(tx: &T, link: NewLoginLink) -> Result<Option<Timestamp>> {
     static EXPIRED: Sql = Sql::new("DELETE FROM login_link WHERE expires_at <= $1");
     static OLDEST: Sql = Sql::new(
         "DELETE FROM login_link WHERE hash IN (
              SELECT hash FROM login_link ORDER BY created_at DESC, hash LIMIT $2 OFFSET $1)",
     );
     static INSERT: Sql = Sql::new(
-        "INSERT INTO login_link (hash, rights, created_by, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO login_link (hash, rights, created_by, created_at, expires_at, sessions_end_at)
+         VALUES ($1, $2, $3, $4, $5, $6)",
     );
+    // Revoking a token waits for this lock, and then ends its links.
     tx.lock(SESSIONS_LOCK).await?;
     let now = tx.now_or(link.now);
+    let end = now.after(LINK_LIFETIME);
+    // Of a link that is used in its last moment.
+    let sessions_end = end.after(SESSION_LIFETIME);
+    let Some(sessions_end) = end_with_token(tx, link.token, sessions_end, now).await? else {
+        return Ok(None);
+    };
+    let end = end.min(sessions_end);
     tx.run(&EXPIRED, &[&now]).await?;
     tx.run(&OLDEST, &[&(MAX_LOGIN_LINKS - 1), &MAX_LOGIN_LINKS])
         .await?;
-    let (rights, end) = (link.rights.to_string(), now.after(LINK_LIFETIME));
-    tx.run(
-        &INSERT,
-        &[&link.hash, &rights, &link.created_by, &now, &end],
-    )
-    .await
+    let rights = link.rights.to_string();
+    let params = params! { link.hash, rights, link.created_by, now, end, sessions_end };
+    tx.run(&INSERT, params).await?;
+    Ok(Some(end))
+}
+
+/// Returns when what a token opens ends: with the token, and at `latest`. `None` if the token has been revoked or
+/// has expired.
+async fn end_with_token<T: Tx>(
+    tx: &T,
+    token: Option<i64>,
+    latest: Timestamp,
+    now: Timestamp,
+) -> Result<Option<Timestamp>> {
+    static TOKEN: Sql = Sql::new(
+        "SELECT expires_at FROM api_token
+         WHERE id = $1 AND (expires_at IS NULL OR expires_at > $2)",
+    );
+    let Some(id) = token else {
+        return Ok(Some(latest));
+    };
+    let token: Option<TokenEnd> = tx.first(&TOKEN, &[&id, &now]).await?;
+    Ok(token.map(|token| token.expires_at.unwrap_or(latest).min(latest)))
 }
 
 /// The use of a login link.
@@ -95,12 +123,14 @@ pub struct UseLoginLink {
 
 async fn use_login_link<T: Tx>(tx: &T, used: UseLoginLink) -> Result<Option<SessionRow>> {
     static REMOVE: Sql = Sql::new(
-        "DELETE FROM login_link WHERE hash = $1 AND expires_at > $2 RETURNING rights, created_by",
+        "DELETE FROM login_link WHERE hash = $1 AND expires_at > $2
+         RETURNING rights, created_by, sessions_end_at",
     );
     tx.lock(SESSIONS_LOCK).await?;
     let now = tx.now_or(used.now);
-    let removed: Option<(Rights, String)> = tx.first(&REMOVE, &[&used.link, &now]).await?;
-    let Some((rights, created_by)) = removed else {
+    let removed: Option<(Rights, String, Timestamp)> =
+        tx.first(&REMOVE, &[&used.link, &now]).await?;
+    let Some((rights, created_by, sessions_end)) = removed else {
         return Ok(None);
     };
     let session = SessionRow {
@@ -108,14 +138,8 @@ async fn use_login_link<T: Tx>(tx: &T, used: UseLoginLink) -> Result<Option<Sess
         created_by,
         last_used_at: now,
     };
-    insert_session(
-        tx,
-        &used.session,
-        &session,
-        now,
-        now.after(SESSION_LIFETIME),
-    )
-    .await?;
+    let end = now.after(SESSION_LIFETIME).min(sessions_end);
+    insert_session(tx, &used.session, &session, now, end).await?;
     Ok(Some(session))
 }
 
@@ -135,21 +159,13 @@ pub struct NewSession {
 }
 
 async fn open_session<T: Tx>(tx: &T, session: NewSession) -> Result<bool> {
-    static TOKEN: Sql = Sql::new(
-        "SELECT expires_at FROM api_token
-         WHERE id = $1 AND (expires_at IS NULL OR expires_at > $2)",
-    );
     // Revoking a token waits for this lock, and then ends its sessions.
     tx.lock(SESSIONS_LOCK).await?;
     let now = tx.now_or(session.now);
-    let mut expires_at = now.after(SESSION_LIFETIME);
-    if let Some(id) = session.token {
-        let token: Option<TokenEnd> = tx.first(&TOKEN, &[&id, &now]).await?;
-        let Some(token) = token else {
-            return Ok(false);
-        };
-        expires_at = token.expires_at.unwrap_or(expires_at).min(expires_at);
-    }
+    let latest = now.after(SESSION_LIFETIME);
+    let Some(expires_at) = end_with_token(tx, session.token, latest, now).await? else {
+        return Ok(false);
+    };
     let row = SessionRow {
         rights: session.rights,
         created_by: session.created_by,

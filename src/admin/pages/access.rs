@@ -1,5 +1,7 @@
 //! The check that every page request passes: identity, rights and form token.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{
@@ -11,11 +13,12 @@ use axum::response::{IntoResponse, Redirect, Response};
 use url::form_urlencoded;
 
 use super::context::PageContext;
+use super::destinations::MAX_CHOSEN;
 use super::labels::Notice;
 use super::language::{self, Language};
 use super::session::{self, is_secure, session_secret};
 use super::viewer::{FORM_TOKEN_FIELD, Viewer};
-use crate::admin::audit::{self, Action};
+use crate::admin::audit::{Action, carry_out};
 use crate::admin::guard::{check_host, check_right};
 use crate::admin::identity::{Identity, identify, new_secret, session_owner};
 use crate::admin::listener::AdminPeer;
@@ -43,12 +46,11 @@ impl Form {
         Some(value.trim())
     }
 
-    /// Returns the texts of all fields of a name, without empty ones.
-    pub(super) fn all(&self, name: &'static str) -> impl Iterator<Item = &str> {
-        let fields = self.0.iter().filter(move |(key, _)| key == name);
-        fields
-            .map(|(_, value)| value.trim())
-            .filter(|text| !text.is_empty())
+    /// Returns the sequence numbers of the chosen document versions.
+    pub(super) fn chosen(&self) -> Vec<i64> {
+        let fields = self.0.iter().filter(|(key, _)| key == "sequence");
+        let numbers = fields.filter_map(|(_, value)| value.trim().parse().ok());
+        numbers.take(MAX_CHOSEN).collect()
     }
 
     /// Returns a required field's text.
@@ -58,8 +60,21 @@ impl Form {
     }
 }
 
-/// Most fields of a form that the audit list shows.
-const MAX_AUDITED: usize = 100;
+/// The fields by which a form names what it changes, and how; a request may hold any others.
+const AUDITED_FIELDS: [&str; 12] = [
+    "destination",
+    "account",
+    "queue",
+    "company",
+    "companies",
+    "id",
+    "topic_arn",
+    "state",
+    "from",
+    "reason",
+    "message",
+    "sequence",
+];
 
 /// Pages that a viewer without a session sees.
 const OPEN_PAGES: [&str; 2] = ["/login", "/open"];
@@ -115,13 +130,21 @@ pub(super) async fn check_access(
         Ok(None) if !is_open => Redirect::to("/login").into_response(),
         Ok(_) => match check_form(&context, identity, cookie_secret.as_deref(), request).await {
             Ok((request, action)) => {
-                let response = next.run(request).await;
-                if let (Some(identity), Some(action)) = (identity, action)
-                    && response.status().is_redirection()
-                {
-                    audit::record(&admin.app, identity, action).await;
+                let work = next.run(request);
+                match (identity.cloned(), action) {
+                    (Some(identity), Some(action)) => {
+                        let app = Arc::clone(&admin.app);
+                        carry_out(
+                            app,
+                            identity,
+                            action,
+                            |status| status.is_redirection(),
+                            work,
+                        )
+                        .await
+                    }
+                    _ => work.await,
                 }
-                response
             }
             Err(error) => context.error_page(&error),
         },
@@ -227,12 +250,14 @@ fn action(path: &str, form: &Form) -> Option<Action> {
         "/login" | "/open" | "/logout" => return None,
         other => other,
     };
-    let given = form.0.iter().filter(|(key, value)| {
-        !value.trim().is_empty() && !matches!(key.as_str(), FORM_TOKEN_FIELD | "action" | "back")
+    let given = AUDITED_FIELDS.iter().filter_map(|field| {
+        let values: Vec<String> = match *field {
+            "sequence" => form.chosen().iter().map(i64::to_string).collect(),
+            field => form.text(field)?.lines().map(str::to_owned).collect(),
+        };
+        (!values.is_empty()).then_some((*field, values))
     });
-    let given = given.map(|(key, value)| format!("{key}={}", value.replace('\n', ",")));
-    let given: Vec<String> = given.take(MAX_AUDITED).collect();
-    Some(Action::new(name, &given.join(" ")))
+    Some(Action::new(name, given))
 }
 
 /// Returns true if the browser's headers, where present, name this origin as the requesting

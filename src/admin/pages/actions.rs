@@ -315,11 +315,7 @@ pub(super) async fn delivery(context: PageContext, Extension(form): Extension<Fo
 async fn change_deliveries(app: &App, form: &Form) -> Result<String, PageError> {
     let name = configured(app, form.required("destination")?)?;
     let action = form.required("action")?;
-    let chosen: Vec<i64> = form
-        .all("sequence")
-        .take(MAX_CHOSEN)
-        .filter_map(|text| text.parse().ok())
-        .collect();
+    let chosen = form.chosen();
     let in_state = || {
         let state = form.text("state").and_then(DeliveryState::parse);
         let state = state.filter(|state| *state != DeliveryState::Delivered);
@@ -412,6 +408,10 @@ async fn change_destination(app: &App, form: &Form) -> Result<String, PageError>
                 .take(MAX_CHOSEN)
                 .map(str::to_owned)
                 .collect();
+            // Before the first is started.
+            for company in &companies {
+                parse_company(company)?;
+            }
             let mut changed = 0;
             for company in chosen(&companies) {
                 let start = Start {

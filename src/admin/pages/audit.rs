@@ -40,7 +40,10 @@ async fn list(context: &PageContext, parameters: Parameters) -> PageResult {
             language.moment(row.at, now),
             html! { (row.actor) },
             html! { code { (row.action) } },
-            html! { (row.subject) },
+            html! {
+                (row.subject)
+                @if let Some(detail) = &row.detail { " (" span lang="en" { (detail) } ")" }
+            },
         ]
     });
     let rows: Vec<_> = rows.collect();

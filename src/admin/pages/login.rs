@@ -83,7 +83,7 @@ async fn open_session(context: &PageContext, token: &str) -> Result<String, Admi
     if !admin.app.store.open_session(session).await? {
         return Err(AdminError::Unauthorized);
     }
-    audit::record(&admin.app, &identity, Action::new("log in", "")).await;
+    audit::record(&admin.app, &identity, Action::new("log in", []), None).await;
     Ok(secret)
 }
 
@@ -149,7 +149,13 @@ pub(super) async fn use_link(
                 rights: session.rights,
                 token: None,
             };
-            audit::record(&admin.app, &identity, Action::new("log in", "by link")).await;
+            audit::record(
+                &admin.app,
+                &identity,
+                Action::new("log in", [("", vec!["by link".to_owned()])]),
+                None,
+            )
+            .await;
             let_in(&secret, &headers)
         }
         Ok(None) => match wrong_proof(admin, context.viewer.peer) {
@@ -185,7 +191,7 @@ pub(super) async fn log_out(context: PageContext, headers: HeaderMap) -> Respons
             return context.error_page(&error.into());
         }
         if let Ok(Some(identity)) = owner {
-            audit::record(&admin.app, &identity, Action::new("log out", "")).await;
+            audit::record(&admin.app, &identity, Action::new("log out", []), None).await;
         }
     }
     Redirect::to("/login").into_response()

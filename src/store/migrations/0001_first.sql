@@ -576,13 +576,15 @@ CREATE TABLE api_token (
     last_used_at {integer}
 ){strict};
 
--- Links that let a browser in, by the digest of their secret.
+-- Links that let a browser in, by the digest of their secret. `sessions_end_at` is when the sessions that they open
+-- end at the latest: with the token of their creator.
 CREATE TABLE login_link (
     hash {bytes} PRIMARY KEY,
     rights TEXT NOT NULL,
     created_by TEXT NOT NULL,
     created_at {integer} NOT NULL,
-    expires_at {integer} NOT NULL
+    expires_at {integer} NOT NULL,
+    sessions_end_at {integer} NOT NULL
 ){by_key};
 
 -- Sessions of browsers, by the digest of their cookie.

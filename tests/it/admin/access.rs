@@ -16,6 +16,7 @@ use tower::ServiceExt as _;
 
 use crate::support::app::{ADMIN_TOKEN, TestApp, code, json_of};
 use crate::support::fake_sns::{FOREIGN_TOPIC, Message};
+use crate::support::faults::Fault;
 use crate::support::process::{Installation, client, this_user, within};
 
 /// The loopback listener of a fresh installation: nobody has configured a token.
@@ -646,6 +647,34 @@ async fn a_token_ends_at_its_time_with_its_sessions() {
 }
 
 #[tokio::test]
+async fn links_of_a_token_end_with_it_and_so_do_their_sessions() {
+    let app = TestApp::spawn().await;
+    let end = app.clock.now().after(Duration::from_secs(300)).to_string();
+    let request = json!({"name": "five minutes", "rights": "admin", "expires_at": end});
+    let (_, created) = app.admin_post("/v1/tokens", &request).await;
+    let token = created["token"].as_str().unwrap();
+    let link = async || {
+        let request = app
+            .anonymous_request(Method::POST, "/v1/login-links")
+            .bearer_auth(token)
+            .header("content-type", "application/json")
+            .body(r#"{"rights": "read"}"#);
+        let (_, link) = json_of(request.send().await.unwrap()).await;
+        assert_eq!(link["expires_at"], end);
+        let path = link["path"].as_str().unwrap();
+        format!("http://{}{path}", app.config().admin.listen)
+    };
+    let (used, unused) = (link().await, link().await);
+    let mut browser = Browser::new(&app);
+    assert_eq!(browser.use_link(&used).await, 303);
+    let feeds = format!("http://{}/feeds", app.config().admin.listen);
+    assert_eq!(browser.get(&feeds).await.0, 200);
+    app.clock.advance(Duration::from_secs(300));
+    assert_eq!(browser.get(&feeds).await.0, 303);
+    assert_eq!(Browser::new(&app).use_link(&unused).await, 403);
+}
+
+#[tokio::test]
 async fn strangers_do_not_lock_out_the_right_token() {
     let app = TestApp::spawn().await;
     let (_, stored) = token(&app, "monitoring", "metrics").await;
@@ -723,6 +752,78 @@ async fn actions_are_kept_in_the_audit_list_without_secrets() {
         .unwrap();
     let shown = shown.text().await.unwrap();
     assert!(shown.contains(&format!("token:{id}:till")), "{shown}");
+}
+
+/// Sends a request, and closes the connection while what it asks for waits for the store.
+async fn send_and_leave(app: &TestApp, head: &str, body: &str) {
+    app.faults.hold_writes();
+    let before = app.faults.writes();
+    let mut client = TcpStream::connect(app.config().admin.listen).await.unwrap();
+    let length = body.len();
+    let request = format!("{head}\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
+    client.write_all(request.as_bytes()).await.unwrap();
+    within("the action", async {
+        while app.faults.writes() == before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    client.shutdown().await.unwrap();
+    // The listener closes it too: nobody waits for the answer any more.
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+    app.faults.release_writes();
+}
+
+#[tokio::test]
+async fn what_is_done_for_clients_that_left_is_in_the_audit_list() {
+    let app = TestApp::spawn().await;
+    let mut browser = Browser::new(&app);
+    assert_eq!(browser.use_link(&app.login_link().await).await, 303);
+    let feeds = format!("http://{}/feeds", app.config().admin.listen);
+    let (_, page) = browser.get(&feeds).await;
+    let head = format!(
+        "POST /v1/feeds/pause HTTP/1.1\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nContent-Type: application/json"
+    );
+    send_and_leave(&app, &head, &json!({"account": "default"}).to_string()).await;
+    let head = format!("POST /do/resume HTTP/1.1\r\nCookie: {}", browser.cookie);
+    // What the action doesn't read is not listed, and hides nothing.
+    let padding = "z".repeat(400);
+    let token = form_token(&page);
+    let body =
+        format!("pad={padding}&form_token={token}&account=default&queue=digitized&account=other");
+    send_and_leave(&app, &head, &body).await;
+    let listed = async |action: &str| {
+        let page = app.admin("/v1/audit").await;
+        let rows = page["rows"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["action"] == action);
+        row.map(|row| row["subject"].as_str().unwrap().to_owned())
+    };
+    within("both actions in the list", async {
+        while listed("feeds resume").await.is_none() || listed("feeds pause").await.is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(listed("feeds pause").await.unwrap(), "account=default");
+    let resumed = listed("feeds resume").await.unwrap();
+    assert_eq!(resumed, "account=default queue=digitized");
+}
+
+#[tokio::test]
+async fn an_action_that_failed_is_listed_as_such() {
+    let app = TestApp::spawn().await;
+    app.faults.set(Some(Fault::AnswerLost));
+    let pause = json!({"account": "default"});
+    assert_eq!(app.admin_post("/v1/feeds/pause", &pause).await.0, 503);
+    app.faults.set(None);
+    let page = app.admin("/v1/audit").await;
+    assert_eq!(page["rows"][0]["action"], "feeds pause");
+    assert_eq!(
+        page["rows"][0]["detail"],
+        "answered 503, part of it may be done"
+    );
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ fn link(number: usize, created_by: &str) -> NewLoginLink {
         hash: hash(number),
         rights: Rights::Admin,
         created_by: created_by.to_owned(),
+        token: None,
         now: START,
     }
 }
@@ -39,6 +40,13 @@ fn session(number: usize, token: Option<i64>) -> NewSession {
         created_by: token.map_or("user:1".to_owned(), |id| token_owner(id, "till")),
         token,
         now: START.after(Duration::from_millis(number as u64)),
+    }
+}
+
+fn link_of_token(number: usize, token: i64) -> NewLoginLink {
+    NewLoginLink {
+        token: Some(token),
+        ..link(number, &token_owner(token, "till"))
     }
 }
 
@@ -90,8 +98,9 @@ async fn revoking_a_token_ends_its_sessions_and_links(database: Database) {
     for (number, id) in [(1, one), (2, other)] {
         let opened = test.store.open_session(session(number, Some(id))).await;
         assert!(opened.expect("answered"));
-        let link = link(number, &token_owner(id, "till"));
-        test.store.make_login_link(link).await.expect("stored");
+        let link = link_of_token(number, id);
+        let made = test.store.make_login_link(link).await;
+        assert!(made.expect("stored").is_some());
     }
     assert!(test.store.revoke_api_token(one).await.expect("answered"));
     let find = async |number| {
@@ -110,6 +119,8 @@ async fn revoking_a_token_ends_its_sessions_and_links(database: Database) {
     // A login that was under way when the token was revoked.
     let late = test.store.open_session(session(3, Some(one))).await;
     assert!(!late.expect("answered"));
+    let late = test.store.make_login_link(link_of_token(3, one)).await;
+    assert_eq!(late.expect("answered"), None);
     test.store.end_session(hash(2)).await.expect("answered");
     assert!(!find(2).await);
 }

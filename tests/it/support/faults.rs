@@ -34,6 +34,7 @@ pub(crate) struct Faults {
     gate: Semaphore,
     waiting: Semaphore,
     probe_gate: Semaphore,
+    write_gate: Semaphore,
     accepts: AtomicUsize,
     probes: AtomicUsize,
     writes: AtomicUsize,
@@ -49,6 +50,7 @@ impl Faults {
             gate: Semaphore::new(OPEN),
             waiting: Semaphore::new(0),
             probe_gate: Semaphore::new(OPEN),
+            write_gate: Semaphore::new(OPEN),
             accepts: AtomicUsize::new(0),
             probes: AtomicUsize::new(0),
             writes: AtomicUsize::new(0),
@@ -84,6 +86,15 @@ impl Faults {
 
     pub(crate) fn release_probes(&self) {
         self.probe_gate.add_permits(OPEN);
+    }
+
+    /// Holds operations that write, apart from messages, until [`Faults::release_writes`].
+    pub(crate) fn hold_writes(&self) {
+        self.write_gate.forget_permits(OPEN);
+    }
+
+    pub(crate) fn release_writes(&self) {
+        self.write_gate.add_permits(OPEN);
     }
 
     /// Returns the number of probes.
@@ -135,6 +146,7 @@ impl Hooks for Faults {
             }
             if step == Step::Write {
                 self.writes.fetch_add(1, Ordering::SeqCst);
+                let _pass = self.write_gate.acquire().await.unwrap();
             }
             let fault = *self.fault.lock().unwrap();
             if (fault, step) == (Some(Fault::ReadsHang), Step::Read) {
