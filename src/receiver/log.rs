@@ -22,6 +22,9 @@ use crate::unexpected::UnexpectedRequest;
 /// further ones are only counted.
 const MAX_LINES_PER_SECOND: u64 = 20;
 
+/// Lines within one second about requests that reached no webhook, which anybody can send.
+const MAX_UNEXPECTED_LINES_PER_SECOND: u64 = 2;
+
 /// Time between two explanations of the same problem.
 const EXPLAIN_EVERY: Duration = Duration::from_secs(10 * 60);
 
@@ -60,6 +63,7 @@ pub struct MessageLog {
     duplicate: AtomicU64,
     accepted: LineLimit,
     refused: LineLimit,
+    unexpected: LineLimit,
     explained: Mutex<BTreeMap<Problem, Explained>>,
 }
 
@@ -79,7 +83,7 @@ struct Explained {
     more: u64,
 }
 
-/// A limit of [`MAX_LINES_PER_SECOND`].
+/// A limit of lines within one second.
 struct LineLimit {
     started: Instant,
     // The second in the upper half, its lines in the lower.
@@ -96,8 +100,8 @@ impl Default for LineLimit {
 }
 
 impl LineLimit {
-    /// Counts a line; returns true if it may be written.
-    fn allows(&self) -> bool {
+    /// Counts a line; returns true if it may be written, as one of the first `most` of its second.
+    fn allows(&self, most: u64) -> bool {
         let second = self.started.elapsed().as_secs() << 32;
         let before = self
             .lines
@@ -106,7 +110,7 @@ impl LineLimit {
                 Some(if this_second { lines + 1 } else { second | 1 })
             });
         let lines = before.unwrap_or(0);
-        lines & !0xffff_ffff != second || lines & 0xffff_ffff < MAX_LINES_PER_SECOND
+        lines & !0xffff_ffff != second || lines & 0xffff_ffff < most
     }
 }
 
@@ -153,7 +157,7 @@ impl MessageLog {
                  all known exported feeds of the account, at most once in five minutes ({more} more since the last such line). Fix: {UNCLEAR_FIX}"
             );
         }
-        if self.accepted.allows() {
+        if self.accepted.allows(MAX_LINES_PER_SECOND) {
             info!(%account, %event, request.id = request, sns.message_id = %id, feed, outcome, "accepted message `{id}` of {account}/{event}");
         } else {
             debug!(%account, %event, request.id = request, sns.message_id = %id, feed, outcome, "accepted message `{id}` of {account}/{event}");
@@ -162,7 +166,7 @@ impl MessageLog {
 
     /// Logs a refused message, up to the limit.
     pub(super) fn refused(&self, webhook: &Webhook, refusal: &Refusal, caller: &Caller) {
-        if !self.refused.allows() {
+        if !self.refused.allows(MAX_LINES_PER_SECOND) {
             return;
         }
         let code = refusal.code();
@@ -189,7 +193,7 @@ impl MessageLog {
         let row = kind.explanation();
         let (code, found, fix) = (row.code, row.found, row.fix);
         if let Some(caller) = caller
-            && self.refused.allows()
+            && self.unexpected.allows(MAX_UNEXPECTED_LINES_PER_SECOND)
         {
             // Anybody can send requests for any path.
             info!(
@@ -314,7 +318,9 @@ mod tests {
     #[test]
     fn a_flood_of_refusals_writes_a_bounded_number_of_lines() {
         let limit = LineLimit::default();
-        let lines = (0..10_000).filter(|_| limit.allows()).count() as u64;
+        let lines = (0..10_000)
+            .filter(|_| limit.allows(MAX_LINES_PER_SECOND))
+            .count() as u64;
         // The loop may span a few seconds on a slow machine.
         let seconds = limit.started.elapsed().as_secs() + 1;
         assert!(lines >= MAX_LINES_PER_SECOND, "{lines}");
