@@ -30,7 +30,7 @@ async fn list(context: &PageContext, query: ListQuery) -> PageResult {
     let columns = [
         language.pick("Document", "Dokumentas"),
         language.pick("State", "Būsena"),
-        language.pick("Rejected", "Atmestas"),
+        language.pick("Rejected", "Nepriimta"),
         language.pick("Text for the accountant", "Tekstas buhalteriui"),
         language.pick("Actions", "Veiksmai"),
     ];

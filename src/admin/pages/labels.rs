@@ -491,7 +491,7 @@ pub(super) fn import_error(
             Severity::Ok,
             language.pick(
                 "not sent: no longer rejected",
-                "neišsiųsta: dokumentas nebėra atmestas",
+                "neišsiųsta: dokumentas nebelaikomas nepriimtu",
             ),
         ),
         ImportErrorState::Discarded => (
@@ -757,8 +757,8 @@ pub(super) fn alarm_fix(
             "/subscriptions",
         ),
         AlarmKind::Unsubscribed | AlarmKind::Unconfirmed | AlarmKind::SwappedTargets => (
-            "Look at the subscription, and restore it there.",
-            "Pažiūrėkite prenumeratą ir ten ją atkurkite.",
+            "Look at the subscription: it says what to do.",
+            "Atverkite prenumeratą: ten nurodyta, ką daryti.",
             "/subscriptions",
         ),
         AlarmKind::Paused => (
@@ -787,8 +787,8 @@ pub(super) fn alarm_fix(
             "/quarantine",
         ),
         AlarmKind::UnexpectedRequests => (
-            "The proxy changes what SNS sends. `ivesk-webhook doctor` names the setting.",
-            "Tarpinis serveris keičia SNS užklausas. Nustatymą nurodo „ivesk-webhook doctor“.",
+            "Requests of SNS miss the webhook: the proxy changes them, or a subscription has an old address. The details say what to do.",
+            "SNS užklausos nepasiekia tarnybos: jas keičia tarpinis serveris arba prenumeratos adresas pasenęs. Ką daryti, nurodyta prie „Išsamiau“.",
             "/subscriptions",
         ),
         AlarmKind::Certificate => (
@@ -818,12 +818,12 @@ pub(super) fn alarm_fix(
         ),
         AlarmKind::UploadsLate => (
             "Look for the files at Įvesk.lt. If no document will come of one, settle it.",
-            "Ieškokite failų Įvesk.lt. Jei dokumento iš failo nebus, pažymėkite.",
+            "Ieškokite failų Įvesk.lt. Jei dokumento iš failo nebus, spauskite „Nebelaukti…“.",
             "/uploads",
         ),
         AlarmKind::Destination if is_deferred(subject) => (
             "See the reasons. Each document is tried again every day, and at once by a button.",
-            "Žiūrėkite priežastis. Kiekvienas dokumentas bandomas kasdien, o mygtuku – iškart.",
+            "Žiūrėkite priežastis. Kiekvieną dokumentą perduoti bandoma kasdien, o paspaudus mygtuką – iškart.",
             "/destinations",
         ),
         AlarmKind::Destination => (

@@ -76,7 +76,7 @@ fn frame(viewer: &Viewer, body: PageBody) -> Markup {
                     h1 { (body.title) }
                     @if let Some(notice) = &viewer.notice {
                         p.notice.good[notice.is_success()].bad[!notice.is_success()] role="status" {
-                            (notice.text(language))
+                            (with_code(&notice.text(language)))
                         }
                     }
                     (body.content)

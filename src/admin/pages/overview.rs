@@ -163,7 +163,7 @@ async fn parts(
         html! {
             (language.count(feeds.of_companies(), ["company", "companies"], ["įmonė", "įmonės", "įmonių"]))
             @if feeds.paused > 0 { ", " a href="/feeds?state=paused" { (language.count(feeds.paused, ["paused", "paused"], ["sustabdyta", "sustabdytos", "sustabdytų"])) } }
-            @if feeds.incomplete > 0 { ", " a href="/feeds?state=incomplete" { (language.count(feeds.incomplete, ["incomplete", "incomplete"], ["galbūt nepilna", "galbūt nepilnos", "galbūt nepilnų"])) } }
+            @if feeds.incomplete > 0 { ", " a href="/feeds?state=incomplete" { (language.count(feeds.incomplete, ["incomplete", "incomplete"], ["su galima spraga", "su galimomis spragomis", "su galimomis spragomis"])) } }
             @if feeds.missed_notifications > 0 { ", " (language.count(feeds.missed_notifications, ["missed notification", "missed notifications"], ["praleistas pranešimas", "praleisti pranešimai", "praleistų pranešimų"])) }
         },
         last(app.store.last_pull().await?),
