@@ -121,7 +121,7 @@ reasons! {
         "unsupported_signature_version", SERVICE_UNAVAILABLE, "The signature version is not known yet.", kept: true;
 
     Self::Unverified(VerifyError::TopicNotAllowed(_)) =>
-        "topic_not_allowed", FORBIDDEN, "The topic is not on the allowlist.", kept: true;
+        "topic_not_allowed", FORBIDDEN, "The topic is not allowed by `sns.topics`, nor approved by a person.", kept: true;
     Self::Unverified(VerifyError::UntrustedCertificateUrl) =>
         "untrusted_certificate_url", FORBIDDEN, "The certificate's URL is not an SNS address.", kept: true;
     Self::Unverified(VerifyError::UntrustedSubscribeUrl) =>

@@ -59,7 +59,8 @@ pub(super) async fn dismiss(
         Ok(Json(Changed { changed: 1 }))
     } else {
         Err(AdminError::Conflict(
-            "this gap can't be dismissed: it does not exist, or is closed already".into(),
+            "this gap can't be dismissed: it does not exist, or is closed already; `ivesk-webhook feeds gaps` lists the open ones"
+                .into(),
         ))
     }
 }

@@ -108,10 +108,12 @@ pub(super) async fn decide_one(
         Changed { changed: 0 } => Err(AdminError::Conflict(
             match decision {
                 ImportErrorDecision::Retry => {
-                    "this import error can't be sent: it does not exist, was sent already, or has no company"
+                    "this import error can't be sent: it does not exist, was sent already, or has no company; \
+                     `ivesk-webhook import-errors list` shows its state"
                 }
                 ImportErrorDecision::Discard => {
-                    "this import error can't be discarded: it does not exist, or was sent already"
+                    "this import error can't be discarded: it does not exist, or was sent already; `ivesk-webhook import-errors list` \
+                     shows its state"
                 }
             }
             .into(),

@@ -81,7 +81,7 @@ async fn check(config: &Config) -> Exit {
             "{}",
             match valid {
                 true => "The settings are valid.",
-                false => "`serve` does not start with these settings:",
+                false => "`serve` does not start with these settings as this user:",
             }
         );
         for problem in &problems {

@@ -113,7 +113,9 @@ async fn act(api: &Api, action: Action) -> Result<Exit, Failure> {
                     "{} will be delivered to `{destination}` again.",
                     counted(versions, "version")
                 ),
-                "No version to deliver again. Versions that a newer one has replaced are left as they are.",
+                &format!(
+                    "No version to deliver again; `ivesk-webhook deliveries list --destination {destination}` lists what there is. Versions that a newer one has replaced are left as they are."
+                ),
             )
         }
         Action::Skip {
@@ -134,7 +136,9 @@ async fn act(api: &Api, action: Action) -> Result<Exit, Failure> {
                     "Skipped {} at `{destination}`.",
                     counted(versions, "version")
                 ),
-                &format!("`{destination}` has no such unfinished version."),
+                &format!(
+                    "`{destination}` has no such unfinished version; `ivesk-webhook deliveries list --destination {destination}` lists what there is."
+                ),
             )
         }
     }

@@ -159,7 +159,11 @@ impl fmt::Display for Named {
 
 impl Named {
     fn not_found(&self) -> Failure {
-        anyhow!("{self} was not found; `ivesk-webhook documents search` finds documents by what is known of them").into()
+        let fix = match &self.document {
+            Some(_) => "`ivesk-webhook documents search` finds documents by what is known of them",
+            None => "`ivesk-webhook documents list` shows the sequence numbers",
+        };
+        anyhow!("{self} was not found; {fix}").into()
     }
 }
 

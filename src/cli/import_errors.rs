@@ -168,7 +168,13 @@ async fn list(
     }
     let rows: Vec<ImportError> = api.rows(&path).await?;
     if rows.is_empty() {
-        println!("No import errors.");
+        println!(
+            "{}",
+            match state {
+                Some(_) => "No import errors in this state.",
+                None => "No import errors.",
+            }
+        );
         return Ok(Exit::Done);
     }
     let mut table = table::new([

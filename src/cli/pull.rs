@@ -27,7 +27,7 @@ use crate::visible::visible;
 /// Arguments of `pull`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-If the service runs, it pulls, and its log shows the results. Otherwise this command pulls what is due: what \
+If the service runs, it pulls; `ivesk-webhook feeds list` shows when each feed was last up to date. Otherwise this command pulls what is due: what \
 you request here, waiting triggers, and the hourly reconciliation.
 
 Exit codes: 0 done, 1 a feed failed, is paused or is incomplete (an unknown page size alone is no failure), 2 a setting is missing, 3 Įvesk.lt could not be reached")]
@@ -86,7 +86,7 @@ fn print_requested(triggered: &AsSent<Triggered>) -> Exit {
         println!("{}", triggered.json);
     } else if pulled > 0 || not_pulled.is_empty() {
         println!(
-            "Requested a pull of {} from the running server; its log shows the results.",
+            "Requested a pull of {} from the running server; `ivesk-webhook feeds list` shows when each was last up to date.",
             counted(pulled as u64, "feed")
         );
     }

@@ -500,6 +500,9 @@ pub(super) async fn existing_store(config: &Config) -> Result<SharedStore, Failu
     let store = open_store_for_reading(config).await;
     store.map_err(|error| match error {
         error @ StoreError::Unreachable { .. } => Failure::unreachable(error),
+        error @ StoreError::NotAccessible { .. } => {
+            anyhow!("{error}. This command reads the database itself: run it as root or as the service's user").into()
+        }
         other => Failure::from(other),
     })
 }

@@ -82,7 +82,14 @@ async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
     if json {
         println!("{}", json!(rows));
     } else if rows.is_empty() {
-        println!("No uploads.");
+        println!(
+            "{}",
+            if late {
+                "No late uploads."
+            } else {
+                "No uploads."
+            }
+        );
     } else {
         let mut table = table::new([
             "id",

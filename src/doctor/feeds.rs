@@ -52,9 +52,16 @@ fn paused(account: &Account, feed: Option<&Feed>, reason: FeedPauseReason) -> Ch
         None => Check::note(CHECK, format!("{name} was paused by a person")),
         Some(cause) => Check::fail(CHECK, format!("{name} is paused: {cause}")),
     };
-    check
-        .because("nothing of it is pulled until a person resumes it")
-        .fix(reason.fix(account, feed))
+    let because = match reason {
+        FeedPauseReason::ByHand | FeedPauseReason::CompanyFilterIgnored => {
+            "nothing of it is pulled until a person resumes it"
+        }
+        FeedPauseReason::Unauthorized
+        | FeedPauseReason::Forbidden
+        | FeedPauseReason::NotFound
+        | FeedPauseReason::CursorRefused => "nothing of it is pulled, but for one attempt an hour",
+    };
+    check.because(because).fix(reason.fix(account, feed))
 }
 
 /// Returns a check of a feed whose last pulls failed: a note, until it is behind.

@@ -396,7 +396,10 @@ pub async fn sns(client: &reqwest::Client, config: &Config, clock: &Clock) -> Ve
                     format!("{origin} can't be reached: {}", egress::describe(error)),
                 )
                 .because("signing certificates are fetched and subscriptions confirmed there; without it every message is answered 503")
-                .fix("allow connections from this machine to that host on port 443, or set `egress.proxy`; variables such as HTTPS_PROXY are not used"),
+                .fix(match config.sns.local_origins.is_empty() {
+                    true => "allow connections from this machine to that host on port 443, or set `egress.proxy`; variables such as HTTPS_PROXY are not used",
+                    false => "start `ivesk-webhook emulator`, or set `sns.local_origins`, which is on this machine",
+                }),
             ),
         }
     }

@@ -331,15 +331,14 @@ impl FeedPauseReason {
         match self {
             Self::ByHand => format!("run {resume} once it is to be pulled again"),
             Self::Unauthorized => {
-                "replace the API key and restart `serve`, then run `ivesk-webhook feeds resume`"
-                    .to_owned()
+                "replace the API key and restart `serve`, which resumes it".to_owned()
             }
             Self::Forbidden => format!(
                 "ask Įvesk.lt for the right, then run {resume}, or else `ivesk-webhook feeds remove {options}`"
             ),
             Self::NotFound => format!(
                 "if the company's code is mistyped, run `ivesk-webhook feeds remove {options}`; otherwise correct \
-                 `api.exported_path`, restart `serve`, then run {resume}"
+                 `api.exported_path` and restart `serve`, which resumes it"
             ),
             Self::CompanyFilterIgnored => format!(
                 "check `api.exported_path` with `ivesk-webhook doctor --company`, then run {resume}, with --accept if the \

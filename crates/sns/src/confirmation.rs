@@ -21,7 +21,7 @@ pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfirmError {
     /// The topic, which is this one, is not on the allowlist: no request was made.
-    #[error("the topic {0} is not on the allowlist")]
+    #[error("the topic {0} is not allowed")]
     TopicNotAllowed(String),
     /// [`VerifyError::UntrustedSubscribeUrl`]: no request was made.
     #[error("{}", VerifyError::UntrustedSubscribeUrl)]

@@ -83,7 +83,7 @@ pub enum VerifyError {
     UnsupportedSignatureVersion,
 
     /// `TopicArn`, which is this one, is not on the allowlist.
-    #[error("the topic {0} is not on the allowlist")]
+    #[error("the topic {0} is not allowed")]
     TopicNotAllowed(String),
     /// `SigningCertURL` is not the SNS address of the topic's region.
     #[error("the certificate's URL is not the SNS address of the topic's region")]

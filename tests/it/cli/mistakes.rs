@@ -56,7 +56,7 @@ async fn config_check_finds_programs_that_cannot_run() {
     let (code, out, errors) = installation.run(&["config", "check"]).await;
     assert_eq!(code, Some(2), "{out}{errors}");
     assert!(
-        out.starts_with("`serve` does not start with these settings:"),
+        out.starts_with("`serve` does not start with these settings as this user:"),
         "{out}"
     );
     assert!(
