@@ -220,7 +220,7 @@ async fn a_company_that_is_taken_out_stays_out_and_is_no_trouble(database: Datab
     // A replica with the settings of before makes its lanes at last.
     let new_filter = std::mem::replace(&mut scene.filter, old);
     scene.make_lanes().await;
-    assert_eq!(lanes(&scene).await, [two.clone()]);
+    assert_eq!(lanes(&scene).await, std::slice::from_ref(&two));
     // One that an earlier release brought back: the next start removes it.
     scene.filter = new_filter;
     let brought_back = "UPDATE lane SET removed_at = NULL, failures = 1, failing_since = 1 WHERE removed_at IS NOT NULL";
