@@ -471,7 +471,11 @@ mod tests {
             assert!(cause.is_none_or(|cause| cause.contains("Įvesk.lt") || cause.contains("key")));
             for feed in [None, Some(&feed)] {
                 let fix = reason.fix(&account, feed);
-                assert!(fix.contains("ivesk-webhook feeds "), "{fix}");
+                let command = match reason {
+                    FeedPauseReason::Unauthorized => "restart `serve`",
+                    _ => "ivesk-webhook feeds ",
+                };
+                assert!(fix.contains(command), "{fix}");
             }
         }
     }

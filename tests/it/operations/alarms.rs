@@ -243,7 +243,7 @@ async fn paused_feeds_and_accounts_alarm_unless_a_person_did_it() {
     failed.expect("stored");
     let alarm = scene.assert_raised(AlarmKind::Paused).await;
     assert_eq!(alarm.subject, "default/exported/302320404");
-    assert!(alarm.text.contains("feeds resume"), "{}", alarm.text);
+    assert!(alarm.text.contains("feeds remove"), "{}", alarm.text);
 
     let paused = |paused| {
         let change = match paused {
