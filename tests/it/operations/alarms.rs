@@ -739,7 +739,8 @@ async fn a_subscription_that_needs_a_person_alarms() {
     app.deliver(&Message::confirmation(&app.sns)).await;
     assert_eq!(check(&alarms).await.0, [AlarmKind::Unconfirmed]);
     let listed = app.admin("/v1/alarms?active=true").await;
-    let words = listed["rows"][0]["text"].as_str().expect("text");
+    let words = listed["rows"][0]["text"].as_str();
+    let words = words.unwrap_or_else(|| panic!("{listed}"));
     assert!(words.contains("InvalidParameter"), "{words}");
     assert!(words.contains("subscriptions create"), "{words}");
     // The next token is good.
