@@ -1,5 +1,7 @@
 //! Parses one page of a queue.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -54,8 +56,8 @@ impl fmt::Debug for Page {
 }
 
 impl Page {
-    /// Parses `{"documents": […], "next": …}`; other keys are ignored. Without `documents`, or if it
-    /// is null, the page is empty.
+    /// Parses `{"documents": […], "next": …}`; other keys are ignored. If `documents` is null, or the
+    /// answer has no key but `next`, the page is empty.
     ///
     /// `next` is none if it is absent, null or an empty text; a number's digits are kept as
     /// written.
@@ -105,6 +107,14 @@ impl Page {
             return Err(ApiError::Malformed(
                 "it has an error's message and no `documents`".to_owned(),
             ));
+        }
+        if answer.documents.is_none() {
+            // An error in another form, or a page whose keys are written in another way, is not the queue's end.
+            let keys: BTreeMap<Cow<'_, str>, IgnoredAny> = parse(text, "it is not an object")?;
+            let is_known = |key: &Cow<'_, str>| matches!(&**key, "next" | "$schema");
+            if !keys.contains_key("documents") && !keys.keys().all(is_known) {
+                return Err(ApiError::Malformed("it has no `documents`".to_owned()));
+            }
         }
         let entries = answer.documents.unwrap_or_default();
         if entries.count > MAX_ENTRIES {
@@ -275,6 +285,20 @@ mod tests {
             let page = read(body).expect(body);
             assert!(page.documents.is_empty(), "{body}");
             assert_eq!(page.next.as_ref().map(Cursor::as_str), next, "{body}");
+        }
+    }
+
+    #[test]
+    fn an_answer_of_another_form_is_no_empty_page() {
+        for body in [
+            r#"{"errorMessage":"Task timed out after 3.00 seconds"}"#,
+            r#"{"Message":"x"}"#,
+            r#"{"errors":[{"code":1}]}"#,
+            r#"{"status":"error","next":"a"}"#,
+            r#"{"Documents":[{"id":"a"}],"Next":"x"}"#,
+        ] {
+            let error = read(body).expect_err(body).to_string();
+            assert!(error.contains("no `documents`"), "{error}");
         }
     }
 
