@@ -167,10 +167,21 @@ fn is_temporary(code: Option<&str>) -> bool {
     )
 }
 
+/// Returns true if S3 says with a 400 that the session of the location's signer has ended (AWS, "Error responses").
+fn has_ended(code: Option<&str>) -> bool {
+    matches!(
+        code,
+        Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired")
+    )
+}
+
 impl UploadError {
     /// Returns true if a new location may help: the old one may have expired (vendor-api U6).
     pub fn asks_for_new_location(&self) -> bool {
-        matches!(self, Self::Refused { status: 403, .. })
+        match self {
+            Self::Refused { status, code, .. } => *status == 403 || has_ended(code.as_deref()),
+            _ => false,
+        }
     }
 
     /// Returns true if the file may be at its location all the same, or be sent there once more:
@@ -179,7 +190,8 @@ impl UploadError {
         match self {
             Self::Unreachable(_) => true,
             Self::Refused { status, .. } => {
-                !matches!(status, 300..=399 | 403)
+                !matches!(status, 300..=399)
+                    && !self.asks_for_new_location()
                     && matches!(self.kind(), UploadErrorKind::Temporary { .. })
             }
             Self::FileName | Self::Api(_) | Self::ForbiddenLocation(_) => false,
@@ -194,9 +206,10 @@ impl UploadError {
             Self::ForbiddenLocation(_) => UploadErrorKind::NeedsPerson,
             Self::Unreachable(_) => temporary,
             Self::Refused { code, .. } if is_temporary(code.as_deref()) => temporary,
+            Self::Refused { .. } if self.asks_for_new_location() => temporary,
             Self::Refused { status, .. } => match status {
-                // S3 answers 403 to an expired location, and redirects a wrong one.
-                300..=399 | 403 | 408 | 429 | 500.. => temporary,
+                // S3 redirects a wrong location.
+                300..=399 | 408 | 429 | 500.. => temporary,
                 _ => UploadErrorKind::FileRefused,
             },
             Self::Api(error) => match error {
@@ -345,7 +358,7 @@ pub(crate) fn s3_code(body: &[u8]) -> Option<String> {
 /// Returns the meaning of an S3 error (AWS, "Error responses", S3 API reference).
 fn meaning(code: Option<&str>, status: StatusCode) -> &'static str {
     match code {
-        Some("AccessDenied" | "ExpiredToken" | "InvalidToken") => {
+        Some("AccessDenied" | "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => {
             "the upload link has expired; retry"
         }
         Some("SignatureDoesNotMatch") => {

@@ -177,6 +177,16 @@ async fn a_storage_error_is_plain_and_holds_no_link() {
             true,
         ),
         (
+            Answer::status(400, xml("ExpiredToken")),
+            "400 (ExpiredToken): the upload link has expired",
+            true,
+        ),
+        (
+            Answer::status(400, xml("TokenRefreshRequired")),
+            "the upload link has expired",
+            true,
+        ),
+        (
             Answer::status(400, xml("EntityTooLarge")),
             "too large",
             false,
