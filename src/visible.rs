@@ -12,7 +12,13 @@ use std::fmt::Write as _;
 pub const MAX_CHARS: usize = 300;
 
 /// Words that make a link, or a part of one, a secret: parameters of presigned and of SNS links.
-const SECRET_PARAMETERS: [&str; 4] = ["signature=", "token=", "credential=", "accesskeyid="];
+const SECRET_PARAMETERS: [&str; 5] = [
+    "signature=",
+    "sig=",
+    "token=",
+    "credential=",
+    "accesskeyid=",
+];
 
 /// Returns true for characters that are invisible or change the order of visible ones: controls,
 /// separators of lines, and the default-ignorable characters (Unicode 16, `DerivedCoreProperties.txt`).
@@ -61,7 +67,9 @@ pub fn foreign(text: &str) -> String {
     let words: Vec<&str> = spaced
         .split_whitespace()
         .map(|word| {
-            let lower = word.to_ascii_lowercase();
+            // A link within a link is encoded, perhaps several times.
+            let lower = word.to_ascii_lowercase().replace("%25", "%");
+            let lower = lower.replace("%25", "%").replace("%3d", "=");
             let is_secret = SECRET_PARAMETERS
                 .iter()
                 .any(|parameter| lower.contains(parameter));
@@ -141,6 +149,12 @@ mod tests {
                 "GET [secret] failed",
             ),
             ("token=planted was refused", "[secret] was refused"),
+            (
+                "no /proxy?u=https%3A%2F%2Fs3%2Fx%3FX-Amz-Signature%3Dplanted",
+                "no [secret]",
+            ),
+            ("u=x%253Fsig%253Dplanted failed", "[secret] failed"),
+            ("u=%25252Fx%25253Fsignature%25253Dplanted", "[secret]"),
             ("AWSAccessKeyId=planted", "[secret]"),
             ("pay \u{202e}991 EUR", "pay \\u{202e}991 EUR"),
             ("\u{1b}[31mred\u{7}", "[31mred"),
