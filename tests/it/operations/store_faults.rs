@@ -297,6 +297,28 @@ async fn a_truncated_database_is_seen() {
     scene.sees("store_unavailable", "was truncated").await;
 }
 
+/// The log of the file that was there belongs to no other, and a stop leaves it alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_copied_over_the_database_survives_the_stop() {
+    let scene = Scene::start().await;
+    let copy = scene.installation.folder().join("backups/copy.db");
+    let backup = ["store", "backup", "copy.db"];
+    let (code, _, errors) = scene.installation.run(&backup).await;
+    assert_eq!(code, Some(0), "{errors}");
+    let file = std::fs::File::options().write(true).open(&scene.database);
+    file.expect("a file").set_len(0).expect("truncated");
+    scene.sees("store_unavailable", "was truncated").await;
+    std::fs::copy(&copy, &scene.database).expect("copied");
+    let content = std::fs::read(&copy).expect("readable");
+    let is_untouched = |database: &Path| {
+        let found = std::fs::read(database).expect("readable");
+        assert!(found == content, "{} bytes", found.len());
+    };
+    let scene = scene.restart(is_untouched).await;
+    within("the retries", scene.control.idle()).await;
+    assert_eq!(scene.stored_notifications().await, 1, "SNS sent it again");
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_seen_whatever_the_settings() {

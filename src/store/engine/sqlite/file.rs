@@ -160,6 +160,8 @@ impl OpenFiles {
             if number == 0
                 && metadata.len() < self.length.fetch_max(metadata.len(), Ordering::Relaxed)
             {
+                // For good: what is written to it now is another database.
+                self.length.store(u64::MAX, Ordering::Relaxed);
                 return Err(not_in_place(path.clone(), "was truncated"));
             }
         }

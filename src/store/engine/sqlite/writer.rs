@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use tokio::sync::{Notify, oneshot};
 
 use super::file::OpenFiles;
@@ -246,6 +247,15 @@ impl Writer {
             {
                 tracing::warn!(%error, "failed to store refused messages in the quarantine");
             }
+        }
+        if let Err(error) = self.files.check() {
+            // The log belongs to a file that is not there any more: in another it would do damage.
+            tracing::warn!(%error, "the write-ahead log is left as it is: {error}");
+            let left = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            if let Err(error) = self.connection.set_db_config(left, true) {
+                tracing::warn!(%error, "failed to leave the write-ahead log as it is");
+            }
+            return;
         }
         // Moves the log into the database, so that a copy of this one file is complete.
         if let Err(error) = self
