@@ -168,6 +168,11 @@ impl OpenFiles {
         Ok(())
     }
 
+    /// Returns true if a check has found the database truncated: what it holds since is not ours.
+    pub(super) fn was_truncated(&self) -> bool {
+        self.length.load(Ordering::Relaxed) == u64::MAX
+    }
+
     /// Checks that the disk has room for a commit, by reserving it and freeing it again.
     ///
     /// # Errors

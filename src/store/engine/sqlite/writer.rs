@@ -248,9 +248,11 @@ impl Writer {
                 tracing::warn!(%error, "failed to store refused messages in the quarantine");
             }
         }
-        if let Err(error) = self.files.check() {
-            // The log belongs to a file that is not there any more: in another it would do damage.
-            tracing::warn!(%error, "the write-ahead log is left as it is: {error}");
+        if self.files.check().is_err() && self.files.was_truncated() {
+            // The log belongs to what was in the file before: in other content it would do damage.
+            tracing::warn!(
+                "the write-ahead log is left as it is, since the database was truncated"
+            );
             let left = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
             if let Err(error) = self.connection.set_db_config(left, true) {
                 tracing::warn!(%error, "failed to leave the write-ahead log as it is");
