@@ -16,7 +16,7 @@ use crate::config::ApiConfig;
 use crate::domain::{Clock, Timestamp};
 use crate::egress;
 use crate::hex::hex;
-use crate::ivesk::upload::s3_code;
+use crate::ivesk::upload::{has_ended, s3_code};
 
 /// Length of the head of a PDF that must contain `%PDF-` (ISO 32000-1, annex H,
 /// implementation note 13).
@@ -177,9 +177,7 @@ impl Files {
         let says_expired = String::from_utf8_lossy(&body).contains("expired");
         match (status.as_u16(), code.as_deref()) {
             // S3 answers 400 to a link whose session has ended, 403 to an expired one.
-            (400, Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired")) => {
-                Fetched::Failed(DestinationResponse::LinkExpired)
-            }
+            (400, code) if has_ended(code) => Fetched::Failed(DestinationResponse::LinkExpired),
             (403, _) if says_expired => Fetched::Failed(DestinationResponse::LinkExpired),
             // Behind a new link it is the file that is missing: S3 answers 403 if the
             // signer may not list.

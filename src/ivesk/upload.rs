@@ -167,8 +167,8 @@ fn is_temporary(code: Option<&str>) -> bool {
     )
 }
 
-/// Returns true if S3 says with a 400 that the session of the location's signer has ended (AWS, "Error responses").
-fn has_ended(code: Option<&str>) -> bool {
+/// Returns true if S3 says with a 400 that the session of a link's signer has ended (AWS, "Error responses").
+pub(crate) fn has_ended(code: Option<&str>) -> bool {
     matches!(
         code,
         Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired")
