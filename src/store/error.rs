@@ -20,7 +20,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The open file is no longer the one that the next start would open.
-    #[error("{} {detail} while the service runs, so nothing that arrives can be kept; put the file back, or restart the service to use the file that is there now", path.display())]
+    #[error("{} {detail} while the service runs, so nothing that arrives can be kept; put a renamed file back, or restart the service to use the file that is there now", path.display())]
     NotInPlace {
         /// The file.
         path: PathBuf,
